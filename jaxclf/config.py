@@ -1,0 +1,301 @@
+"""An experiment as a value: its parts, dotted overrides, and the way to JSON and back."""
+
+import dataclasses
+import difflib
+import inspect
+import json
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from jaxclf.errors import ConfigError
+
+Registries = Mapping[str, Mapping[str, Callable]]
+
+
+@dataclass(frozen=True, init=False)
+class Spec:
+    """A name in a registry and the options that function takes: `Spec("focal", gamma=2.0)`."""
+
+    name: str
+    options: dict[str, Any]
+
+    def __init__(self, name: str, /, **options: Any):
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "options", options)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the texts are and how they are cut into windows of tokens."""
+
+    train: str
+    val: str
+    test: str
+    labels: tuple[str, ...] = ()  # the order of the labels; empty: as the training file has them
+    max_length: int = 128  # tokens in a window, and in a packed row
+    max_windows: int = 4  # a longer text is cut after so many windows
+    overlap: int = 16  # tokens that neighbouring windows share
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A pretrained encoder: a built-in alias, a folder or a hub id."""
+
+    name: str = "minilm"
+    revision: str = ""  # commit of a hub id; filled in when the run is made
+    dtype: str = "float32"  # of the computation; parameters are float32
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Optim:
+    """AdamW and its schedule; steps are optimizer updates."""
+
+    lr: float = 2e-4
+    decay: float = 0.01
+    schedule: Spec = field(default_factory=lambda: Spec("cosine"))
+    warmup: float = 0.1  # share of all updates
+    clip: float = 1.0  # largest global norm of a gradient
+    accumulate: int = 1  # micro-batches to an update
+
+
+@dataclass(frozen=True)
+class Train:
+    """The loop. A micro-batch holds `batch_size` examples on average: rows are packed full."""
+
+    epochs: int = 3
+    batch_size: int = 32
+    metric: str = "macro_f1"  # on validation, with thresholds fitted there; higher is better
+    patience: int = 0  # stop after so many epochs without a better score; 0: never
+    checkpoint_every: int = 500  # updates between checkpoints, besides one per epoch
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run depends on. What is written to the run is this, resolved, as JSON."""
+
+    data: Data
+    encoder: Encoder = Encoder()
+    pool: Spec = field(default_factory=lambda: Spec("cls"))
+    head: Spec = field(default_factory=lambda: Spec("native"))
+    loss: Spec = field(default_factory=lambda: Spec("bce"))
+    sampler: Spec = field(default_factory=lambda: Spec("shuffle"))
+    optim: Optim = Optim()
+    train: Train = Train()
+    threshold: Spec = field(default_factory=lambda: Spec("per_label"))
+    seed: int = 0
+
+
+class Bound(NamedTuple):
+    """A value must lie in [low, high), or in (low, high) if `open`."""
+
+    low: float
+    high: float
+    open: bool = False
+
+
+BOUNDS = {
+    "data.max_length": Bound(4, 2**20),
+    "data.max_windows": Bound(1, 2**20),
+    "data.overlap": Bound(0, 2**20),
+    "encoder.dropout": Bound(0, 1),
+    "encoder.attention_dropout": Bound(0, 1),
+    "optim.lr": Bound(0, 1, open=True),
+    "optim.decay": Bound(0, float("inf")),
+    "optim.warmup": Bound(0, 1),
+    "optim.clip": Bound(0, float("inf"), open=True),
+    "optim.accumulate": Bound(1, 2**20),
+    "train.epochs": Bound(1, 2**20),
+    "train.batch_size": Bound(1, 2**20),
+    "train.patience": Bound(0, 2**20),
+    "train.checkpoint_every": Bound(1, 2**31),
+    "seed": Bound(0, 2**31),
+}
+
+CHOICES = {"encoder.dtype": ("float32", "bfloat16")}
+
+
+def walk(experiment: Experiment) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every field; a Spec is one value."""
+    for part in dataclasses.fields(experiment):
+        value = getattr(experiment, part.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, Spec):
+            for inner in dataclasses.fields(value):
+                yield f"{part.name}.{inner.name}", getattr(value, inner.name)
+        else:
+            yield part.name, value
+
+
+def did_you_mean(name: str, known: typing.Iterable[str]) -> str:
+    """`; did you mean 'x'?` where something is close, else the list of what there is."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there is: {', '.join(known)}"
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON is of an annotated type (int passes for float, a list for a tuple)."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return any(fits(value, one) for one in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, list | tuple) and all(
+            fits(one, typing.get_args(hint)[0]) for one in value
+        )
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is None:
+        return value is None
+    return isinstance(value, hint)
+
+
+def _in_words(hint: Any) -> str:
+    return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)  # type: ignore
+
+
+def _place(key: str, value: Any, hint: Any) -> Any:
+    """The value as the field holds it, or an error that names the key."""
+    if hint is Spec:
+        if isinstance(value, str):
+            return Spec(value)
+        if isinstance(value, dict) and isinstance(value.get("name"), str):
+            return Spec(value["name"], **{k: v for k, v in value.items() if k != "name"})
+    elif typing.get_origin(hint) is tuple and isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    elif fits(value, hint):
+        if typing.get_origin(hint) is tuple:
+            return tuple(value)
+        return float(value) if hint is float else value
+    raise ConfigError(f"{key}={value!r}: expected {_in_words(hint)}")
+
+
+def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """The experiment with values replaced under dotted keys: `{"loss.gamma": 3.0, "pool": "mean_max"}`.
+
+    The only way values change: the command line, a search and the folds all come through here.
+    Naming a Spec (`loss=bce`) drops the options of the one before; `loss.gamma=3` adds to those it has.
+    Raises ConfigError for an unknown key or a value of another type.
+    """
+    for key, value in changes.items():
+        current = dict(walk(experiment))
+        head, _, tail = key.partition(".")
+        parent, _, last = key.rpartition(".")
+        if isinstance(current.get(parent), Spec):
+            spec = current[parent]
+            experiment = _replace(
+                experiment, parent, Spec(spec.name, **{**spec.options, last: value})
+            )
+        elif key in current:
+            owner = getattr(experiment, head) if tail else experiment
+            hint = typing.get_type_hints(type(owner))[tail or head]
+            experiment = _replace(experiment, key, _place(key, value, hint))
+        else:
+            raise ConfigError(f"unknown key {key!r}" + did_you_mean(key, current))
+    return experiment
+
+
+def _replace(experiment: Experiment, key: str, value: Any) -> Experiment:
+    head, _, tail = key.partition(".")
+    if tail:
+        value = dataclasses.replace(getattr(experiment, head), **{tail: value})
+    return dataclasses.replace(experiment, **{head: value})
+
+
+def parse_overrides(words: list[str]) -> dict[str, Any]:
+    """`["loss.gamma=3", "pool=mean_max"]` -> values: JSON where it is JSON, else the string itself."""
+    changes = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ConfigError(f"{word!r} is not of the form key=value, such as train.epochs=1")
+        try:
+            changes[key] = json.loads(text)
+        except json.JSONDecodeError:
+            changes[key] = text
+    return changes
+
+
+def check(experiment: Experiment, registries: Registries) -> Experiment:
+    """Hold every value to its range, every Spec to its registry and that function's keyword-only options.
+
+    Returns the experiment unchanged; raises ConfigError. Reads no file.
+    """
+    for key, value in walk(experiment):
+        if key in BOUNDS:
+            low, high, open_below = BOUNDS[key]
+            if not (low < value < high if open_below else low <= value < high):
+                brackets = "(" if open_below else "["
+                raise ConfigError(f"{key}={value!r} is out of range {brackets}{low}, {high})")
+        if key in CHOICES and value not in CHOICES[key]:
+            raise ConfigError(f"{key}={value!r}" + did_you_mean(value, CHOICES[key]))
+        if isinstance(value, Spec):
+            _check_spec(key, value, registries[key])
+    if experiment.train.metric not in registries["train.metric"]:
+        metric = experiment.train.metric
+        raise ConfigError(
+            f"train.metric={metric!r}" + did_you_mean(metric, registries["train.metric"])
+        )
+    if experiment.data.overlap * 2 > experiment.data.max_length:
+        raise ConfigError("data.overlap must be at most half of data.max_length")
+    return experiment
+
+
+def _check_spec(key: str, spec: Spec, registry: Mapping[str, Callable]) -> None:
+    if spec.name not in registry:
+        raise ConfigError(f"{key}={spec.name!r}" + did_you_mean(spec.name, registry))
+    options = options_of(registry[spec.name])
+    for name, value in spec.options.items():
+        if name not in options:
+            raise ConfigError(
+                f"{key}.{name}: {spec.name!r} has no such option" + did_you_mean(name, options)
+            )
+        if not fits(value, options[name].annotation):
+            raise ConfigError(
+                f"{key}.{name}={value!r}: expected {_in_words(options[name].annotation)}"
+            )
+
+
+def options_of(function: Callable) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a registered function: its signature is the schema."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """Plain JSON values; a Spec becomes `{"name": …, option: …}`."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Spec):
+            return {"name": value.name, **{k: plain(v) for k, v in value.options.items()}}
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return list(value) if isinstance(value, tuple) else value
+
+    return plain(experiment)
+
+
+def from_dict(values: Mapping[str, Any]) -> Experiment:
+    """The inverse of `to_dict`; a key that is missing or unknown is an error."""
+    blank = Experiment(Data("", "", ""))
+    changes = {}
+    for key, value in walk(blank):
+        head, _, tail = key.partition(".")
+        try:
+            changes[key] = values[head][tail] if tail else values[head]
+        except (KeyError, TypeError):
+            raise ConfigError(f"config.json has no {key!r}") from None
+    for head, value in values.items():
+        part = getattr(blank, head, None)
+        whole = isinstance(part, Spec) or not dataclasses.is_dataclass(part)
+        for key in [head] if whole else [f"{head}.{tail}" for tail in value]:
+            if key not in changes:
+                raise ConfigError(f"unknown key {key!r}" + did_you_mean(key, changes))
+    return override(blank, changes)

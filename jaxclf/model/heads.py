@@ -1,0 +1,97 @@
+"""From hidden states to logits: pools are reductions over the tokens of an example, heads map what they give.
+
+Both are plain functions called inside a Flax module's scope; keyword-only parameters are the options of an experiment.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from jaxclf.model.encoders.common import Dropout, dense, gelu, layer_norm, normal_init
+
+Hidden = Float[Array, "tokens hidden"]
+Slots = Int32[Array, " tokens"]  # the example a token belongs to; `count` for padding
+First = Bool[Array, " tokens"]  # whether a token opens its window
+Pooled = Float[Array, "slots features"]
+
+
+def _sum(values: Float[Array, "tokens *rest"], slots: Slots, count: int):
+    # One bin more than there are slots takes the padding and is dropped: its gradient is exactly zero.
+    return jax.ops.segment_sum(values, slots, num_segments=count + 1)[:count]
+
+
+def _mean_where(hidden: Hidden, where: Bool[Array, " tokens"], slots: Slots, count: int) -> Pooled:
+    chosen = where.astype(jnp.float32)[:, None]
+    return _sum(hidden * chosen, slots, count) / jnp.maximum(_sum(chosen, slots, count), 1)
+
+
+def cls(hidden: Hidden, slots: Slots, first: First, count: int) -> Pooled:
+    """The first token; of a long text, the mean of its windows' first tokens."""
+    return _mean_where(hidden, first, slots, count)
+
+
+def mean(hidden: Hidden, slots: Slots, first: First, count: int) -> Pooled:
+    """The mean of all tokens."""
+    return _mean_where(hidden, jnp.ones_like(first), slots, count)
+
+
+def mean_max(hidden: Hidden, slots: Slots, first: First, count: int) -> Pooled:
+    """Mean and elementwise maximum of all tokens, side by side."""
+    highest = jax.ops.segment_max(hidden, slots, num_segments=count + 1)[:count]
+    used = _sum(jnp.ones_like(hidden[:, :1]), slots, count) > 0
+    return jnp.concatenate(
+        [mean(hidden, slots, first, count), jnp.where(used, highest, 0)], axis=-1
+    )
+
+
+def attention(
+    hidden: Hidden, slots: Slots, first: First, count: int, *, width: int = 128
+) -> Pooled:
+    """Tokens weighed by a learned score, a softmax over each example (Yang et al. 2016, NAACL, "Hierarchical Attention
+    Networks"). width: units of the scoring layer."""
+    score = nn.Dense(1, use_bias=False, kernel_init=normal_init, name="score")(
+        jnp.tanh(dense(width, jnp.dtype("float32"), "project")(hidden))
+    )[:, 0]
+    highest = jax.ops.segment_max(score, slots, num_segments=count + 1)
+    weight = jnp.exp(score - jax.lax.stop_gradient(highest)[slots])[:, None]
+    total = _sum(weight, slots, count)
+    return _sum(hidden * weight, slots, count) / jnp.where(total > 0, total, 1)
+
+
+def native(
+    pooled: Pooled, classes: int, deterministic: bool, *, dropout: float = 0.1
+) -> Float[Array, "slots classes"]:
+    """The head of Hugging Face's BertForSequenceClassification: the pretrained pooler, dropout, a linear layer."""
+    x = jnp.tanh(dense(pooled.shape[-1], pooled.dtype, "pooler")(pooled))
+    return dense(classes, x.dtype, "classifier")(Dropout(dropout)(x, deterministic))
+
+
+def linear(
+    pooled: Pooled, classes: int, deterministic: bool, *, dropout: float = 0.1
+) -> Float[Array, "slots classes"]:
+    """Dropout and a linear layer."""
+    return dense(classes, pooled.dtype, "classifier")(Dropout(dropout)(pooled, deterministic))
+
+
+def residual(
+    pooled: Pooled,
+    classes: int,
+    deterministic: bool,
+    *,
+    blocks: int = 1,
+    dropout: float = 0.1,
+) -> Float[Array, "slots classes"]:
+    """Residual blocks `x + dense(gelu(dense(norm(x))))`, a last layer norm and a linear layer."""
+    width, x = pooled.shape[-1], pooled
+    for block in range(blocks):
+        y = layer_norm(1e-6, x.dtype, f"block_{block}_norm")(x)
+        y = gelu(dense(width, x.dtype, f"block_{block}_up")(y))
+        y = dense(width, x.dtype, f"block_{block}_down")(Dropout(dropout)(y, deterministic))
+        x = x + Dropout(dropout)(y, deterministic)
+    x = layer_norm(1e-6, x.dtype, "norm")(x)
+    return dense(classes, x.dtype, "classifier")(Dropout(dropout)(x, deterministic))
+
+
+POOLS = {"cls": cls, "mean": mean, "mean_max": mean_max, "attention": attention}
+HEADS = {"native": native, "linear": linear, "residual": residual}

@@ -1,0 +1,45 @@
+"""Learning-rate schedules: (peak, warmup, steps) -> optax schedule; all rise linearly from 0 over the warm-up."""
+
+import optax
+
+
+def constant(peak: float, warmup: int, steps: int) -> optax.Schedule:
+    """The peak rate to the end."""
+    return _after_warmup(peak, warmup, optax.constant_schedule(peak))
+
+
+def linear(peak: float, warmup: int, steps: int, *, end: float = 0.0) -> optax.Schedule:
+    """A straight fall to `end` times the peak."""
+    return _after_warmup(peak, warmup, optax.linear_schedule(peak, end * peak, steps - warmup))
+
+
+def cosine(peak: float, warmup: int, steps: int, *, end: float = 0.0) -> optax.Schedule:
+    """Half a cosine down to `end` times the peak (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
+    fall = optax.cosine_decay_schedule(peak, max(steps - warmup, 1), alpha=end)
+    return _after_warmup(peak, warmup, fall)
+
+
+def cosine_restarts(
+    peak: float, warmup: int, steps: int, *, cycles: int = 3, shrink: float = 1.0
+) -> optax.Schedule:
+    """`cycles` cosine falls of equal length, each from `shrink` times the peak before (SGDR, arXiv 1608.03983)."""
+    bounds = [warmup + (steps - warmup) * cycle // cycles for cycle in range(cycles + 1)]
+    falls = [
+        optax.cosine_decay_schedule(peak * shrink**cycle, max(bounds[cycle + 1] - bounds[cycle], 1))
+        for cycle in range(cycles)
+    ]
+    return _after_warmup(peak, warmup, optax.join_schedules(falls, [b - warmup for b in bounds[1:-1]]))
+
+
+def _after_warmup(peak: float, warmup: int, then: optax.Schedule) -> optax.Schedule:
+    # From 1 / (warmup + 1): the first update is never idle.
+    rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+    return optax.join_schedules([rise, then], [warmup])
+
+
+SCHEDULES = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "cosine_restarts": cosine_restarts,
+}

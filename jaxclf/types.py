@@ -1,0 +1,79 @@
+"""The values that flow through the package: NamedTuples with their shapes."""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Bool, Float32, Int32, UInt32
+
+
+class Examples(NamedTuple):
+    """Rows of one data file, as columns. `labels` is 0 wherever `known` is 0."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    labels: Float32[Any, "examples classes"]
+    known: Float32[Any, "examples classes"]
+    names: tuple[str, ...]
+    form: str  # what the reader found, in words
+
+
+class Tokens(NamedTuple):
+    """Ragged token ids: window w holds `ids[starts[w]:starts[w + 1]]` and belongs to example `owners[w]`.
+
+    Owners ascend, and every example owns at least one window.
+    """
+
+    ids: Int32[Any, " tokens"]
+    starts: Int32[Any, " windows+1"]
+    owners: Int32[Any, " windows"]
+
+
+class Shape(NamedTuple):
+    """The one static shape of a batch: R rows of T tokens, N slots for examples."""
+
+    rows: int
+    length: int
+    slots: int
+
+
+class Batch(NamedTuple):
+    """Several texts to a row.
+
+    `segments` says who may attend to whom (0 is padding), `examples` which of the N slots a token is pooled into,
+    `positions` restart at 0 in each segment; `weight` 0 marks an empty slot.
+    """
+
+    ids: Int32[Any, "rows length"]
+    positions: Int32[Any, "rows length"]
+    segments: Int32[Any, "rows length"]
+    examples: Int32[Any, "rows length"]
+    labels: Float32[Any, "slots classes"]
+    known: Float32[Any, "slots classes"]
+    weight: Float32[Any, " slots"]
+
+
+class LabelStats(NamedTuple):
+    """Counts of the training labels, which some losses weigh by."""
+
+    positives: Float32[Any, " classes"]
+    known: Float32[Any, " classes"]
+
+
+class State(NamedTuple):
+    """All that training carries from step to step, and exactly what a checkpoint holds."""
+
+    step: Int32[Any, ""]
+    params: dict[str, Any]
+    opt_state: Any
+    key: UInt32[Any, " words"]  # raw dropout key; the step's key is fold_in(key, step)
+
+
+class Predictions(NamedTuple):
+    """Probabilities in input order; `labels` is NaN where a label is not known."""
+
+    ids: Any  # str [N]
+    probs: Float32[Any, "examples classes"]
+    labels: Float32[Any, "examples classes"]
+    split: str
+
+
+Decisions = Bool[Any, "examples classes"]
