@@ -1,3 +1,18 @@
 """jaxclf: multi-label text classification one can trust."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxclf.serving.predictor import Classifier, load
+
 __version__ = "0.1.0"
+__all__ = ["Classifier", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # jax is imported when a model is loaded, not before.
+    if name in ("Classifier", "load"):
+        from jaxclf.serving import predictor
+
+        return getattr(predictor, name)
+    raise AttributeError(f"module 'jaxclf' has no attribute {name!r}")

@@ -1,0 +1,25 @@
+"""The plain recipe: first token, the pretrained pooler as head, cross-entropy, even sampling.
+
+    python -m jaxclf.train --exp baseline
+
+The figures at a fixed threshold of 0.5 stand in the report beside those with thresholds fitted on validation.
+"""
+
+from pathlib import Path
+
+from jaxclf.config import Data, Experiment, Optim, Spec, Train
+
+DATA = Path(__file__).parent.parent / "data"
+
+experiment = Experiment(
+    data=Data(
+        train=str(DATA / "train_data.json"),
+        val=str(DATA / "val_data.json"),
+        test=str(DATA / "test_data.json"),
+    ),
+    pool=Spec("cls"),
+    head=Spec("native"),
+    loss=Spec("bce"),
+    optim=Optim(lr=2e-4, schedule=Spec("linear")),
+    train=Train(epochs=5, batch_size=16),
+)

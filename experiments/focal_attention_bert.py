@@ -1,0 +1,20 @@
+"""The focal_attention experiment with bert-base-uncased (110 M parameters) in bfloat16, for a GPU.
+
+    python -m jaxclf.train --exp focal_attention_bert
+
+The encoder comes from the Hugging Face hub, or from a folder: encoder.name=FOLDER.
+"""
+
+from dataclasses import replace
+
+from jaxclf import catalogue
+from jaxclf.config import Encoder
+
+focal_attention = catalogue.load("focal_attention")
+
+experiment = replace(
+    focal_attention,
+    encoder=Encoder(name="bert-base-uncased", dtype="bfloat16"),
+    # The smaller rate that encoders of this size are fine-tuned with (arXiv 1810.04805, appendix A.3).
+    optim=replace(focal_attention.optim, lr=5e-5),
+)

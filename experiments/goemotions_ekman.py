@@ -1,0 +1,26 @@
+"""GoEmotions, six emotions and neutral: attention pooling, focal loss, packed rows of 64 tokens.
+
+    python data/get_goemotions.py
+    python -m jaxclf.train --exp goemotions_ekman
+"""
+
+from pathlib import Path
+
+from jaxclf.config import Data, Experiment, Optim, Spec, Train
+
+DATA = Path(__file__).parent.parent / "data" / "goemotions" / "ekman"
+
+experiment = Experiment(
+    data=Data(
+        train=str(DATA / "train.jsonl"),
+        val=str(DATA / "val.jsonl"),
+        test=str(DATA / "test.jsonl"),
+        max_length=64,  # 99 % of the texts have at most 38 tokens; a longer one is read in windows
+        max_windows=6,
+    ),
+    pool=Spec("attention"),
+    head=Spec("linear"),
+    loss=Spec("focal", gamma=2.0),
+    optim=Optim(lr=1e-4, schedule=Spec("cosine")),
+    train=Train(epochs=3, batch_size=32),
+)

@@ -1,0 +1,26 @@
+"""GoEmotions with all 27 emotions and neutral: the ekman experiment on the finer labels.
+
+    python data/get_goemotions.py
+    python -m jaxclf.train --exp goemotions_original
+"""
+
+from dataclasses import replace
+
+from jaxclf import catalogue
+
+ekman = catalogue.load("goemotions_ekman")
+
+
+def finer(path: str) -> str:
+    return path.replace("ekman", "original")
+
+
+experiment = replace(
+    ekman,
+    data=replace(
+        ekman.data,
+        train=finer(ekman.data.train),
+        val=finer(ekman.data.val),
+        test=finer(ekman.data.test),
+    ),
+)

@@ -1,0 +1,53 @@
+"""Experiments by name: a file of experiments/, any .py file, or a run's config.json."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+from jaxclf.config import Experiment, did_you_mean, from_dict
+from jaxclf.errors import ConfigError
+
+PACKAGE = Path(__file__).parent
+
+
+def folder() -> Path:
+    """The catalogue: experiments/ inside an installed package, beside the package in a checkout."""
+    installed = PACKAGE / "experiments"
+    return installed if installed.is_dir() else PACKAGE.parent / "experiments"
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in folder().glob("*.py"))
+
+
+def load(name: str) -> Experiment:
+    """The experiment of a name, a .py path or a config.json; ConfigError where there is none."""
+    path = Path(name)
+    if path.suffix == ".json":
+        return _from_json(path)
+    if path.suffix != ".py":
+        path = folder() / f"{name}.py"
+        if name not in names():
+            raise ConfigError(f"unknown experiment {name!r}" + did_you_mean(name, names()))
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError, TypeError) as error:
+        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+    experiment = getattr(module, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(f"{path}: defines no `experiment = Experiment(…)`")
+    return experiment
+
+
+def _from_json(path: Path) -> Experiment:
+    try:
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None

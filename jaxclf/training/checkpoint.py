@@ -1,0 +1,134 @@
+"""Orbax checkpoints with a manifest: save, verify, fall back, resume.
+
+Orbax restores flipped bits without a word, so each checkpoint has a manifest of SHA-256 sums beside it. The manifest is
+written last: a checkpoint without one was never finished and does not count.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxclf.errors import CheckpointError
+from jaxclf.types import State
+
+# The newest, and one to fall back on; the best one is kept besides.
+KEEP = 2
+
+
+class Ledger(NamedTuple):
+    """What the loop knows besides the state: a mapping per finished epoch, and the epoch's loss so far."""
+
+    history: list[dict[str, float]]
+    loss_sum: float
+    batches: int
+
+
+class Saved(NamedTuple):
+    step: int
+    ledger: Ledger
+    sums: Mapping[str, str]  # file -> SHA-256
+
+    @property
+    def score(self) -> float:
+        """The validation score this very state got; -inf in the middle of an epoch."""
+        history = self.ledger.history
+        return history[-1]["score"] if history and self.ledger.batches == 0 else float("-inf")
+
+
+def _folders(run: Path, step: int) -> tuple[Path, Path]:
+    return (run / "checkpoints" / str(step)).absolute(), run / "integrity" / f"{step}.json"
+
+
+def save(run: Path, state: State, ledger: Ledger) -> None:
+    """Write state and manifest, then drop what is no longer needed."""
+    step = int(state.step)
+    folder, manifest = _folders(run, step)
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    manifest.unlink(missing_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder, state, force=True)
+    part = manifest.with_suffix(".part")
+    part.write_text(json.dumps({"ledger": ledger._asdict(), "sha256": _sums(folder)}, indent=1))
+    part.replace(manifest)
+    _prune(run)
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    sums = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                sums[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
+
+
+def saved(run: Path) -> list[Saved]:
+    """All finished checkpoints, oldest first."""
+    found = []
+    for path in (run / "integrity").glob("*.json"):
+        manifest = json.loads(path.read_text())
+        found.append(Saved(int(path.stem), Ledger(**manifest["ledger"]), manifest["sha256"]))
+    return sorted(found, key=lambda one: one.step)
+
+
+def _prune(run: Path) -> None:
+    kept = saved(run)
+    best = max(kept, key=lambda one: one.score)
+    wanted = {one.step for one in [best, *kept[-KEEP:]]}
+    for one in kept:
+        if one.step not in wanted:
+            folder, manifest = _folders(run, one.step)
+            manifest.unlink()
+            shutil.rmtree(folder)
+    for folder in (run / "checkpoints").iterdir():  # what a killed process left half-written
+        if folder.name not in {str(step) for step in wanted}:
+            shutil.rmtree(folder)
+
+
+def is_intact(run: Path, one: Saved) -> bool:
+    """Whether the files are there and have the bytes they were written with."""
+    folder, _ = _folders(run, one.step)
+    return folder.is_dir() and _sums(folder) == one.sums
+
+
+def restore(run: Path, one: Saved, like: State) -> State:
+    """The state as it was saved; `like` gives shapes and dtypes."""
+    folder, _ = _folders(run, one.step)
+    with ocp.StandardCheckpointer() as checkpointer:
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        return checkpointer.restore(folder, target)
+
+
+def latest(run: Path, say: Any) -> Saved | None:
+    """The newest intact checkpoint, None where none was ever finished.
+
+    say: told of each damaged one that is passed over. Raises CheckpointError where all are damaged.
+    """
+    return _first_intact(run, list(reversed(saved(run))), say)
+
+
+def best(run: Path, say: Any) -> Saved:
+    """The intact checkpoint with the highest validation score."""
+    scored = [one for one in saved(run) if one.score > float("-inf")]
+    found = _first_intact(run, sorted(scored, key=lambda one: (-one.score, one.step)), say)
+    if found is None:
+        raise CheckpointError(f"{run / 'checkpoints'}: no finished epoch")
+    return found
+
+
+def _first_intact(run: Path, candidates: list[Saved], say: Any) -> Saved | None:
+    for one in candidates:
+        if is_intact(run, one):
+            return one
+        say(f"checkpoint {one.step} is damaged (SHA-256 differs); trying an earlier one")
+    if candidates:
+        raise CheckpointError(
+            f"{run / 'checkpoints'}: none passes its integrity check; train anew with another --out"
+        )
+    return None

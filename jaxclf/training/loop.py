@@ -1,0 +1,181 @@
+"""The loop one can read on one screen: steps, checkpoints, an evaluation per epoch, early stopping."""
+
+import contextlib
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import tensorboardX
+from tqdm import tqdm
+
+from jaxclf.errors import DivergedError, StoppedError
+from jaxclf.training import checkpoint
+from jaxclf.training.checkpoint import Ledger
+from jaxclf.training.step import StepMetrics
+from jaxclf.types import Batch, State
+
+LOG_EVERY = 10  # batches between lines of metrics.jsonl
+
+
+class Epochs(NamedTuple):
+    """The batches of a run as a pure function: epoch -> its batches, from the one of an index on."""
+
+    sizes: list[int]  # batches of each epoch
+    batches: Callable[[int, int], Iterator[Batch]]
+
+
+def fit(
+    run: Path,
+    state: State,
+    ledger: Ledger,
+    train_step: Callable[[State, Batch], tuple[State, StepMetrics]],
+    rate: Callable[[int], float],
+    epochs: Epochs,
+    evaluate: Callable[[dict], dict[str, float]],
+    patience: int,
+    checkpoint_every: int,
+) -> Ledger:
+    """Train to the end, or to early stopping, from where state and ledger are.
+
+    rate: batches done -> learning rate, to be shown.
+    evaluate: params -> figures of the validation split, `score` among them.
+    Raises DivergedError before a state that is not finite is saved, StoppedError after SIGINT or SIGTERM and a checkpoint.
+    """
+    history = list(ledger.history)
+    loss_sum, done = ledger.loss_sum, ledger.batches
+    with _signals() as stopped, _Log(run, int(state.step)) as log:
+        for epoch in range(len(history), len(epochs.sizes)):
+            if patience and _epochs_without_gain(history) >= patience:
+                break
+            size = epochs.sizes[epoch]
+            with _bar(epoch, len(epochs.sizes), size, done) as bar:
+                started = time.perf_counter()
+                for batch in epochs.batches(epoch, done):
+                    state, metrics = train_step(state, batch)
+                    loss, grad_norm = float(metrics.loss), float(metrics.grad_norm)
+                    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                        raise DivergedError(
+                            f"the loss is {loss} (gradient norm {grad_norm}) at batch {int(state.step)} of epoch "
+                            f"{epoch + 1}; lower optim.lr or optim.clip. Earlier checkpoints are kept in {run}"
+                        )
+                    loss_sum, done = loss_sum + loss, done + 1
+                    log.batch(epoch, int(state.step), loss, grad_norm, rate(int(state.step)), batch)
+                    log.pace(batch, time.perf_counter() - started)
+                    bar.set_postfix_str(log.in_words(loss, rate(int(state.step))), refresh=False)
+                    bar.update()
+                    if stopped or (int(state.step) % checkpoint_every == 0 and done < size):
+                        checkpoint.save(run, state, Ledger(history, loss_sum, done))
+                    if stopped:
+                        raise StoppedError(f"stopped; the same command goes on from {run}", stopped[0])
+                    started = time.perf_counter()
+            figures = evaluate(state.params)
+            history.append({"epoch": epoch + 1, "train_loss": loss_sum / size, **figures})
+            loss_sum, done = 0.0, 0
+            log.epoch(int(state.step), history[-1])
+            checkpoint.save(run, state, Ledger(history, loss_sum, done))
+    return Ledger(history, 0.0, 0)
+
+
+def start(params: dict, opt_state: object, key: object) -> tuple[State, Ledger]:
+    """The state and ledger of a run that has not begun."""
+    return State(jnp.int32(0), params, opt_state, jnp.asarray(key)), Ledger([], 0.0, 0)
+
+
+def _epochs_without_gain(history: list[dict[str, float]]) -> int:
+    scores = [epoch["score"] for epoch in history]
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+
+def _bar(epoch: int, epochs: int, size: int, done: int) -> tqdm:
+    return tqdm(
+        total=size,
+        initial=done,
+        desc=f"epoch {epoch + 1}/{epochs}",
+        unit="batch",
+        dynamic_ncols=True,
+        mininterval=0.5,
+        bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} {remaining} left {postfix}",
+    )
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that the first SIGINT or SIGTERM enters, so that the loop can save before it ends."""
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Log:
+    """metrics.jsonl and TensorBoard, from a step on: lines of an abandoned future are dropped."""
+
+    def __init__(self, run: Path, step: int):
+        path = run / "metrics.jsonl"
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in kept))
+        self.file = path.open("a")
+        self.board = tensorboardX.SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        self.seconds, self.examples, self.tokens = 0.0, 0.0, 0.0
+        self.speed = (0.0, 0.0)
+
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.file.close()
+        self.board.close()
+
+    def pace(self, batch: Batch, seconds: float) -> None:
+        self.seconds += seconds
+        self.examples += float(batch.weight.sum())
+        self.tokens += float((batch.segments > 0).sum())
+        self.speed = (self.examples / self.seconds, self.tokens / self.seconds)
+
+    def in_words(self, loss: float, rate: float) -> str:
+        return f"loss {loss:.4f}, rate {rate:.1e}, {self.speed[0]:.0f} texts/s, {self.speed[1]:,.0f} tokens/s"
+
+    def batch(
+        self, epoch: int, step: int, loss: float, grad_norm: float, rate: float, batch: Batch
+    ) -> None:
+        if step % LOG_EVERY == 0:
+            examples, tokens = self.speed
+            self._write(
+                step,
+                {
+                    "epoch": epoch + 1,
+                    "loss": loss,
+                    "grad_norm": grad_norm,
+                    "rate": rate,
+                    "examples_per_second": examples,
+                    "tokens_per_second": tokens,
+                    "fill": float((batch.segments > 0).mean()),
+                },
+            )
+            self.seconds = self.examples = self.tokens = 0.0
+
+    def epoch(self, step: int, figures: dict[str, float]) -> None:
+        self._write(step, {f"epoch/{name}": value for name, value in figures.items()})
+
+    def _write(self, step: int, figures: dict[str, float]) -> None:
+        figures = {name: value for name, value in figures.items() if not math.isnan(value)}
+        self.file.write(json.dumps({"step": step, **figures}) + "\n")
+        self.file.flush()
+        for name, value in figures.items():
+            self.board.add_scalar(name, value, step)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Lines that were written to their end: the last one may be cut by a kill."""
+    return path.read_text().split("\n")[:-1] if path.is_file() else []
