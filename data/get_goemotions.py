@@ -40,11 +40,36 @@ SPLITS = {
     ),
 }
 
-ORIGINAL = (
-    "admiration amusement anger annoyance approval caring confusion curiosity desire disappointment disapproval disgust "
-    "embarrassment excitement fear gratitude grief joy love nervousness optimism pride realization relief remorse "
-    "sadness surprise neutral"
-).split()
+ORIGINAL = [
+    "admiration",
+    "amusement",
+    "anger",
+    "annoyance",
+    "approval",
+    "caring",
+    "confusion",
+    "curiosity",
+    "desire",
+    "disappointment",
+    "disapproval",
+    "disgust",
+    "embarrassment",
+    "excitement",
+    "fear",
+    "gratitude",
+    "grief",
+    "joy",
+    "love",
+    "nervousness",
+    "optimism",
+    "pride",
+    "realization",
+    "relief",
+    "remorse",
+    "sadness",
+    "surprise",
+    "neutral",
+]
 
 EKMAN = {
     "anger": "anger annoyance disapproval",
@@ -112,9 +137,7 @@ def main() -> int:
         try:
             source = read_source(name, args.folder)
         except (OSError, urllib.error.URLError) as error:
-            print(
-                f"error: {name}: {error}; pass --from FOLDER with a local copy", file=sys.stderr
-            )
+            print(f"error: {name}: {error}; pass --from FOLDER with a local copy", file=sys.stderr)
             return 5
         actual = hashlib.sha256(source).hexdigest()
         if actual != expected:

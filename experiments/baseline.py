@@ -2,7 +2,8 @@
 
     python -m jaxclf.train --exp baseline
 
-The figures at a fixed threshold of 0.5 stand in the report beside those with thresholds fitted on validation.
+The figures at a fixed threshold of 0.5 stand in the report beside those with thresholds fitted on
+validation.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""The baseline, but tokens weighed by attention, a residual head, focal loss, cosine schedule, rare labels drawn more often.
+"""The baseline, but tokens weighed by attention, a residual head, focal loss, cosine schedule,
+rare labels drawn more often.
 
-    python -m jaxclf.train --exp focal_attention
+python -m jaxclf.train --exp focal_attention
 """
 
 from dataclasses import replace

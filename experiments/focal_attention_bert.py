@@ -15,6 +15,7 @@ focal_attention = catalogue.load("focal_attention")
 experiment = replace(
     focal_attention,
     encoder=Encoder(name="bert-base-uncased", dtype="bfloat16"),
-    # The smaller rate that encoders of this size are fine-tuned with (arXiv 1810.04805, appendix A.3).
+    # The smaller rate that encoders of this size are fine-tuned with (arXiv 1810.04805, appendix
+    # A.3).
     optim=replace(focal_attention.optim, lr=5e-5),
 )

@@ -1,7 +1,7 @@
 """GoEmotions, six emotions and neutral: attention pooling, focal loss, packed rows of 64 tokens.
 
-    python data/get_goemotions.py
-    python -m jaxclf.train --exp goemotions_ekman
+python data/get_goemotions.py
+python -m jaxclf.train --exp goemotions_ekman
 """
 
 from pathlib import Path

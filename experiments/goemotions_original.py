@@ -1,7 +1,7 @@
 """GoEmotions with all 27 emotions and neutral: the ekman experiment on the finer labels.
 
-    python data/get_goemotions.py
-    python -m jaxclf.train --exp goemotions_original
+python data/get_goemotions.py
+python -m jaxclf.train --exp goemotions_original
 """
 
 from dataclasses import replace

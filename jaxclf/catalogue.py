@@ -32,7 +32,8 @@ def load(name: str) -> Experiment:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

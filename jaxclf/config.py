@@ -138,7 +138,8 @@ def did_you_mean(name: str, known: typing.Iterable[str]) -> str:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON is of an annotated type (int passes for float, a list for a tuple)."""
+    """Whether a value from JSON is of an annotated type (int passes for float, a list for a
+    tuple)."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return any(fits(value, one) for one in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
@@ -149,8 +150,10 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if hint is None:
+    if hint is None or hint is type(None):
         return value is None
+    if typing.get_origin(hint) is typing.Literal:
+        return value in typing.get_args(hint)
     return isinstance(value, hint)
 
 
@@ -175,11 +178,12 @@ def _place(key: str, value: Any, hint: Any) -> Any:
 
 
 def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
-    """The experiment with values replaced under dotted keys: `{"loss.gamma": 3.0, "pool": "mean_max"}`.
+    """The experiment with values replaced under dotted keys: `{"loss.gamma": 3.0, "pool":
+    "mean_max"}`.
 
     The only way values change: the command line, a search and the folds all come through here.
-    Naming a Spec (`loss=bce`) drops the options of the one before; `loss.gamma=3` adds to those it has.
-    Raises ConfigError for an unknown key or a value of another type.
+    Naming a Spec (`loss=bce`) drops the options of the one before; `loss.gamma=3` adds to those it
+    has. Raises ConfigError for an unknown key or a value of another type.
     """
     for key, value in changes.items():
         current = dict(walk(experiment))
@@ -207,7 +211,8 @@ def _replace(experiment: Experiment, key: str, value: Any) -> Experiment:
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:
-    """`["loss.gamma=3", "pool=mean_max"]` -> values: JSON where it is JSON, else the string itself."""
+    """`["loss.gamma=3", "pool=mean_max"]` -> values: JSON where it is JSON, else the string
+    itself."""
     changes = {}
     for word in words:
         key, equals, text = word.partition("=")
@@ -221,7 +226,8 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
 
 
 def check(experiment: Experiment, registries: Registries) -> Experiment:
-    """Hold every value to its range, every Spec to its registry and that function's keyword-only options.
+    """Hold every value to its range, every Spec to its registry and that function's keyword-only
+    options.
 
     Returns the experiment unchanged; raises ConfigError. Reads no file.
     """
@@ -286,7 +292,7 @@ def from_dict(values: Mapping[str, Any]) -> Experiment:
     """The inverse of `to_dict`; a key that is missing or unknown is an error."""
     blank = Experiment(Data("", "", ""))
     changes = {}
-    for key, value in walk(blank):
+    for key, _ in walk(blank):
         head, _, tail = key.partition(".")
         try:
             changes[key] = values[head][tail] if tail else values[head]

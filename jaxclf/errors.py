@@ -1,4 +1,5 @@
-"""The few exceptions a user can meet, each with its exit code, and the one place that turns them into one."""
+"""The few exceptions a user can meet, each with its exit code, and the one place that turns them
+into one."""
 
 import sys
 import traceback
@@ -46,13 +47,17 @@ class StoppedError(JaxclfError):
 
 
 def report_errors(command: Callable[[], None], debug: bool) -> int:
-    """Run a command and return its exit code; errors become one line on stderr, tracebacks only with `debug`."""
+    """Run a command and return its exit code; errors become one line on stderr, tracebacks only
+    with `debug`."""
     try:
         command()
     except JaxclfError as error:
         code, message = error.exit_code, str(error)
     except OSError as error:
-        code, message = StorageError.exit_code, f"{error.filename or 'disk'}: {error.strerror or error}"
+        code, message = (
+            StorageError.exit_code,
+            f"{error.filename or 'disk'}: {error.strerror or error}",
+        )
     except KeyboardInterrupt:
         code, message = 130, "interrupted"
     else:

@@ -65,16 +65,18 @@ def say(text: str) -> None:
 
 
 def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, Any]:
-    """Train, choose the best checkpoint by validation, score the test split once, and write the run folder.
+    """Train, choose the best checkpoint by validation, score the test split once, and write the
+    run folder.
 
-    resume: "auto" goes on from a run of the same experiment in `out`, or answers with its report where it is finished;
-        "never" wants `out` to be new.
-    Returns what report.json holds. Raises JaxclfError; nothing is written before data and experiment are found good.
+    resume: "auto" goes on from a run of the same experiment in `out`, or answers with its report
+        where it is finished; "never" wants `out` to be new.
+    Returns what report.json holds. Raises JaxclfError; nothing is written before data and
+    experiment are found good.
     """
     check(experiment, REGISTRIES)
     splits = _read(experiment)
     names = splits["train"].names
-    resolved = resolve(experiment.encoder.name, experiment.encoder.revision)
+    resolved = resolve(experiment.encoder.name, _pinned(out, experiment))
     experiment = override(experiment, {"encoder.revision": resolved.revision})
     hf_config = read_hf_config(resolved.folder)
     init, apply = build(experiment, hf_config, len(names))
@@ -85,7 +87,8 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
         for name, split in splits.items()
     }
 
-    # The network's leaves; the head starts at random, all that the encoder's folder holds replaces the rest.
+    # The network's leaves; the head starts at random, all that the encoder's folder holds replaces
+    # the rest.
     shape = training_shape(tokens["train"], experiment.train.batch_size, data.max_length)
     example = fill(tokens["train"], splits["train"].labels, splits["train"].known, None, shape)
     shapes = jax.eval_shape(init, jax.random.key(0), example)
@@ -145,7 +148,7 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
         state,
         ledger,
         train_step,
-        lambda done: float(schedule(max(done - 1, 0) // accumulate)),
+        lambda done: float(np.asarray(schedule(max(done - 1, 0) // accumulate))),
         epochs,
         evaluate,
         experiment.train.patience,
@@ -182,17 +185,23 @@ def _read(experiment: Experiment) -> dict[str, Examples]:
     for name, split in splits.items():
         say(f"{name:<5} {split.form}")
         if not split.labels.any():
-            raise DataError(f"{getattr(data, name)}: no example has a label; nothing can be learned or measured")
+            raise DataError(
+                f"{getattr(data, name)}: no example has a label; nothing can be learned or measured"
+            )
     say(f"labels, in this order: {', '.join(first.names)}")
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         shared = shared_texts(splits[one], splits[other])
         if shared:
-            say(f"note: {shared} of {len(splits[other].ids)} {other} texts stand in {one} too; scores flatter")
+            say(
+                f"note: {shared} of {len(splits[other].ids)} {other} texts stand in {one} too; "
+                "scores flatter"
+            )
     return splits
 
 
 def _epochs(experiment: Experiment, examples: Examples, tokens: Tokens, shape: Any) -> Epochs:
-    """Every epoch's batches, a pure function of (seed, epoch); each epoch ends with a whole update."""
+    """Every epoch's batches, a pure function of (seed, epoch); each epoch ends with a whole
+    update."""
     sampler = SAMPLERS[experiment.sampler.name]
     accumulate = experiment.optim.accumulate
 
@@ -229,13 +238,22 @@ def _open_run(out: Path, experiment: Experiment, resume: str) -> None:
             found = dict(walk(catalogue.load(str(path))))
             changed = [key for key, value in walk(experiment) if found[key] != value]
             raise ConfigError(
-                f"{out} holds a run of another experiment (differs in {', '.join(changed)}); give another --out"
+                f"{out} holds a run of another experiment (differs in {', '.join(changed)}); "
+                "give another --out"
             )
     elif out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no run; give another --out")
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, wanted)
+
+
+def _pinned(out: Path, experiment: Experiment) -> str:
+    """The encoder's commit: the one asked for, else that of the run in `out`, else none."""
+    path = out / "config.json"
+    if experiment.encoder.revision or not path.is_file():
+        return experiment.encoder.revision
+    return catalogue.load(str(path)).encoder.revision
 
 
 def _environment() -> dict[str, Any]:
@@ -260,7 +278,9 @@ def main() -> int:
     parser.add_argument("--exp", required=True, help="a name, a .py file or a run's config.json")
     parser.add_argument("--out", type=Path, help="the run folder (default: runs/NAME)")
     parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="default: auto")
-    parser.add_argument("--show", action="store_true", help="print the resolved experiment and stop")
+    parser.add_argument(
+        "--show", action="store_true", help="print the resolved experiment and stop"
+    )
     parser.add_argument("override", nargs="*", metavar="key=value", help="such as train.epochs=1")
     return run_command(parser, _command)
 

@@ -17,7 +17,8 @@ class Examples(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """Ragged token ids: window w holds `ids[starts[w]:starts[w + 1]]` and belongs to example `owners[w]`.
+    """Ragged token ids: window w holds `ids[starts[w]:starts[w + 1]]` and belongs to example
+    `owners[w]`.
 
     Owners ascend, and every example owns at least one window.
     """
@@ -38,8 +39,8 @@ class Shape(NamedTuple):
 class Batch(NamedTuple):
     """Several texts to a row.
 
-    `segments` says who may attend to whom (0 is padding), `examples` which of the N slots a token is pooled into,
-    `positions` restart at 0 in each segment; `weight` 0 marks an empty slot.
+    `segments` says who may attend to whom (0 is padding), `examples` which of the N slots a token
+    is pooled into, `positions` restart at 0 in each segment; `weight` 0 marks an empty slot.
     """
 
     ids: Int32[Any, "rows length"]

@@ -1,4 +1,5 @@
-"""Strict flags for all tests, set before jax is imported: shapes checked, ranks never promoted, two CPU devices."""
+"""Strict flags for all tests, set before jax is imported: shapes checked, ranks never promoted,
+two CPU devices."""
 
 import os
 

@@ -1,4 +1,5 @@
-"""Imports only ever point down; text and decisions know no jax; the core imports without the extras."""
+"""Imports only ever point down; text and decisions know no jax; the core imports without the
+extras."""
 
 import ast
 import subprocess
@@ -9,7 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxclf"
 
-# From the top down. A module may import from its own layer's folder and from layers below, never from a neighbour beside it.
+# From the top down. A module may import from its own layer's folder and from layers below, never
+# from a neighbour beside it.
 LAYERS = [
     {"train", "evaluate", "predict", "command"},
     {"training", "serving"},
@@ -37,7 +39,9 @@ def layer(part: str) -> int:
     return next(index for index, parts in enumerate(LAYERS) if part in parts)
 
 
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
+MODULES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__"
+)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

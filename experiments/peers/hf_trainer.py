@@ -1,10 +1,12 @@
 """The peer to beat: Hugging Face Trainer's plain recipe on the same encoder and the same rows.
 
-    python experiments/peers/hf_trainer.py --encoder FOLDER --data data/goemotions/ekman --out runs/hf_trainer_ekman
+    python experiments/peers/hf_trainer.py --encoder FOLDER --data data/goemotions/ekman --out
+    runs/hf_trainer_ekman
 
-Trainer's defaults (AdamW, rate 5e-5 falling linearly, no decay, no warm-up), BCE, batch 32, dynamic padding, the last
-checkpoint. Writes `predictions/{val,test}.npz` as jaxclf does, so `python -m jaxclf.evaluate --run` applies the same
-threshold rule and metrics, and `peer.json` with the speed. Needs torch, transformers and accelerate.
+Trainer's defaults (AdamW, rate 5e-5 falling linearly, no decay, no warm-up), BCE, batch 32,
+dynamic padding, the last checkpoint. Writes `predictions/{val,test}.npz` as jaxclf does, so
+`python -m jaxclf.evaluate --run` applies the same threshold rule and metrics, and `peer.json` with
+the speed. Needs torch, transformers and accelerate.
 """
 
 import argparse
@@ -65,7 +67,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--encoder", required=True, help="a local folder or a hub id")
-    parser.add_argument("--data", type=Path, required=True, help="folder with {train,val,test}.jsonl")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with {train,val,test}.jsonl"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--batch", type=int, default=32)
@@ -133,7 +137,7 @@ def main() -> None:
     (args.out / "predictions").mkdir(exist_ok=True)
     (args.out / "labels.json").write_text(json.dumps(names) + "\n")
     for split in ("val", "test"):
-        logits = trainer.predict(encoded[split]).predictions
+        logits = np.asarray(trainer.predict(encoded[split]).predictions)  # type: ignore[arg-type]
         np.savez(
             args.out / "predictions" / f"{split}.npz",
             ids=np.array([row["id"] for row in splits[split]]),

@@ -1,4 +1,5 @@
-"""The README.md of a handed-over model: what it is, its figures, and what it must not decide alone."""
+"""The README.md of a handed-over model: what it is, its figures, and what it must not decide
+alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +7,9 @@ from typing import Any
 from jaxclf.decisions.report import table
 
 
-def card(name: str, encoder: str, report: Mapping[str, Any], rule: str, sizes: Mapping[str, int]) -> str:
+def card(
+    name: str, encoder: str, report: Mapping[str, Any], rule: str, sizes: Mapping[str, int]
+) -> str:
     """Markdown. sizes: examples of each split."""
     counts = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
     return f"""# {name}
@@ -22,6 +25,6 @@ Thresholds: rule `{rule}`, fitted on the validation split; the test split fitted
     classifier = jaxclf.load("this/folder")
     classifier.predict(["a text"])
 
-A person decides: the labels help to find what should be read first. They are no diagnosis and no judgement of a person,
-and a figure above holds for texts like those of its test split alone.
+A person decides: the labels help to find what should be read first. They are no diagnosis and no
+judgement of a person, and a figure above holds for texts like those of its test split alone.
 """

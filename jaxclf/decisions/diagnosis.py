@@ -28,14 +28,15 @@ def _fit(history: Sequence[Mapping[str, float]]) -> list[str]:
     said = []
     if lowest < last and losses[last] > 1.02 * losses[lowest]:
         said.append(
-            f"Overfitting: the validation loss was lowest after epoch {lowest + 1} ({losses[lowest]:.4f}) and is "
-            f"{losses[last]:.4f} after epoch {last + 1} while the training loss fell; the best checkpoint (epoch "
-            f"{best + 1}) was taken. Fewer epochs, more dropout or a lower rate may help."
+            f"Overfitting: the validation loss was lowest after epoch {lowest + 1} "
+            f"({losses[lowest]:.4f}) and is {losses[last]:.4f} after epoch {last + 1}; the best "
+            f"checkpoint (epoch {best + 1}) was taken. Fewer epochs, more dropout or a lower rate "
+            "may help."
         )
-    elif best == last and scores[last] - scores[last - 1] > 0.01:
+    elif best == last and (gain := scores[last] - scores[last - 1]) > 0.01:
         said.append(
-            f"Underfitting: the validation score still rose by {scores[last] - scores[last - 1]:.3f} in the last epoch; "
-            "more epochs or a higher rate may help."
+            f"Underfitting: the validation score still rose by {gain:.3f} in the last epoch; more "
+            "epochs or a higher rate may help."
         )
     return said
 
@@ -48,7 +49,7 @@ def _labels(report: Mapping[str, Any]) -> list[str]:
         few = [name for name, row in labels.items() if 0 < row["support"] < RARE]
         if none:
             said.append(
-                f"{split} has no example of {', '.join(none)}: n/a, and left out of every macro mean."
+                f"{split} has no example of {', '.join(none)}: n/a, left out of every macro mean."
             )
         if few:
             counts = ", ".join(f"{name} ({labels[name]['support']:.0f})" for name in few)
@@ -61,8 +62,8 @@ def _labels(report: Mapping[str, Any]) -> list[str]:
     ]
     if missed:
         said.append(
-            f"Very low recall on test: {', '.join(missed)}. More examples of them, the balanced sampler or pos_weight "
-            "may help."
+            f"Very low recall on test: {', '.join(missed)}. More examples of them, the balanced "
+            "sampler or pos_weight may help."
         )
     weak = [name for name, row in test.items() if row["support"] >= RARE and row["auc"] < WEAK_AUC]
     if weak:

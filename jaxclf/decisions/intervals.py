@@ -12,7 +12,8 @@ def f1_intervals(
     labels: Float[np.ndarray, "examples classes"],
     decided: Bool[np.ndarray, "examples classes"],
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of macro and micro F1 over resampled examples (Efron 1979), thresholds held fixed.
+    """95 % percentile intervals of macro and micro F1 over resampled examples (Efron 1979),
+    thresholds held fixed.
 
     A resample without positives of a label leaves that label out of its macro mean.
     """

@@ -1,7 +1,7 @@
 """Multi-label metrics on arrays of labels, probabilities and decisions.
 
-Labels are 0, 1 or NaN where not known; a NaN counts for nothing. A figure about which nothing can be said is NaN: a label
-without positives has no F1, AUC or AP, and is left out of macro means.
+Labels are 0, 1 or NaN where not known; a NaN counts for nothing. A figure about which nothing can
+be said is NaN: a label without positives has no F1, AUC or AP, and is left out of macro means.
 """
 
 from collections.abc import Mapping
@@ -105,8 +105,8 @@ def _average_precision(y: np.ndarray, p: np.ndarray) -> float:
 
 
 def expected_calibration_error(labels: Labels, probs: Probs) -> float:
-    """Mean gap between probability and frequency over equal-width bins, all labels together (Guo et al. 2017, arXiv
-    1706.04599)."""
+    """Mean gap between probability and frequency over equal-width bins, all labels together (Guo
+    et al. 2017, arXiv 1706.04599)."""
     known = ~np.isnan(labels)
     y, p = labels[known], probs[known].astype(np.float64)
     bins = np.minimum((p * ECE_BINS).astype(int), ECE_BINS - 1)
@@ -137,9 +137,7 @@ def aggregate(labels: Labels, probs: Probs, decided: Decided) -> dict[str, float
     known = ~np.isnan(labels)
     right = ((labels == 1) == decided) | ~known
     wrong = float((known & ~right).sum())
-    micro = ratio(
-        2 * counts.tp.sum(), 2 * counts.tp.sum() + counts.fp.sum() + counts.fn.sum()
-    )
+    micro = ratio(2 * counts.tp.sum(), 2 * counts.tp.sum() + counts.fp.sum() + counts.fn.sum())
     return {
         "macro_f1": mean_where_known(per_label),
         "micro_f1": float(micro),

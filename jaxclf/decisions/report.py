@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxclf.config import Spec
 from jaxclf.decisions.intervals import f1_intervals
-from jaxclf.decisions.metrics import aggregate, by_label, f1, count, mean_where_known
+from jaxclf.decisions.metrics import aggregate, by_label, count, f1, mean_where_known
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.types import Predictions
 
@@ -39,7 +39,9 @@ def evaluate_split(
     rows = by_label(labels, probs, decided, names)
     return {
         **aggregate(labels, probs, decided),
-        "macro_f1_at_half": mean_where_known(f1(count(labels, decide(probs, np.full(len(names), 0.5))))),
+        "macro_f1_at_half": mean_where_known(
+            f1(count(labels, decide(probs, np.full(len(names), 0.5))))
+        ),
         "intervals": f1_intervals(labels, decided),
         "labels": {
             name: {**row, "threshold": float(threshold)}
@@ -72,9 +74,7 @@ COLUMNS = ("precision", "recall", "f1", "auc", "ap", "threshold")
 def table(part: Mapping[str, Any], split: str) -> str:
     """A split's figures as text: a row per label, the headline below."""
     width = max(len(name) for name in [*part["labels"], "label"])
-    lines = [
-        f"{split:<{width}}  {'support':>7}" + "".join(f"  {column:>9}" for column in COLUMNS)
-    ]
+    lines = [f"{split:<{width}}  {'support':>7}" + "".join(f"  {column:>9}" for column in COLUMNS)]
     for name, row in part["labels"].items():
         cells = "".join(f"  {_figure(row[column]):>9}" for column in COLUMNS)
         lines.append(f"{name:<{width}}  {row['support']:>7.0f}{cells}")

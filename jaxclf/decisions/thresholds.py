@@ -1,6 +1,7 @@
 """Thresholds per label: rules (labels, probs) -> thresholds, and the decision they make.
 
-A label is given where `prob >= threshold`. An example that no label reaches is given none: an empty answer is an answer.
+A label is given where `prob >= threshold`. An example that no label reaches is given none: an
+empty answer is an answer.
 """
 
 import numpy as np
@@ -31,10 +32,11 @@ def fixed(
 def per_label(
     labels: Float[np.ndarray, "examples classes"], probs: Float[np.ndarray, "examples classes"]
 ) -> Float[np.ndarray, " classes"]:
-    """Each label's threshold of highest F1, by exact search over all cuts between distinct probabilities.
+    """Each label's threshold of highest F1, by exact search over all cuts between distinct
+    probabilities.
 
-    A threshold lies in the middle between two neighbouring probabilities. Of several cuts with the same F1, the one
-    nearest to 0.5. NaN labels are left out; 0.5 for a label without positives.
+    A threshold lies in the middle between two neighbouring probabilities. Of several cuts with the
+    same F1, the one nearest to 0.5. NaN labels are left out; 0.5 for a label without positives.
     """
     return np.array([_best_cut(y, p) for y, p in zip(labels.T, probs.T, strict=True)], np.float64)
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -49,7 +48,8 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """Batch -> float32 logits [slots, classes]. The encoder computes in its dtype, pool and head in float32."""
+    """Batch -> float32 logits [slots, classes]. The encoder computes in its dtype, pool and head
+    in float32."""
 
     encoder: nn.Module
     pool: Pool
@@ -74,14 +74,15 @@ def build(
     """(init, apply) of the experiment's network around the encoder that `hf_config` describes.
 
     init(key, batch) -> params, all random.
-    apply(params, batch, dropout_key=None) -> float32 logits [slots, classes]; dropout is on where a key is given.
+    apply(params, batch, dropout_key=None) -> float32 logits [slots, classes]; dropout is on where
+    a key is given.
     """
     family = family_of(hf_config)
     config = family.from_hf(hf_config)
     if experiment.data.max_length > config.max_positions:
         raise ConfigError(
-            f"data.max_length={experiment.data.max_length}: {experiment.encoder.name} reads at most "
-            f"{config.max_positions} tokens at once; longer texts are read in windows"
+            f"data.max_length={experiment.data.max_length}: {experiment.encoder.name} reads at "
+            f"most {config.max_positions} tokens at once; longer texts are read in windows"
         )
     network = Network(
         family.module(
@@ -95,10 +96,10 @@ def build(
     )
 
     def init(key: Array, batch: Batch) -> dict:
-        return network.init(key, batch, True)["params"]
+        return dict(network.init(key, batch, True)["params"])
 
     def apply(params: dict, batch: Batch, dropout_key: Array | None = None) -> Array:
         rngs = None if dropout_key is None else {"dropout": dropout_key}
         return network.apply({"params": params}, batch, dropout_key is None, rngs=rngs)  # type: ignore[return-value]
 
-    return init, jax.named_call(apply, name="network")
+    return init, apply

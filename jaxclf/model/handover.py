@@ -1,10 +1,10 @@
 """The folder `model/`: what a finished run hands over, in Hugging Face's layout.
 
-    config.json tokenizer.json    as the encoder came
-    model.safetensors             the encoder, under the names of its family
-    head.safetensors              pool and head, under our paths
-    jaxclf.json                   the experiment, the labels in order, the thresholds
-    README.md                     what it is and what it is not
+config.json tokenizer.json    as the encoder came
+model.safetensors             the encoder, under the names of its family
+head.safetensors              pool and head, under our paths
+jaxclf.json                   the experiment, the labels in order, the thresholds
+README.md                     what it is and what it is not
 """
 
 import json
@@ -21,7 +21,14 @@ import safetensors.numpy
 from jaxclf.config import Experiment, from_dict, to_dict
 from jaxclf.errors import DataError
 from jaxclf.model.classifier import family_of
-from jaxclf.model.weights import SINGLE, read_safetensors, read_tensors, to_params, to_tensors
+from jaxclf.model.weights import (
+    SINGLE,
+    leaves_of,
+    read_safetensors,
+    read_tensors,
+    to_params,
+    to_tensors,
+)
 
 HEAD, META = "head.safetensors", "jaxclf.json"
 FORMAT = 1
@@ -48,7 +55,8 @@ def read_hf_config(folder: Path) -> dict[str, Any]:
 
 
 def pretrained_params(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of `shapes` that an encoder's folder holds; all of the encoder, and of the head what was pretrained."""
+    """The leaves of `shapes` that an encoder's folder holds; all of the encoder, and of the head
+    what was pretrained."""
     family = family_of(read_hf_config(folder))
     return to_params(read_tensors(folder), shapes, family.names, family.surplus, family.prefix)
 
@@ -67,14 +75,17 @@ def save_model(folder: Path, handover: Handover, encoder_folder: Path, card: str
     safetensors.numpy.save_file(
         to_tensors(encoder, family.names), part / SINGLE, metadata={"format": "pt"}
     )
-    safetensors.numpy.save_file(flax.traverse_util.flatten_dict(rest, sep="/"), part / HEAD)
+    head = {"/".join(path): leaf for path, leaf in leaves_of(rest).items()}
+    safetensors.numpy.save_file(head, part / HEAD)
     meta = {
         "format": FORMAT,
         "experiment": to_dict(handover.experiment),
         "labels": list(handover.labels),
         "thresholds": handover.thresholds,
     }
-    (part / META).write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (part / META).write_text(
+        json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     (part / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
@@ -97,7 +108,7 @@ def load_model(folder: Path, shapes_of: Any) -> Handover:
     shapes = shapes_of(experiment, hf_config, len(labels))
     params = pretrained_params(folder, {"encoder": shapes["encoder"]})
     rest = {key: value for key, value in shapes.items() if key != "encoder"}
-    expected = flax.traverse_util.flatten_dict(rest, sep="/")
+    expected = {"/".join(path): leaf for path, leaf in leaves_of(rest).items()}
     found = read_safetensors(folder / HEAD)
     faults = [f"missing {name}" for name in expected if name not in found]
     faults += [f"surplus {name}" for name in found if name not in expected]

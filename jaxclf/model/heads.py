@@ -1,6 +1,8 @@
-"""From hidden states to logits: pools are reductions over the tokens of an example, heads map what they give.
+"""From hidden states to logits: pools are reductions over the tokens of an example, heads map what
+they give.
 
-Both are plain functions called inside a Flax module's scope; keyword-only parameters are the options of an experiment.
+Both are plain functions called inside a Flax module's scope; keyword-only parameters are the
+options of an experiment.
 """
 
 import flax.linen as nn
@@ -17,7 +19,8 @@ Pooled = Float[Array, "slots features"]
 
 
 def _sum(values: Float[Array, "tokens *rest"], slots: Slots, count: int):
-    # One bin more than there are slots takes the padding and is dropped: its gradient is exactly zero.
+    # One bin more than there are slots takes the padding and is dropped: its gradient is exactly
+    # zero.
     return jax.ops.segment_sum(values, slots, num_segments=count + 1)[:count]
 
 
@@ -48,8 +51,8 @@ def mean_max(hidden: Hidden, slots: Slots, first: First, count: int) -> Pooled:
 def attention(
     hidden: Hidden, slots: Slots, first: First, count: int, *, width: int = 128
 ) -> Pooled:
-    """Tokens weighed by a learned score, a softmax over each example (Yang et al. 2016, NAACL, "Hierarchical Attention
-    Networks"). width: units of the scoring layer."""
+    """Tokens weighed by a learned score, a softmax over each example (Yang et al. 2016, NAACL,
+    "Hierarchical Attention Networks"). width: units of the scoring layer."""
     score = nn.Dense(1, use_bias=False, kernel_init=normal_init, name="score")(
         jnp.tanh(dense(width, jnp.dtype("float32"), "project")(hidden))
     )[:, 0]
@@ -62,7 +65,8 @@ def attention(
 def native(
     pooled: Pooled, classes: int, deterministic: bool, *, dropout: float = 0.1
 ) -> Float[Array, "slots classes"]:
-    """The head of Hugging Face's BertForSequenceClassification: the pretrained pooler, dropout, a linear layer."""
+    """The head of Hugging Face's BertForSequenceClassification: the pretrained pooler, dropout, a
+    linear layer."""
     x = jnp.tanh(dense(pooled.shape[-1], pooled.dtype, "pooler")(pooled))
     return dense(classes, x.dtype, "classifier")(Dropout(dropout)(x, deterministic))
 

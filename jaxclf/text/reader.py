@@ -1,4 +1,5 @@
-"""Data files -> Examples: JSON, JSON lines, CSV, TSV and Parquet, every fault as `file:line: reason`."""
+"""Data files -> Examples: JSON, JSON lines, CSV, TSV and Parquet, every fault as `file:line:
+reason`."""
 
 import csv
 import json
@@ -28,8 +29,8 @@ class Fault(Exception):
 def read(path: str | Path, labels: tuple[str, ...] = (), labelled: bool = True) -> Examples:
     """Read one file.
 
-    labels: the label names in order; empty: those of the file (the keys or columns of its first row, or, where rows
-        list names, the names in alphabetical order).
+    labels: the label names in order; empty: those of the file (the keys or columns of its first
+        row, or, where rows list names, the names in alphabetical order).
     labelled: False reads texts and ids alone, for prediction.
 
     Raises DataError with up to ten lines `file:line: reason`.
@@ -38,7 +39,9 @@ def read(path: str | Path, labels: tuple[str, ...] = (), labelled: bool = True) 
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if path.suffix not in FORMATS:
-        raise DataError(f"{path}: unknown ending {path.suffix!r}" + did_you_mean(path.suffix, FORMATS))
+        raise DataError(
+            f"{path}: unknown ending {path.suffix!r}" + did_you_mean(path.suffix, FORMATS)
+        )
     form, rows = FORMATS[path.suffix](path)
 
     ids, texts, values, faults = [], [], [], []
@@ -70,7 +73,9 @@ def read(path: str | Path, labels: tuple[str, ...] = (), labelled: bool = True) 
         if not names:
             raise DataError(f"{path}: no row carries a label; name them with data.labels=a,b,c")
     matrix = np.array(
-        [[found.get(name, 0) for name in names] for found in values] if labelled else [[]] * len(ids),
+        [[found.get(name, 0) for name in names] for found in values]
+        if labelled
+        else [[]] * len(ids),
         np.float32,
     ).reshape(len(ids), len(names))
     known = ~np.isnan(matrix)
@@ -81,7 +86,11 @@ def read(path: str | Path, labels: tuple[str, ...] = (), labelled: bool = True) 
         known.astype(np.float32),
         names,
         f"{path.name}: {len(ids):,} rows, {form}"
-        + (f", labels {'listed by name' if _is_listed(values) else 'by column'}" if labelled else ""),
+        + (
+            f", labels {'listed by name' if _is_listed(values) else 'by column'}"
+            if labelled
+            else ""
+        ),
     )
 
 
@@ -139,7 +148,8 @@ def _names(found: dict[str, float]) -> tuple[str, ...]:
 
 
 def _align(found: dict[str, float], names: tuple[str, ...] | None) -> dict[str, float]:
-    """The same labels, once none of them is a stranger and, where rows name all, none is missing."""
+    """The same labels, once none of them is a stranger and, where rows name all, none is
+    missing."""
     if names is None:
         return found
     for name in found:
@@ -235,12 +245,12 @@ def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
                 header = cells
                 if "text" not in header or len(set(header)) < len(header):
                     raise DataError(
-                        f"{path}:1: the first line must name the columns, once each, 'text' among them"
+                        f"{path}:1: the first line must name the columns, each once, and 'text'"
                     )
             elif len(cells) != len(header):
                 raise DataError(
-                    f"{path}:{line}: {len(cells)} cells under {len(header)} columns; quote a text that holds "
-                    f"{delimiter!r} or a line break"
+                    f"{path}:{line}: {len(cells)} cells under {len(header)} columns; quote a text "
+                    f"that holds {delimiter!r} or a line break"
                 )
             else:
                 yield Row(line, dict(zip(header, cells, strict=True)))

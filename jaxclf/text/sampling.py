@@ -19,8 +19,8 @@ def balanced(
 ) -> Int[np.ndarray, " examples"]:
     """As many draws as examples, with replacement, rare labels more often.
 
-    An example weighs as its rarest label does: (examples / positives) ** power. power 0 draws evenly, 1 evens the labels
-    out (Mahajan et al. 2018, arXiv 1805.00932, use 0.5).
+    An example weighs as its rarest label does: (examples / positives) ** power. power 0 draws
+    evenly, 1 evens the labels out (Mahajan et al. 2018, arXiv 1805.00932, use 0.5).
     """
     weights = example_weights(labels, power)
     return rng.choice(len(labels), size=len(labels), p=weights / weights.sum())

@@ -1,7 +1,8 @@
 """Orbax checkpoints with a manifest: save, verify, fall back, resume.
 
-Orbax restores flipped bits without a word, so each checkpoint has a manifest of SHA-256 sums beside it. The manifest is
-written last: a checkpoint without one was never finished and does not count.
+Orbax restores flipped bits without a word, so each checkpoint has a manifest of SHA-256 sums
+beside it. The manifest is written last: a checkpoint without one was never finished and does not
+count.
 """
 
 import hashlib
@@ -22,7 +23,8 @@ KEEP = 2
 
 
 class Ledger(NamedTuple):
-    """What the loop knows besides the state: a mapping per finished epoch, and the epoch's loss so far."""
+    """What the loop knows besides the state: a mapping per finished epoch, and the epoch's loss so
+    far."""
 
     history: list[dict[str, float]]
     loss_sum: float
@@ -64,7 +66,9 @@ def _sums(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:
-                sums[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+                sums[str(path.relative_to(folder))] = hashlib.file_digest(
+                    file, "sha256"
+                ).hexdigest()
     return sums
 
 

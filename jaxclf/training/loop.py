@@ -1,4 +1,5 @@
-"""The loop one can read on one screen: steps, checkpoints, an evaluation per epoch, early stopping."""
+"""The loop one can read on one screen: steps, checkpoints, an evaluation per epoch, early
+stopping."""
 
 import contextlib
 import json
@@ -23,7 +24,8 @@ LOG_EVERY = 10  # batches between lines of metrics.jsonl
 
 
 class Epochs(NamedTuple):
-    """The batches of a run as a pure function: epoch -> its batches, from the one of an index on."""
+    """The batches of a run as a pure function: epoch -> its batches, from the one of an index
+    on."""
 
     sizes: list[int]  # batches of each epoch
     batches: Callable[[int, int], Iterator[Batch]]
@@ -44,7 +46,8 @@ def fit(
 
     rate: batches done -> learning rate, to be shown.
     evaluate: params -> figures of the validation split, `score` among them.
-    Raises DivergedError before a state that is not finite is saved, StoppedError after SIGINT or SIGTERM and a checkpoint.
+    Raises DivergedError before a state that is not finite is saved, StoppedError after SIGINT or
+    SIGTERM and a checkpoint.
     """
     history = list(ledger.history)
     loss_sum, done = ledger.loss_sum, ledger.batches
@@ -60,8 +63,9 @@ def fit(
                     loss, grad_norm = float(metrics.loss), float(metrics.grad_norm)
                     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                         raise DivergedError(
-                            f"the loss is {loss} (gradient norm {grad_norm}) at batch {int(state.step)} of epoch "
-                            f"{epoch + 1}; lower optim.lr or optim.clip. Earlier checkpoints are kept in {run}"
+                            f"the loss is {loss} (gradient norm {grad_norm}) at batch "
+                            f"{int(state.step)}, epoch {epoch + 1}; lower optim.lr or optim.clip. "
+                            f"Earlier checkpoints are kept in {run}"
                         )
                     loss_sum, done = loss_sum + loss, done + 1
                     log.batch(epoch, int(state.step), loss, grad_norm, rate(int(state.step)), batch)
@@ -71,7 +75,9 @@ def fit(
                     if stopped or (int(state.step) % checkpoint_every == 0 and done < size):
                         checkpoint.save(run, state, Ledger(history, loss_sum, done))
                     if stopped:
-                        raise StoppedError(f"stopped; the same command goes on from {run}", stopped[0])
+                        raise StoppedError(
+                            f"stopped; the same command goes on from {run}", stopped[0]
+                        )
                     started = time.perf_counter()
             figures = evaluate(state.params)
             history.append({"epoch": epoch + 1, "train_loss": loss_sum / size, **figures})
@@ -99,7 +105,8 @@ def _bar(epoch: int, epochs: int, size: int, done: int) -> tqdm:
         unit="batch",
         dynamic_ncols=True,
         mininterval=0.5,
-        bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} {remaining} left {postfix}",
+        bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}, {remaining} left"
+        "{postfix}",
     )
 
 
@@ -144,7 +151,8 @@ class _Log:
         self.speed = (self.examples / self.seconds, self.tokens / self.seconds)
 
     def in_words(self, loss: float, rate: float) -> str:
-        return f"loss {loss:.4f}, rate {rate:.1e}, {self.speed[0]:.0f} texts/s, {self.speed[1]:,.0f} tokens/s"
+        examples, tokens = self.speed
+        return f"loss {loss:.4f}, rate {rate:.1e}, {examples:.0f} texts/s, {tokens:,.0f} tokens/s"
 
     def batch(
         self, epoch: int, step: int, loss: float, grad_norm: float, rate: float, batch: Batch

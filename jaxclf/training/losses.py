@@ -1,6 +1,8 @@
-"""Losses: (logits, labels, known, stats) -> one number per example; unknown labels count for nothing."""
+"""Losses: (logits, labels, known, stats) -> one number per example; unknown labels count for
+nothing."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,14 +36,15 @@ def bce(
     known: Matrix,
     stats: LabelStats,
     *,
-    pos_weight: float | tuple[float, ...] | str = 1.0,
+    pos_weight: float | tuple[float, ...] | Literal["balanced"] = 1.0,
     smoothing: float = 0.0,
 ) -> PerExample:
     """Binary cross-entropy.
 
-    pos_weight: weight of positives, one number or one per label; "balanced": negatives / positives of the training set.
+    pos_weight: weight of positives, one number or one per label; "balanced": negatives / positives
+        of the training set.
     """
-    if pos_weight == "balanced":
+    if isinstance(pos_weight, str):
         weight = ((stats.known - stats.positives) / jnp.maximum(stats.positives, 1))[None]
     else:
         weight = _per_label(pos_weight)
@@ -62,9 +65,11 @@ def focal(
     alpha: float | tuple[float, ...] | None = None,
     smoothing: float = 0.0,
 ) -> PerExample:
-    """Focal loss (Lin et al. 2017, arXiv 1708.02002): cross-entropy times (1 - probability of the truth) ** gamma.
+    """Focal loss (Lin et al. 2017, arXiv 1708.02002): cross-entropy times (1 - probability of the
+    truth) ** gamma.
 
-    alpha: positives weigh alpha and negatives 1 - alpha; None: both weigh 1. Each option is one number or one per label.
+    alpha: positives weigh alpha and negatives 1 - alpha; None: both weigh 1. Each option is one
+        number or one per label.
     Not a proper score: its probabilities need calibration.
     """
     exponent = _per_label(gamma)

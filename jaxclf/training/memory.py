@@ -10,8 +10,9 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
 def keep_freed_memory() -> None:
     """Call before the first computation; does nothing where there is no glibc.
 
-    XLA allocates a step's buffers anew each step. glibc gives those over 32 MB back to the kernel at once, and touching
-    fresh pages then costs a tenth of a training step. A setting of the whole process: for commands, not for a library.
+    XLA allocates a step's buffers anew each step. glibc gives those over 32 MB back to the kernel
+    at once, and touching fresh pages then costs a tenth of a training step. A setting of the whole
+    process: for commands, not for a library.
     """
     if not sys.platform.startswith("linux"):
         return

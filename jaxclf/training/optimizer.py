@@ -16,9 +16,7 @@ DECAYED = ("kernel", "embedding")
 def learning_rate(optim: Optim, updates: int) -> optax.Schedule:
     """The experiment's schedule over so many updates."""
     warmup = min(round(optim.warmup * updates), updates - 1)
-    return SCHEDULES[optim.schedule.name](
-        optim.lr, warmup, updates, **optim.schedule.options
-    )
+    return SCHEDULES[optim.schedule.name](optim.lr, warmup, updates, **optim.schedule.options)
 
 
 def make_optimizer(optim: Optim, updates: int) -> optax.GradientTransformation:
@@ -28,9 +26,7 @@ def make_optimizer(optim: Optim, updates: int) -> optax.GradientTransformation:
     """
     chain = optax.chain(
         clip_by_global_norm(optim.clip),
-        optax.adamw(
-            learning_rate(optim, updates), weight_decay=optim.decay, mask=decay_mask
-        ),
+        optax.adamw(learning_rate(optim, updates), weight_decay=optim.decay, mask=decay_mask),
     )
     if optim.accumulate == 1:
         return chain
@@ -43,8 +39,9 @@ def decay_mask(params: Any) -> Any:
 
 
 def clip_by_global_norm(largest: float) -> optax.GradientTransformation:
-    """Scale a gradient down to a norm. One factor, which XLA folds into Adam's own pass over the gradient:
-    `optax.clip_by_global_norm` selects and divides leaf by leaf, which costs a third more per update on a CPU."""
+    """Scale a gradient down to a norm. One factor, which XLA folds into Adam's own pass over the
+    gradient: `optax.clip_by_global_norm` selects and divides leaf by leaf, which costs a third more
+    per update on a CPU."""
 
     def update(updates, state, params=None):
         factor = jnp.minimum(1, largest / jnp.maximum(optax.global_norm(updates), 1e-12))

@@ -1,4 +1,5 @@
-"""Learning-rate schedules: (peak, warmup, steps) -> optax schedule; all rise linearly from 0 over the warm-up."""
+"""Learning-rate schedules: (peak, warmup, steps) -> optax schedule; all rise linearly from 0 over
+the warm-up."""
 
 import optax
 
@@ -22,13 +23,16 @@ def cosine(peak: float, warmup: int, steps: int, *, end: float = 0.0) -> optax.S
 def cosine_restarts(
     peak: float, warmup: int, steps: int, *, cycles: int = 3, shrink: float = 1.0
 ) -> optax.Schedule:
-    """`cycles` cosine falls of equal length, each from `shrink` times the peak before (SGDR, arXiv 1608.03983)."""
+    """`cycles` cosine falls of equal length, each from `shrink` times the peak before (SGDR, arXiv
+    1608.03983)."""
     bounds = [warmup + (steps - warmup) * cycle // cycles for cycle in range(cycles + 1)]
     falls = [
         optax.cosine_decay_schedule(peak * shrink**cycle, max(bounds[cycle + 1] - bounds[cycle], 1))
         for cycle in range(cycles)
     ]
-    return _after_warmup(peak, warmup, optax.join_schedules(falls, [b - warmup for b in bounds[1:-1]]))
+    return _after_warmup(
+        peak, warmup, optax.join_schedules(falls, [b - warmup for b in bounds[1:-1]])
+    )
 
 
 def _after_warmup(peak: float, warmup: int, then: optax.Schedule) -> optax.Schedule:

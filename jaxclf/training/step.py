@@ -35,8 +35,8 @@ def make_train_step(
 ) -> Callable[[State, Batch], tuple[State, StepMetrics]]:
     """(state, batch) -> (state, metrics); the given state is donated.
 
-    The loss is the sum over the batch's examples divided by the nominal `batch_size`, so that k micro-batches
-    give the gradient of one batch of k times the size.
+    The loss is the sum over the batch's examples divided by the nominal `batch_size`, so that k
+    micro-batches give the gradient of one batch of k times the size.
     """
 
     def step(state: State, batch: Batch) -> tuple[State, StepMetrics]:

@@ -31,9 +31,12 @@ class Config(NamedTuple):
 
 
 def from_hf(config: Mapping[str, Any]) -> Config:
-    """The values of a Hugging Face config.json; DataError where it asks for what is not built here."""
+    """The values of a Hugging Face config.json; DataError where it asks for what is not built
+    here."""
     if config.get("hidden_act") != "gelu":
-        raise DataError(f"config.json: hidden_act {config.get('hidden_act')!r}; only 'gelu' is built")
+        raise DataError(
+            f"config.json: hidden_act {config.get('hidden_act')!r}; only 'gelu' is built"
+        )
     kind = config.get("position_embedding_type") or "absolute"
     if kind != "absolute":
         raise DataError(f"config.json: position_embedding_type {kind!r}; only 'absolute' is built")
@@ -150,7 +153,8 @@ NAMES = {
     "head/pooler": "pooler.dense",
 }
 
-# What a pretrained file may hold beyond that: heads of the pretraining tasks, and a buffer of old versions.
+# What a pretrained file may hold beyond that: heads of the pretraining tasks, and a buffer of old
+# versions.
 SURPLUS = ("cls.", "pooler.", "embeddings.position_ids")
 
 # The name that task models put before every tensor of the encoder.

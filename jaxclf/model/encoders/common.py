@@ -9,7 +9,8 @@ normal_init = nn.initializers.normal(0.02)
 
 
 def same_segment(segments: Int32[Array, "rows length"]) -> Bool[Array, "rows 1 length length"]:
-    """Who may attend to whom: tokens of one segment. Padding (0) sees padding, so that no softmax is empty."""
+    """Who may attend to whom: tokens of one segment. Padding (0) sees padding, so that no softmax
+    is empty."""
     return (segments[:, :, None] == segments[:, None, :])[:, None]
 
 
