@@ -84,6 +84,11 @@ def build(
             f"data.max_length={experiment.data.max_length}: {experiment.encoder.name} reads at "
             f"most {config.max_positions} tokens at once; longer texts are read in windows"
         )
+    if experiment.head.name == "native" and experiment.pool.name == "mean_max":
+        raise ConfigError(
+            "head=native takes what is as wide as the encoder, and pool=mean_max is twice as wide; "
+            "use head=linear or head=residual"
+        )
     network = Network(
         family.module(
             config,

@@ -73,9 +73,9 @@ def _read_msgpack(path: Path) -> dict[str, np.ndarray]:
     except ValueError as error:
         raise DataError(f"{path}: not a Flax msgpack file: {error}") from None
     tensors = {}
-    for (*module, leaf), value in leaves_of(tree).items():
+    for (*module, leaf), value in flax.traverse_util.flatten_dict(tree).items():
         name, transposed = LEAVES[leaf]
-        tensor = np.asarray(value)
+        tensor: np.ndarray = np.asarray(value)
         tensors[".".join([*module, name])] = tensor.T if transposed else tensor
     return tensors
 
