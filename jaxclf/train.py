@@ -39,6 +39,7 @@ from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.splits import shared_texts
 from jaxclf.text.tokens import load_tokenizer, tokenize
 from jaxclf.training import checkpoint
+from jaxclf.training.checkpoint import Figures
 from jaxclf.training.loop import Epochs, fit, start
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.memory import keep_freed_memory
@@ -127,7 +128,7 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
         labels = with_unknown(examples.labels, examples.known)
         return Predictions(np.array(examples.ids), probs, labels, split)
 
-    def evaluate(params: dict) -> dict[str, float]:
+    def evaluate(params: dict) -> Figures:
         found = predict(params, "val")
         decided = decide(found.probs, fit_thresholds(found, experiment.threshold))
         figures = aggregate(found.labels, found.probs, decided)

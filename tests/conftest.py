@@ -16,3 +16,84 @@ import jax  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_default_matmul_precision", "highest")
+
+import json  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import safetensors.numpy  # noqa: E402
+import tokenizers  # noqa: E402
+
+from jaxclf.config import Data, Encoder, Experiment, Spec  # noqa: E402
+from jaxclf.model.encoders import bert  # noqa: E402
+from jaxclf.model.weights import to_tensors  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """The config.json of a BERT of two small layers."""
+    return {
+        "model_type": "bert",
+        "vocab_size": 400,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_experiment():
+    return Experiment(
+        Data("", "", "", max_length=16, max_windows=2, overlap=2),
+        encoder=Encoder(name="tiny"),
+        pool=Spec("attention", width=8),
+        head=Spec("linear"),
+    )
+
+
+@pytest.fixture(scope="session")
+def demo_rows():
+    """Rows of the demonstration set, by split."""
+    return {
+        split: json.loads((ROOT / "data" / f"{split}_data.json").read_text(encoding="utf-8"))
+        for split in ("train", "val", "test")
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_config, demo_rows, tmp_path_factory):
+    """A folder with a random encoder and a WordPiece tokenizer of 400 pieces learned from the
+    demonstration set."""
+    folder = tmp_path_factory.mktemp("tiny_encoder")
+    tokenizer = tokenizers.BertWordPieceTokenizer()
+    tokenizer.train_from_iterator(
+        [row["text"] for row in demo_rows["train"]], vocab_size=400, show_progress=False
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text(json.dumps(tiny_config))
+    module = bert.Bert(bert.from_hf(tiny_config), jax.numpy.dtype("float32"), 0.1, 0.1)
+    ids = jax.numpy.zeros((1, 8), np.int32)
+    params = module.init(jax.random.key(0), ids, ids, ids, True)["params"]
+    tensors = to_tensors({"encoder": params}, bert.NAMES)
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(demo_rows, tmp_path_factory):
+    """A small part of the demonstration set as files: {split: path}."""
+    folder = tmp_path_factory.mktemp("tiny_data")
+    paths = {}
+    for split, rows in demo_rows.items():
+        paths[split] = folder / f"{split}.json"
+        rows = rows[: 96 if split == "train" else 48]
+        paths[split].write_text(json.dumps(rows), encoding="utf-8")
+    return paths

@@ -9,7 +9,7 @@ LOW_RECALL = 0.3
 WEAK_AUC = 0.7
 
 
-def diagnose(history: Sequence[Mapping[str, float]], report: Mapping[str, Any]) -> list[str]:
+def diagnose(history: Sequence[Mapping[str, float | int]], report: Mapping[str, Any]) -> list[str]:
     """Sentences, most important first.
 
     history: one mapping per epoch with epoch, train_loss, log_loss (validation) and score.
@@ -18,7 +18,7 @@ def diagnose(history: Sequence[Mapping[str, float]], report: Mapping[str, Any]) 
     return [*_fit(history), *_labels(report)]
 
 
-def _fit(history: Sequence[Mapping[str, float]]) -> list[str]:
+def _fit(history: Sequence[Mapping[str, float | int]]) -> list[str]:
     if len(history) < 2:
         return []
     losses = [epoch["log_loss"] for epoch in history]

@@ -22,11 +22,14 @@ from jaxclf.types import State
 KEEP = 2
 
 
+Figures = dict[str, float | int]
+
+
 class Ledger(NamedTuple):
     """What the loop knows besides the state: a mapping per finished epoch, and the epoch's loss so
     far."""
 
-    history: list[dict[str, float]]
+    history: list[Figures]
     loss_sum: float
     batches: int
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from jaxclf.errors import DivergedError, StoppedError
 from jaxclf.training import checkpoint
-from jaxclf.training.checkpoint import Ledger
+from jaxclf.training.checkpoint import Figures, Ledger
 from jaxclf.training.step import StepMetrics
 from jaxclf.types import Batch, State
 
@@ -38,7 +38,7 @@ def fit(
     train_step: Callable[[State, Batch], tuple[State, StepMetrics]],
     rate: Callable[[int], float],
     epochs: Epochs,
-    evaluate: Callable[[dict], dict[str, float]],
+    evaluate: Callable[[dict], Figures],
     patience: int,
     checkpoint_every: int,
 ) -> Ledger:
@@ -92,7 +92,7 @@ def start(params: dict, opt_state: object, key: object) -> tuple[State, Ledger]:
     return State(jnp.int32(0), params, opt_state, jnp.asarray(key)), Ledger([], 0.0, 0)
 
 
-def _epochs_without_gain(history: list[dict[str, float]]) -> int:
+def _epochs_without_gain(history: list[Figures]) -> int:
     scores = [epoch["score"] for epoch in history]
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
@@ -173,10 +173,10 @@ class _Log:
             )
             self.seconds = self.examples = self.tokens = 0.0
 
-    def epoch(self, step: int, figures: dict[str, float]) -> None:
+    def epoch(self, step: int, figures: Figures) -> None:
         self._write(step, {f"epoch/{name}": value for name, value in figures.items()})
 
-    def _write(self, step: int, figures: dict[str, float]) -> None:
+    def _write(self, step: int, figures: Figures) -> None:
         figures = {name: value for name, value in figures.items() if not math.isnan(value)}
         self.file.write(json.dumps({"step": step, **figures}) + "\n")
         self.file.flush()

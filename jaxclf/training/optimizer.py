@@ -44,7 +44,7 @@ def clip_by_global_norm(largest: float) -> optax.GradientTransformation:
     per update on a CPU."""
 
     def update(updates, state, params=None):
-        factor = jnp.minimum(1, largest / jnp.maximum(optax.global_norm(updates), 1e-12))
+        factor = jnp.minimum(1, largest / jnp.maximum(optax.tree.norm(updates), 1e-12))
         return jax.tree.map(lambda leaf: leaf * factor, updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

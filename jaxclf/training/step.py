@@ -52,7 +52,7 @@ def make_train_step(
         value, gradient = jax.value_and_grad(objective)(state.params)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(value, optax.global_norm(gradient))
+        metrics = StepMetrics(value, optax.tree.norm(gradient))
         return State(state.step + 1, params, opt_state, state.key), metrics  # type: ignore[arg-type]
 
     return jax.jit(step, donate_argnums=0)

@@ -1,4 +1,5 @@
-"""BERT against transformers' torch model: same hidden states and gradients confined to a segment."""
+"""BERT against transformers' torch model: same hidden states and gradients confined to a
+segment."""
 
 import json
 from pathlib import Path
@@ -22,12 +23,14 @@ from jaxclf.text.tokens import load_tokenizer, tokenize
 from jaxclf.types import Batch, Shape, Tokens
 
 CLASSES = 3
+LINEAR = Spec("linear")
 POOLS = [Spec("cls"), Spec("mean"), Spec("mean_max"), Spec("attention", width=8)]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A small random torch BERT, saved as transformers saves it. Biases and norms are random too."""
+    """A small random torch BERT, saved as transformers saves it. Biases and norms are random
+    too."""
     path = tmp_path_factory.mktemp("tiny_bert")
     torch.manual_seed(0)
     config = transformers.BertConfig(
@@ -46,18 +49,18 @@ def folder(tmp_path_factory):
     return path
 
 
-def experiment(pool=POOLS[0], head=Spec("linear"), length=24, **encoder):
+def experiment(pool=POOLS[0], head=LINEAR, length=24, **encoder):
     return Experiment(
         Data("", "", "", max_length=length), encoder=Encoder(**encoder), pool=pool, head=head
     )
 
 
-def network(folder, pool=POOLS[0], head=Spec("linear"), length=24):
+def network(folder, pool=POOLS[0], head=LINEAR, length=24):
     """(apply, params) with the folder's weights."""
     init, apply = build(experiment(pool, head, length), read_hf_config(folder), CLASSES)
     tokens = ragged([3], 0)
     batch = packed(tokens, Shape(1, length, 1))
-    params = init(jax.random.key(0), batch)
+    params = jax.jit(init)(jax.random.key(0), batch)
     loaded = pretrained_params(folder, params)
     return apply, {**params, **loaded, "head": {**params["head"], **loaded.get("head", {})}}
 
@@ -258,9 +261,7 @@ def test_dropout_keeps_the_mean(rate):
 
 
 def test_bfloat16_computes_in_bfloat16_and_answers_in_float32(folder):
-    init, apply = build(
-        experiment(Spec("mean"), dtype="bfloat16"), read_hf_config(folder), CLASSES
-    )
+    init, apply = build(experiment(Spec("mean"), dtype="bfloat16"), read_hf_config(folder), CLASSES)
     batch = packed(ragged([6, 9], 6), Shape(1, 24, 2))
     params = init(jax.random.key(0), batch)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
@@ -269,7 +270,8 @@ def test_bfloat16_computes_in_bfloat16_and_answers_in_float32(folder):
     text = jax.jit(apply).lower(params, batch).as_text()
     assert "bf16" in text
     _, exact = build(experiment(Spec("mean")), read_hf_config(folder), CLASSES)
-    # bfloat16 has 8 bits of mantissa: three layers keep the logits to within a few parts in a hundred.
+    # bfloat16 has 8 bits of mantissa: three layers keep the logits to within a few parts in a
+    # hundred.
     np.testing.assert_allclose(logits, exact(params, batch), atol=0.02)
 
 

@@ -1,0 +1,263 @@
+"""Each command on a tiny sample with a two-layer encoder; bad input; SIGKILL and on again."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import jaxclf
+from jaxclf import catalogue
+from jaxclf.config import override, to_dict
+from jaxclf.decisions.predictions import load_predictions
+from jaxclf.errors import ConfigError
+from jaxclf.evaluate import evaluate_file, evaluate_predictions
+from jaxclf.predict import predict_file
+from jaxclf.serving.predictor import load
+from jaxclf.train import train
+
+REPORT = {
+    "macro_f1", "micro_f1", "weighted_f1", "samples_f1", "subset_accuracy", "label_accuracy",
+    "hamming_loss", "macro_auc", "map", "ece", "intervals", "labels",
+}  # fmt: skip
+LABEL = {"precision", "recall", "f1", "auc", "ap", "support", "threshold"}
+
+
+def overrides(tiny_encoder, tiny_data, **more):
+    return {
+        "encoder.name": str(tiny_encoder),
+        **{f"data.{split}": str(path) for split, path in tiny_data.items()},
+        "data.max_length": 32,
+        "train.epochs": 2,
+        "train.checkpoint_every": 3,
+        "optim.lr": 3e-3,
+        **more,
+    }
+
+
+def command(module, *words, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", f"jaxclf.{module}", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def as_words(changes):
+    return [f"{key}={value}" for key, value in changes.items()]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_encoder, tiny_data, tmp_path_factory):
+    """A run of focal_attention, made by the function behind the command."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    experiment = override(catalogue.load("focal_attention"), overrides(tiny_encoder, tiny_data))
+    report = train(experiment, out)
+    return out, experiment, report
+
+
+def test_a_run_folder_holds_what_the_contract_says(finished):
+    out, experiment, report = finished
+    assert set(report) == {"val", "test"}
+    for part in report.values():
+        assert set(part) >= REPORT
+        for row in part["labels"].values():
+            assert set(row) == LABEL
+    for name in (
+        "config.json labels.json environment.json metrics.jsonl tensorboard checkpoints integrity "
+        "predictions/val.npz predictions/test.npz thresholds.json report.json diagnosis.json "
+        "model/config.json model/model.safetensors model/tokenizer.json model/jaxclf.json "
+        "model/README.md"
+    ).split():
+        assert (out / name).exists(), name
+    assert json.loads((out / "config.json").read_text()) == to_dict(experiment)
+    assert not list(out.rglob("*.part"))
+    card = (out / "model" / "README.md").read_text()
+    assert "A person decides" in card
+
+
+def test_loading_gives_the_runs_own_probabilities(finished, demo_rows):
+    out, _, _ = finished
+    classifier = jaxclf.load(out)
+    texts = [row["text"] for row in demo_rows["test"][:48]]
+    stored = load_predictions(out / "predictions" / "test.npz")
+    np.testing.assert_allclose(classifier.predict_proba(texts), stored.probs, atol=1e-6, rtol=0)
+    assert jaxclf.load(out / "model").labels == classifier.labels
+    assert list(stored.ids) == [row["id"] for row in demo_rows["test"][:48]]
+    given = classifier.predict(texts)
+    for names, probs in zip(given, stored.probs, strict=True):
+        assert names == [
+            name
+            for name, p, t in zip(classifier.labels, probs, classifier.thresholds, strict=True)
+            if p >= t
+        ]
+
+
+def test_alone_or_in_company_in_any_order_a_text_gets_the_same(finished, demo_rows):
+    out, _, _ = finished
+    classifier = load(out)
+    texts = [row["text"] for row in demo_rows["val"]]
+    together = classifier.predict_proba(texts)
+    order = np.random.default_rng(0).permutation(len(texts))
+    shuffled = classifier.predict_proba([texts[index] for index in order])
+    np.testing.assert_allclose(shuffled, together[order], atol=1e-6, rtol=0)
+    alone = np.concatenate([classifier.predict_proba([text]) for text in texts[:10]])
+    np.testing.assert_allclose(alone, together[:10], atol=1e-6, rtol=0)
+    assert classifier.predict_proba([]).shape == (0, len(classifier.labels))
+    assert classifier._step._cache_size() == 1
+
+
+def test_evaluate_gives_the_report_again(finished, tiny_data):
+    out, _, report = finished
+    again = evaluate_predictions(out)
+    assert again == report
+    from_file = evaluate_file(out, tiny_data["test"])
+    assert from_file["macro_f1"] == pytest.approx(report["test"]["macro_f1"], abs=1e-6)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv"])
+def test_predict_writes_every_row_in_order(finished, tiny_data, demo_rows, tmp_path, ending):
+    out, _, _ = finished
+    classifier = load(out)
+    target = tmp_path / f"labelled{ending}"
+    assert predict_file(classifier, tiny_data["test"], target) == 48
+    text = target.read_text(encoding="utf-8")
+    if ending == ".csv":
+        rows = list(csv.DictReader(text.splitlines()))
+        given = [[name for name in classifier.labels if row[name] == "1"] for row in rows]
+    else:
+        rows = [json.loads(line) for line in text.splitlines()]
+        given = [row["labels"] for row in rows]
+    assert [row["id"] for row in rows] == [row["id"] for row in demo_rows["test"][:48]]
+    assert given == classifier.predict(row["text"] for row in demo_rows["test"][:48])
+    assert demo_rows["test"][0]["text"] not in text
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_a_finished_run_answers_with_its_report(finished):
+    out, experiment, report = finished
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert train(experiment, out)["test"]["macro_f1"] == report["test"]["macro_f1"]
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_folder_of_another_experiment_is_not_touched(finished):
+    out, experiment, _ = finished
+    with pytest.raises(ConfigError, match=r"loss.*--out"):
+        train(override(experiment, {"loss.gamma": 1.0}), out)
+    with pytest.raises(ConfigError, match="exists"):
+        train(experiment, out, resume="never")
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_bits(
+    finished, tiny_encoder, tiny_data, tmp_path
+):
+    """SIGKILL after the first checkpoint and again after a later one; then to the end."""
+    whole, _, _ = finished
+    torn = tmp_path / "torn"
+    words = ["--exp", "focal_attention", "--out", torn]
+    words += as_words(overrides(tiny_encoder, tiny_data))
+    for checkpoints in (1, 2):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jaxclf.train", *map(str, words)], stderr=subprocess.PIPE
+        )
+        while process.poll() is None:
+            steps = [int(path.stem) for path in (torn / "integrity").glob("*.json")]
+            if steps and max(steps) >= 3 * checkpoints:
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (torn / "report.json").exists()
+    answer = command("train", *words)
+    assert answer.returncode == 0, answer.stderr
+    assert "resumed after batch" in answer.stderr
+    for name in ("model/model.safetensors", "model/head.safetensors", "report.json"):
+        assert (torn / name).read_bytes() == (whole / name).read_bytes(), name
+    assert "macro F1" in answer.stdout
+    assert "threshold" in answer.stdout
+    for row in json.loads(tiny_data["train"].read_text()):
+        assert row["text"] not in answer.stdout + answer.stderr
+
+
+BAD = {
+    "malformed row": (
+        '[{"text": "a", "labels": {"x": 1}},\n{"text": "b"\n]',
+        "bad.json:3: not JSON",
+    ),
+    "unknown label": (
+        '[{"text": "a", "labels": {"stress": 1}},\n {"text": "b", "labels": {"stres": 1}}]',
+        "bad.json:2: unknown label 'stres'; did you mean 'stress'?",
+    ),
+    "empty text": ('[{"text": " ", "labels": {"stress": 1}}]', "bad.json:1: the text is empty"),
+    "missing file": (None, "bad.json: no such file"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_data_is_one_line_with_the_place(tmp_path, fault, tiny_encoder):
+    content, message = BAD[fault]
+    if content is not None:
+        (tmp_path / "bad.json").write_text(content)
+    answer = command(
+        "train", "--exp", "baseline", "--out", tmp_path / "run",
+        f"data.train={tmp_path / 'bad.json'}", f"encoder.name={tiny_encoder}",
+    )  # fmt: skip
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    (line,) = answer.stderr.splitlines()
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--exp", "baseline", "loss.gama=3"], "loss.gama: 'bce' has no such option"),
+        (["--exp", "baseline", "trian.epochs=3"], "did you mean 'train.epochs'?"),
+        (["--exp", "baseline", "loss=focl"], "did you mean 'focal'?"),
+        (["--exp", "baseline", "train.epochs=many"], "train.epochs='many': expected int"),
+        (["--exp", "baseline", "optim.lr=-1"], "optim.lr=-1.0 is out of range"),
+        (["--exp", "basline"], "unknown experiment 'basline'; did you mean 'baseline'?"),
+        (["--exp", "baseline", "encoder.name=/nowhere/at/all"], "no folder with a config.json"),
+        (["--exp", "no/such/file.py"], "no such file"),
+        (["--exp", "baseline", "epochs"], "not of the form key=value"),
+    ],
+)
+def test_a_bad_key_or_experiment_is_one_line(tmp_path, words, message):
+    answer = command("train", *words, "--out", tmp_path / "run")
+    assert answer.returncode == 2
+    line = answer.stderr.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert message in line
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "message"),
+    [
+        ("predict", ["--run", "nowhere", "a text"], "no such file"),
+        ("predict", ["--run", "nowhere"], "give texts, or --input"),
+        ("predict", ["--run", "nowhere", " "], "an empty text"),
+        ("evaluate", ["--run", "nowhere"], "no such file"),
+    ],
+)
+def test_other_commands_say_what_is_missing(module, words, message):
+    answer = command(module, *words)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize("module", ["train", "predict", "evaluate"])
+def test_help_suffices(module):
+    answer = command(module, "--help")
+    assert answer.returncode == 0
+    assert f"python -m jaxclf.{module}" in answer.stdout
