@@ -8,6 +8,16 @@ from jaxclf.config import Experiment, did_you_mean, from_dict
 from jaxclf.errors import ConfigError
 
 PACKAGE = Path(__file__).parent
+# What a slip in an experiment's file raises.
+PROGRAMMING = (
+    SyntaxError,
+    ImportError,
+    NameError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+)
 
 
 def folder() -> Path:
@@ -37,7 +47,9 @@ def load(name: str) -> Experiment:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError, TypeError) as error:
+    except ConfigError:
+        raise
+    except PROGRAMMING as error:
         raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
@@ -50,5 +62,7 @@ def _from_json(path: Path) -> Experiment:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8; save the file as UTF-8") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None

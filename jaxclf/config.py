@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import inspect
 import json
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +25,9 @@ class Spec:
 
     def __init__(self, name: str, /, **options: Any):
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "options", options)
+        # A list from JSON and a tuple from Python are the same value.
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        object.__setattr__(self, "options", plain)
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,8 @@ def walk(experiment: Experiment) -> Iterator[tuple[str, Any]]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` where something is close, else the list of what there is."""
     known = list(known)
+    if not known:
+        return ", nor any other"
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there is: {', '.join(known)}"
 
@@ -164,6 +169,8 @@ def _in_words(hint: Any) -> str:
 def _place(key: str, value: Any, hint: Any) -> Any:
     """The value as the field holds it, or an error that names the key."""
     if hint is Spec:
+        if isinstance(value, Spec):
+            return value
         if isinstance(value, str):
             return Spec(value)
         if isinstance(value, dict) and isinstance(value.get("name"), str):
@@ -173,7 +180,10 @@ def _place(key: str, value: Any, hint: Any) -> Any:
     elif fits(value, hint):
         if typing.get_origin(hint) is tuple:
             return tuple(value)
-        return float(value) if hint is float else value
+        if hint is not float:
+            return value
+        if isinstance(value, float) or abs(value) <= sys.float_info.max:
+            return float(value)
     raise ConfigError(f"{key}={value!r}: expected {_in_words(hint)}")
 
 
@@ -187,7 +197,6 @@ def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
     """
     for key, value in changes.items():
         current = dict(walk(experiment))
-        head, _, tail = key.partition(".")
         parent, _, last = key.rpartition(".")
         if isinstance(current.get(parent), Spec):
             spec = current[parent]
@@ -195,12 +204,18 @@ def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
                 experiment, parent, Spec(spec.name, **{**spec.options, last: value})
             )
         elif key in current:
-            owner = getattr(experiment, head) if tail else experiment
-            hint = typing.get_type_hints(type(owner))[tail or head]
+            hint = _hint(experiment, key)
             experiment = _replace(experiment, key, _place(key, value, hint))
         else:
             raise ConfigError(f"unknown key {key!r}" + did_you_mean(key, current))
     return experiment
+
+
+def _hint(experiment: Experiment, key: str) -> Any:
+    """The annotation of the field that a key names."""
+    head, _, tail = key.partition(".")
+    owner = getattr(experiment, head) if tail else experiment
+    return typing.get_type_hints(type(owner))[tail or head]
 
 
 def _replace(experiment: Experiment, key: str, value: Any) -> Experiment:
@@ -232,6 +247,9 @@ def check(experiment: Experiment, registries: Registries) -> Experiment:
     Returns the experiment unchanged; raises ConfigError. Reads no file.
     """
     for key, value in walk(experiment):
+        hint = _hint(experiment, key)
+        if not fits(value, hint):
+            raise ConfigError(f"{key}={value!r}: expected {_in_words(hint)}")
         if key in BOUNDS:
             low, high, open_below = BOUNDS[key]
             if not (low < value < high if open_below else low <= value < high):
@@ -246,7 +264,9 @@ def check(experiment: Experiment, registries: Registries) -> Experiment:
         raise ConfigError(
             f"train.metric={metric!r}" + did_you_mean(metric, registries["train.metric"])
         )
-    if experiment.data.overlap * 2 > experiment.data.max_length:
+    length, overlap = experiment.data.max_length, experiment.data.overlap
+    # Two special tokens stand in each window, and each must bring a token that is new.
+    if overlap > min(length // 2, length - 3):
         raise ConfigError("data.overlap must be at most half of data.max_length")
     return experiment
 

@@ -51,18 +51,16 @@ def report_errors(command: Callable[[], None], debug: bool) -> int:
     with `debug`."""
     try:
         command()
-    except JaxclfError as error:
-        code, message = error.exit_code, str(error)
-    except OSError as error:
-        code, message = (
-            StorageError.exit_code,
-            f"{error.filename or 'disk'}: {error.strerror or error}",
-        )
-    except KeyboardInterrupt:
-        code, message = 130, "interrupted"
-    else:
         return 0
-    if debug:
-        traceback.print_exc()
+    except (JaxclfError, OSError, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, JaxclfError):
+            code, message = error.exit_code, str(error)
+        elif isinstance(error, OSError):
+            where, what = error.filename or "disk", error.strerror or error
+            code, message = StorageError.exit_code, f"{where}: {what}"
+        else:
+            code, message = 130, "interrupted"
     print(f"error: {message}", file=sys.stderr)
     return code

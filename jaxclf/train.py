@@ -102,12 +102,9 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
     write_json(out / "labels.json", names)
     write_json(out / "environment.json", _environment())
 
-    def initial() -> dict[str, Any]:
-        def fresh(key: Any) -> dict[str, Any]:
-            params = init(key, example)
-            return {part: params[part] for part in params if part != "encoder"}
-
-        return _merge(jax.jit(fresh)(jax.random.key(experiment.seed)), pretrained)
+    def fresh(key: jax.Array, batch: Batch) -> dict[str, Any]:
+        params = init(key, batch)
+        return {part: params[part] for part in params if part != "encoder"}
 
     epochs = _epochs(experiment, splits["train"], tokens["train"], shape)
     accumulate = experiment.optim.accumulate
@@ -138,7 +135,7 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
         )
         return {"score": figures[experiment.train.metric], **figures}
 
-    params = initial()
+    params = _merge(jax.jit(fresh)(jax.random.key(experiment.seed), example), pretrained)
     state, ledger = start(params, tx.init(params), dropout_key(experiment.seed))
     last = checkpoint.latest(out, say)
     if last is not None:

@@ -5,7 +5,8 @@ same batch.
 
 Each round trains one epoch over the first ROWS rows with each, dynamic padding there, packed rows
 here, batch 32, dropout 0.1 in both. A rate is the median of examples per second over windows (20
-steps there, 10 here), compilation and warm-up left out; the ratio is taken within a round. Run it on an idle machine.
+steps there, 10 here), compilation and warm-up left out; the ratio is taken within a round.
+Run it on an idle machine.
 """
 
 import argparse

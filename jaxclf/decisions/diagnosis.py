@@ -65,7 +65,11 @@ def _labels(report: Mapping[str, Any]) -> list[str]:
             f"Very low recall on test: {', '.join(missed)}. More examples of them, the balanced "
             "sampler or pos_weight may help."
         )
-    weak = [name for name, row in test.items() if row["support"] >= RARE and row["auc"] < WEAK_AUC]
+    weak = [
+        name
+        for name, row in test.items()
+        if row["support"] >= RARE and row["auc"] is not None and row["auc"] < WEAK_AUC
+    ]
     if weak:
         said.append(f"Hardly told apart from the rest (AUC below {WEAK_AUC}): {', '.join(weak)}.")
     return said

@@ -122,12 +122,14 @@ def log_loss(labels: Labels, probs: Probs) -> float:
 
 
 def samples_f1(labels: Labels, decided: Decided) -> float:
-    """Mean over examples of the F1 of their label sets; two empty sets agree, 1."""
+    """Mean over examples of the F1 of their label sets; two empty sets agree, 1. An example of which
+    nothing is known is left out."""
     true, known = labels == 1, ~np.isnan(labels)
     decided = decided & known
     both = (true & decided).sum(axis=1)
     either = true.sum(axis=1) + decided.sum(axis=1)
-    return mean_where_known(np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0))
+    each = np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0)
+    return mean_where_known(each, known.any(axis=1))
 
 
 def aggregate(labels: Labels, probs: Probs, decided: Decided) -> dict[str, float]:
@@ -143,7 +145,7 @@ def aggregate(labels: Labels, probs: Probs, decided: Decided) -> dict[str, float
         "micro_f1": float(micro),
         "weighted_f1": mean_where_known(per_label, counts.tp + counts.fn),
         "samples_f1": samples_f1(labels, decided),
-        "subset_accuracy": mean_where_known(right.all(axis=1).astype(np.float64)),
+        "subset_accuracy": mean_where_known(right.all(axis=1), known.any(axis=1)),
         "label_accuracy": 1 - float(ratio(wrong, known.sum())),
         "hamming_loss": float(ratio(wrong, known.sum())),
         "macro_auc": mean_where_known(auc(labels, probs)),

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from jaxclf.text.packing import fill, most_windows, plan
+from jaxclf.text.packing import example_count, fill, most_windows, plan
 from jaxclf.types import Batch, Shape, Tokens
 
 # About 2,000 tokens saturate the cores of a laptop; short texts may then fill the slots.
@@ -43,7 +43,7 @@ def score(
 ) -> Iterator[Scored]:
     """Every example once, a batch at a time, in no promised order."""
     assert most_windows(tokens) <= shape.rows
-    count = int(tokens.owners[-1]) + 1
+    count = example_count(tokens)
     blank = np.zeros((count, classes), np.float32)
     for placement in plan(tokens, range(count), shape):
         probs = predict_step(params, fill(tokens, blank, blank, placement, shape))

@@ -28,7 +28,7 @@ class Classifier:
     """
 
     def __init__(self, folder: Path):
-        handover = load_model(folder, _leaves)
+        handover = load_model(folder, leaves)
         self.experiment: Experiment = handover.experiment
         self.labels = handover.labels
         self.thresholds = np.array([handover.thresholds[name]["value"] for name in self.labels])
@@ -68,7 +68,7 @@ def load(path: str | Path) -> Classifier:
     return Classifier(path if (path / META).is_file() else path / "model")
 
 
-def _leaves(experiment: Experiment, hf_config: dict[str, Any], classes: int) -> Any:
+def leaves(experiment: Experiment, hf_config: dict[str, Any], classes: int) -> Any:
     """Shapes of the network's parameters, without making them."""
     init, _ = build(experiment, hf_config, classes)
     nothing = Tokens(np.zeros(0, np.int32), np.zeros(1, np.int32), np.zeros(0, np.int32))

@@ -26,9 +26,13 @@ class Placement(NamedTuple):
 def training_shape(tokens: Tokens, batch_size: int, length: int) -> Shape:
     """Rows enough for `batch_size` examples of average length, slots for twice as many, so that
     rows, not slots, end a batch; and never fewer rows than the longest text has windows."""
-    examples = int(tokens.owners[-1]) + 1
-    rows = round(batch_size * len(tokens.ids) / examples / length)
+    rows = round(batch_size * len(tokens.ids) / example_count(tokens) / length)
     return Shape(max(rows, most_windows(tokens)), length, 2 * batch_size)
+
+
+def example_count(tokens: Tokens) -> int:
+    """Examples, each of which owns a window."""
+    return int(tokens.owners[-1]) + 1 if len(tokens.owners) else 0
 
 
 def most_windows(tokens: Tokens) -> int:
@@ -44,7 +48,7 @@ def plan(tokens: Tokens, order: Iterable[int], shape: Shape) -> Iterator[Placeme
     in one batch.
     """
     lengths = np.diff(tokens.starts).tolist()
-    first = np.searchsorted(tokens.owners, np.arange(tokens.owners[-1] + 2)).tolist()
+    first = np.searchsorted(tokens.owners, np.arange(example_count(tokens) + 1)).tolist()
     upcoming = iter(order)
     waiting: list[int] = []
     exhausted = False
@@ -63,6 +67,7 @@ def plan(tokens: Tokens, order: Iterable[int], shape: Shape) -> Iterator[Placeme
             windows = range(first[example], first[example + 1])
             if not _place(batch, example, windows, lengths, shape):
                 waiting.append(example)
+        assert batch.examples or not waiting  # else a text fits no batch, and this would not end
         if batch.examples:
             yield Placement(
                 *(np.array(column, np.int64) for column in batch[1:]),

@@ -2,6 +2,7 @@
 reason`."""
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,13 +18,28 @@ from jaxclf.types import Examples
 FAULTS_SHOWN = 10
 
 
-class Row(NamedTuple):
-    line: int
-    fields: Any  # as parsed; a dict where the row is well formed
-
-
 class Fault(Exception):
     """What is wrong with one row and what to do; `read` adds the place."""
+
+
+class Broken(Exception):
+    """A fault after which the rest of the file cannot be read."""
+
+    def __init__(self, line: int, reason: str):
+        super().__init__(reason)
+        self.line = line
+
+
+class Row(NamedTuple):
+    line: int
+    fields: Any  # as parsed; a dict where the row is well formed, a Fault where it is not
+
+
+class Parsed(NamedTuple):
+    line: int
+    id: str
+    text: str
+    labels: dict[str, float]
 
 
 def read(path: str | Path, labels: tuple[str, ...] = (), labelled: bool = True) -> Examples:
@@ -44,53 +60,52 @@ def read(path: str | Path, labels: tuple[str, ...] = (), labelled: bool = True) 
         )
     form, rows = FORMATS[path.suffix](path)
 
-    ids, texts, values, faults = [], [], [], []
-    names: tuple[str, ...] = ()
-    for index, row in enumerate(rows):
-        try:
-            name, text, found = _parse(row.fields, str(index))
-            if labelled:
-                if not names:
-                    names = labels or _names(found)
-                values.append(_align(found, names or None))
-            ids.append(name)
-            texts.append(text)
-        except Fault as fault:
-            faults.append(f"{path}:{row.line}: {fault}")
-    if not ids and not faults:
-        faults.append(f"{path}:1: no rows")
-    seen: dict[str, int] = {}
-    for index, name in enumerate(ids):
-        if seen.setdefault(name, index) != index:
-            faults.append(f"{path}: id {name!r} stands on two rows; ids must be unique")
-    if faults:
-        more = len(faults) - FAULTS_SHOWN
-        shown = faults[:FAULTS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
-        raise DataError("\n".join(shown))
+    parsed: list[Parsed] = []
+    faults: list[tuple[int, str]] = []
+    seen: set[str] = set()
+    try:
+        for index, row in enumerate(rows):
+            try:
+                one = _parse(row, str(index), labelled)
+                if one.id in seen:
+                    raise Fault(f"id {one.id!r} stands on two rows; ids must be unique")
+                seen.add(one.id)
+                parsed.append(one)
+            except Fault as fault:
+                faults.append((row.line, str(fault)))
+    except Broken as broken:  # nothing can be read from there on
+        faults.append((broken.line, str(broken)))
+    if not parsed and not faults:
+        faults.append((1, "no rows"))
 
-    if labelled and not names:
-        names = tuple(sorted({name for found in values for name in found}))
-        if not names:
-            raise DataError(f"{path}: no row carries a label; name them with data.labels=a,b,c")
-    matrix = np.array(
-        [[found.get(name, 0) for name in names] for found in values]
-        if labelled
-        else [[]] * len(ids),
-        np.float32,
-    ).reshape(len(ids), len(names))
+    names = labels or _names([one.labels for one in parsed])
+    if labelled:
+        for one in parsed:
+            try:
+                _hold(one.labels, names)
+            except Fault as fault:
+                faults.append((one.line, str(fault)))
+    if faults:
+        lines = [f"{path}:{line}: {reason}" for line, reason in sorted(faults)]
+        more = len(lines) - FAULTS_SHOWN
+        raise DataError(
+            "\n".join(lines[:FAULTS_SHOWN] + ([f"and {more} more"] if more > 0 else []))
+        )
+    if not labelled:
+        names = ()
+    elif not names:
+        raise DataError(f"{path}: no row carries a label; name them with data.labels=a,b,c")
+
+    matrix = np.array([[one.labels.get(name, 0) for name in names] for one in parsed], np.float32)
     known = ~np.isnan(matrix)
+    where = "listed by name" if isinstance(parsed[0].labels, Listed) else "by column"
     return Examples(
-        tuple(ids),
-        tuple(texts),
+        tuple(one.id for one in parsed),
+        tuple(one.text for one in parsed),
         np.where(known, matrix, 0).astype(np.float32),
         known.astype(np.float32),
         names,
-        f"{path.name}: {len(ids):,} rows, {form}"
-        + (
-            f", labels {'listed by name' if _is_listed(values) else 'by column'}"
-            if labelled
-            else ""
-        ),
+        f"{path.name}: {len(parsed):,} rows, {form}" + (f", labels {where}" if labelled else ""),
     )
 
 
@@ -98,12 +113,11 @@ class Listed(dict):
     """Labels that came as a list of names: what is not listed is 0."""
 
 
-def _is_listed(values: list[dict[str, float]]) -> bool:
-    return bool(values) and isinstance(values[0], Listed)
-
-
-def _parse(fields: Any, number: str) -> tuple[str, str, dict[str, float]]:
-    """(id, text, labels by name) of one parsed row."""
+def _parse(row: Row, number: str, labelled: bool) -> Parsed:
+    """One row, or the Fault that it is."""
+    fields = row.fields
+    if isinstance(fields, Fault):
+        raise fields
     if not isinstance(fields, dict):
         raise Fault('a row must be an object {"text": …, "labels": …}')
     text = fields.get("text")
@@ -111,14 +125,22 @@ def _parse(fields: Any, number: str) -> tuple[str, str, dict[str, float]]:
         raise Fault("no 'text' column or key" if text is None else "'text' must be a string")
     if not text.strip():
         raise Fault("the text is empty; remove the row")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Fault("the text holds half of a surrogate pair; write the character itself") from None
     name = fields.get("id")
     if name is not None and not isinstance(name, str | int):
         raise Fault("'id' must be a string or a number")
-    return number if name is None else str(name), text, _labels(fields)
+    name = number if name in (None, "") else str(name)
+    _whole("text", text)
+    _whole("id", name)
+    return Parsed(row.line, name, text, _labels(fields) if labelled else {})
+
+
+def _whole(what: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Fault(
+            f"the {what} holds half of a surrogate pair; write the character itself"
+        ) from None
 
 
 def _labels(fields: dict[str, Any]) -> dict[str, float]:
@@ -126,9 +148,12 @@ def _labels(fields: dict[str, Any]) -> dict[str, float]:
     found = fields.get("labels")
     if found is None:
         found = {key: value for key, value in fields.items() if key not in ("id", "text", "labels")}
-    if isinstance(found, list):
+    if isinstance(found, list | dict):
         if not all(isinstance(name, str) for name in found):
             raise Fault("'labels' must list label names")
+        for name in found:
+            _whole("label", name)
+    if isinstance(found, list):
         return Listed(dict.fromkeys(found, 1.0))
     if not isinstance(found, dict):
         raise Fault("'labels' must be an object of 0, 1 or null, or a list of names")
@@ -140,26 +165,26 @@ def _value(name: str, value: Any) -> float:
         return float("nan")
     if value in (0, 1) or value in ("0", "1"):
         return float(value)
-    raise Fault(f"label {name!r} is {value!r}; it must be 0, 1, or empty where not known")
+    shown = f"is {value!r}; it " if isinstance(value, int | float) else ""
+    raise Fault(f"label {name!r} {shown}must be 0, 1, or empty where not known")
 
 
-def _names(found: dict[str, float]) -> tuple[str, ...]:
-    return () if isinstance(found, Listed) else tuple(found)
+def _names(rows: list[dict[str, float]]) -> tuple[str, ...]:
+    """The label names that rows of a file set: the first row's keys, or all that are listed."""
+    if any(isinstance(labels, Listed) for labels in rows):
+        return tuple(sorted({name for labels in rows for name in labels}))
+    return tuple(next((labels for labels in rows if labels), {}))
 
 
-def _align(found: dict[str, float], names: tuple[str, ...] | None) -> dict[str, float]:
-    """The same labels, once none of them is a stranger and, where rows name all, none is
-    missing."""
-    if names is None:
-        return found
-    for name in found:
+def _hold(labels: dict[str, float], names: tuple[str, ...]) -> None:
+    """Fault where a label is a stranger or, where rows give values, one is missing."""
+    for name in labels:
         if name not in names:
             raise Fault(f"unknown label {name!r}" + did_you_mean(name, names))
-    if not isinstance(found, Listed):
+    if not isinstance(labels, Listed):
         for name in names:
-            if name not in found:
+            if name not in labels:
                 raise Fault(f"no label {name!r}; give 0, 1, or leave it empty where not known")
-    return found
 
 
 def _open_text(path: Path) -> str:
@@ -185,11 +210,11 @@ DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 def _read_json(path: Path) -> tuple[str, Iterator[Row]]:
     text = _open_text(path)
     if text.lstrip().startswith("["):
-        return "a JSON list", _json_list(path, text)
-    return "JSON lines", _json_lines(path, text)
+        return "a JSON list", _json_list(text)
+    return "JSON lines", _json_lines(text)
 
 
-def _json_list(path: Path, text: str) -> Iterator[Row]:
+def _json_list(text: str) -> Iterator[Row]:
     """One Row per element, each with the line it starts on."""
     at, line, counted = text.index("[") + 1, 1, 0
 
@@ -204,35 +229,41 @@ def _json_list(path: Path, text: str) -> Iterator[Row]:
         try:
             fields, at = DECODER.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+            raise Broken(error.lineno, f"not JSON: {error.msg}") from None
         except Fault as fault:
-            raise DataError(f"{path}:{line}: {fault}") from None
+            raise Broken(line, str(fault)) from None
+        except (RecursionError, ValueError):
+            raise Broken(line, "not JSON: nested too deep, or a number too long") from None
         yield Row(line, fields)
         at = skip(at)
         if text[at : at + 1] == ",":
             at = skip(at + 1)
         elif text[at : at + 1] != "]":
             line += text.count("\n", counted, at)
-            raise DataError(f"{path}:{line}: not JSON: expected ',' or ']' after a row")
+            raise Broken(line, "not JSON: expected ',' or ']' after a row")
     if text[at + 1 :].strip():
-        raise DataError(f"{path}: text after the closing ']'")
+        after = skip(at + 1)
+        line += text.count("\n", counted, after)
+        raise Broken(line, "text after the closing ']'")
 
 
-def _json_lines(path: Path, text: str) -> Iterator[Row]:
+def _json_lines(text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             yield Row(number, json.loads(line, object_pairs_hook=_unique))
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not JSON: {error.msg}") from None
+            yield Row(number, Fault(f"not JSON: {error.msg}"))
         except Fault as fault:
-            raise DataError(f"{path}:{number}: {fault}") from None
+            yield Row(number, fault)
+        except (RecursionError, ValueError):
+            yield Row(number, Fault("not JSON: nested too deep, or a number too long"))
 
 
 def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # a long text is no error
-    lines = _open_text(path).splitlines(keepends=True)
+    lines = io.StringIO(_open_text(path), newline="")
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] = []
     start = 1
@@ -244,18 +275,19 @@ def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
             if not header:
                 header = cells
                 if "text" not in header or len(set(header)) < len(header):
-                    raise DataError(
-                        f"{path}:1: the first line must name the columns, each once, and 'text'"
+                    raise Broken(
+                        line, "the first line must name the columns, each once, and 'text'"
                     )
             elif len(cells) != len(header):
-                raise DataError(
-                    f"{path}:{line}: {len(cells)} cells under {len(header)} columns; quote a text "
+                reason = (
+                    f"{len(cells)} cells under {len(header)} columns; quote a text "
                     f"that holds {delimiter!r} or a line break"
                 )
+                yield Row(line, Fault(reason))
             else:
                 yield Row(line, dict(zip(header, cells, strict=True)))
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}") from None
+        raise Broken(start, str(error)) from None
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -266,7 +298,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: Parquet needs pyarrow; pip install 'jaxclf[parquet]'") from None
     try:
         table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not Parquet: {error}") from None
     return (Row(number, fields) for number, fields in enumerate(_records(table), 1))
 

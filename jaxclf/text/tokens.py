@@ -16,7 +16,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise DataError(f"{path}: no such file; save the model's fast tokenizer there")
-    tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    try:
+        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # what the library raises has no narrower type
+        raise DataError(f"{path}: not a tokenizer: {error}; save the model's files anew") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -1,0 +1,75 @@
+"""The folder model/: what is saved comes back to the bit, and files that do not fit are named."""
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jaxclf.config import Spec, override
+from jaxclf.errors import DataError
+from jaxclf.model.classifier import build
+from jaxclf.model.handover import Handover, load_model, pretrained_params, save_model
+from jaxclf.model.weights import leaves_of
+from jaxclf.serving.predictor import leaves
+
+LABELS = ("alpha", "beta", "gamma")
+THRESHOLDS = {name: {"value": 0.25, "split": "val", "rule": "per_label"} for name in LABELS}
+
+
+@pytest.fixture(params=["linear", "native", "residual"])
+def saved(request, tiny_experiment, tiny_config, tiny_encoder, tmp_path):
+    experiment = override(tiny_experiment, {"head": request.param, "pool": "attention"})
+    shapes = leaves(experiment, tiny_config, len(LABELS))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    handover = Handover(experiment, tiny_config, LABELS, THRESHOLDS, params)
+    save_model(tmp_path / "model", handover, tiny_encoder, "a card")
+    return tmp_path / "model", handover
+
+
+def test_there_and_back_is_bitwise(saved):
+    folder, handover = saved
+    found = load_model(folder, leaves)
+    assert found.experiment == handover.experiment
+    assert (found.labels, found.thresholds) == (handover.labels, handover.thresholds)
+    one, other = leaves_of(found.params), leaves_of(handover.params)
+    assert one.keys() == other.keys()
+    for path in one:
+        np.testing.assert_array_equal(one[path], other[path])
+    assert (folder / "README.md").read_text() == "a card"
+
+
+def test_the_encoder_lies_there_as_its_family_does(saved, tiny_config):
+    """The folder serves as a pretrained encoder again."""
+    folder, handover = saved
+    again = pretrained_params(folder, {"encoder": handover.params["encoder"]})
+    for path, leaf in leaves_of(again).items():
+        np.testing.assert_array_equal(leaf, leaves_of(handover.params)[path])
+
+
+def test_tensors_that_do_not_fit_are_all_named(saved):
+    folder, _ = saved
+    tensors = safetensors.numpy.load_file(folder / "head.safetensors")
+    tensors["head/classifier/bias"] = np.zeros(7, np.float32)
+    tensors["head/more"] = np.zeros(1, np.float32)
+    del tensors["pool/score/kernel"]
+    safetensors.numpy.save_file(tensors, folder / "head.safetensors")
+    with pytest.raises(DataError) as caught:
+        load_model(folder, leaves)
+    message = str(caught.value)
+    assert "missing pool/score/kernel" in message
+    assert "surplus head/more" in message
+    assert "head/classifier/bias has shape (7,), expected (3,)" in message
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"jaxclf\.json: no such file"):
+        load_model(tmp_path, leaves)
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_a_pool_without_parameters_saves_none(tiny_experiment, tiny_config, pool):
+    experiment = override(tiny_experiment, {"pool": pool})
+    assert experiment.pool == Spec(pool)
+    assert "pool" not in leaves(experiment, tiny_config, 3)
+    build(experiment, tiny_config, 3)

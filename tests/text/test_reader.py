@@ -1,0 +1,408 @@
+"""Data files: all formats tell the same story; a fault is told by file and line, not by text."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxclf.errors import DataError
+from jaxclf.text.reader import FORMATS, read
+
+WORD = "raven"  # stands in texts alone: a message that holds it quotes a text
+ROW = '{"text": "a raven", "labels": {"x": 1, "y": 0}}'
+FORMS = {
+    ".json": "a JSON list",
+    ".jsonl": "JSON lines",
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".parquet": "Parquet",
+}
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def write_rows(path, rows):
+    """Rows of one flat dict each in the format that the path's ending names."""
+    if path.suffix == ".json":
+        write(path, json.dumps(rows, indent=1))
+    elif path.suffix == ".jsonl":
+        write(path, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    elif path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, delimiter="," if path.suffix == ".csv" else "\t")
+            table.writerow(rows[0])
+            table.writerows(row.values() for row in rows)
+    return path
+
+
+def assert_same(one, other):
+    assert (one.ids, one.texts, one.names) == (other.ids, other.texts, other.names)
+    for ours, theirs in ((one.labels, other.labels), (one.known, other.known)):
+        assert ours.dtype == theirs.dtype == np.float32
+        assert np.array_equal(ours, theirs)
+
+
+def refusal(path, **how):
+    """What a file is refused with; nothing where it is read."""
+    try:
+        read(path, **how)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def complaint(path, **how):
+    message = refusal(path, **how)
+    assert message
+    assert WORD not in message
+    return message
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("reader")
+
+
+# What a good file says
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+NAMES = st.lists(
+    WORDS.filter(lambda name: name not in ("id", "text", "labels")), min_size=1, unique=True
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data(), names=NAMES, texts=st.lists(WORDS, min_size=1, max_size=5))
+def test_every_format_gives_the_same_examples(folder, data, names, texts):
+    ids = data.draw(st.lists(WORDS, min_size=len(texts), max_size=len(texts), unique=True))
+    row = st.lists(st.sampled_from([0, 1, None]), min_size=len(names), max_size=len(names))
+    values = [data.draw(row) for _ in texts]
+    rows = [
+        {"id": one, "text": text, **dict(zip(names, row, strict=True))}
+        for one, text, row in zip(ids, texts, values, strict=True)
+    ]
+    for ending, form in FORMS.items():
+        found = read(write_rows(folder / f"same{ending}", rows))
+        assert found.ids == tuple(ids)
+        assert found.texts == tuple(texts)
+        assert found.names == tuple(names)
+        assert found.labels.dtype == found.known.dtype == np.float32
+        assert found.labels.tolist() == [[value or 0 for value in row] for row in values]
+        assert found.known.tolist() == [[value is not None for value in row] for row in values]
+        assert found.form == f"same{ending}: {len(rows)} rows, {form}, labels by column"
+
+
+def test_every_format_is_tested():
+    assert FORMS.keys() == FORMATS.keys()
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+@pytest.mark.parametrize("ending", FORMS)
+def test_only_a_line_feed_or_carriage_return_ends_a_line(tmp_path, ending, mark):
+    rows = [{"text": f"one{mark}two", "x": 1}, {"text": "three", "x": 0}]
+    found = read(write_rows(tmp_path / f"a{ending}", rows))
+    assert found.texts == (f"one{mark}two", "three")
+
+
+def test_labels_in_an_object_in_columns_and_listed_by_name_mean_the_same(tmp_path):
+    columns = [{"text": "a", "x": 0, "y": 1}, {"text": "b", "x": 1, "y": 1}]
+    nested = [
+        {"text": "a", "labels": {"x": 0, "y": 1}},
+        {"text": "b", "labels": {"x": 1, "y": 1}},
+    ]
+    listed = [{"text": "a", "labels": ["y"]}, {"text": "b", "labels": ["y", "x"]}]
+    for ending in (".json", ".jsonl", ".parquet"):
+        flat = read(write_rows(tmp_path / f"columns{ending}", columns))
+        assert_same(flat, read(write_rows(tmp_path / f"nested{ending}", nested)))
+        found = read(write_rows(tmp_path / f"listed{ending}", listed))
+        assert_same(flat, found)
+        assert found.form.endswith("labels listed by name")
+
+
+def test_true_and_false_and_decimal_ones_are_labels_too(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "a", "x": true, "y": 0.0, "z": "1"}')
+    assert read(path).labels.tolist() == [[1, 0, 1]]
+    flags = [{"text": "a", "x": True, "y": None}, {"text": "b", "x": False, "y": 1.0}]
+    found = read(write_rows(tmp_path / "a.parquet", flags))
+    assert found.labels.tolist() == [[1, 0], [0, 1]]
+    assert found.known.tolist() == [[1, 0], [1, 1]]
+
+
+def test_labels_stand_in_the_order_of_the_first_row_of_the_alphabet_or_as_asked(tmp_path):
+    by_column = write(tmp_path / "a.jsonl", ROW.replace('"x": 1, "y": 0', '"y": 0, "x": 1'))
+    assert read(by_column).names == ("y", "x")
+    assert read(by_column, ("x", "y")).names == ("x", "y")
+    assert read(by_column, ("x", "y")).labels.tolist() == [[1, 0]]
+    listed = write_rows(
+        tmp_path / "b.jsonl", [{"text": "a", "labels": ["b", "c"]}, {"text": "b", "labels": ["a"]}]
+    )
+    assert read(listed).names == ("a", "b", "c")
+    assert read(listed, ("c", "d", "b", "a")).names == ("c", "d", "b", "a")
+    assert read(listed, ("c", "d", "b", "a")).labels.tolist() == [[1, 0, 1, 0], [0, 0, 0, 1]]
+    assert read(listed, ("c", "d", "b", "a")).known.all()
+
+
+def test_rows_without_an_id_are_numbered(tmp_path):
+    rows = [{"text": "a", "x": 1, "id": 17}, {"text": "b", "x": 0, "id": None}]
+    for ending in FORMS:
+        assert read(write_rows(tmp_path / f"a{ending}", rows)).ids == ("17", "1")
+    unnamed = [{"text": "a", "x": 1}, {"text": "b", "x": 0}]
+    for ending in FORMS:
+        assert read(write_rows(tmp_path / f"b{ending}", unnamed)).ids == ("0", "1")
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".csv", ".tsv"])
+def test_a_byte_order_mark_windows_line_ends_and_blank_lines_change_nothing(tmp_path, ending):
+    rows = [{"text": "a", "x": 1, "y": None}, {"text": "b", "x": 0, "y": 1}]
+    plain = write_rows(tmp_path / f"a{ending}", rows)
+    lines = plain.read_bytes().replace(b"\r\n", b"\n").strip().split(b"\n")
+    marked = write(tmp_path / f"b{ending}", b"\xef\xbb\xbf" + b"\r\n\r\n".join(lines) + b"\r\n\r\n")
+    assert_same(read(plain), read(marked))
+
+
+def test_a_cell_holds_line_breaks_delimiters_and_quotes(tmp_path):
+    path = write(tmp_path / "a.csv", 'text,x\n"one\r\ntwo, ""three""\n",1\nfour,0\n')
+    assert read(path).texts == ('one\r\ntwo, "three"\n', "four")
+
+
+@pytest.mark.parametrize("ending", FORMS)
+def test_neither_a_long_text_nor_many_rows_are_too_much(tmp_path, ending):
+    long = [{"text": "a" * 200_000, "x": 1}]
+    assert read(write_rows(tmp_path / f"long{ending}", long)).texts == ("a" * 200_000,)
+    many = [{"text": f"text {row}", "x": row % 2} for row in range(2500)]
+    found = read(write_rows(tmp_path / f"many{ending}", many))
+    assert found.texts == tuple(f"text {row}" for row in range(2500))
+    assert found.labels[:, 0].tolist() == [0, 1] * 1250
+    assert "2,500 rows" in found.form
+
+
+def test_texts_alone_are_read_for_prediction(tmp_path):
+    for ending in FORMS:
+        rows = [{"id": "p", "text": "a", "comment": "b"}, {"id": "q", "text": "c", "comment": ""}]
+        found = read(write_rows(tmp_path / f"a{ending}", rows), labelled=False)
+        assert (found.ids, found.texts, found.names) == (("p", "q"), ("a", "c"), ())
+        assert found.labels.shape == found.known.shape == (2, 0)
+        assert found.form == f"a{ending}: 2 rows, {FORMS[ending]}"
+    bare = write(tmp_path / "b.jsonl", '{"text": "a"}\n{"text": "b", "labels": {"x": "?"}}')
+    assert read(bare, labelled=False).texts == ("a", "b")
+    assert complaint(write(tmp_path / "c.jsonl", '{"text": ""}'), labelled=False)
+
+
+# What a bad file says
+
+FAULTS = {
+    "a row is no object": ("a.json", f'\n[{ROW},\n\n"raven"]', 4, 'must be an object {"text": …'),
+    "no text": ("a.jsonl", f'{ROW}\n{{"txt": "raven"}}', 2, "no 'text' column or key"),
+    "text null": ("a.jsonl", '{"text": null, "x": 1}', 1, "no 'text' column or key"),
+    "text a number": ("a.jsonl", '{"text": 5, "x": 1}', 1, "'text' must be a string"),
+    "text blank": ("a.tsv", "text\tx\n \t1", 2, "the text is empty; remove the row"),
+    "half a pair in the text": (
+        "a.jsonl",
+        '{"text": "raven \\ud83d", "x": 1}',
+        1,
+        "write the character itself",
+    ),
+    "half a pair in the id": (
+        "a.jsonl",
+        '{"id": "\\ud83d", "text": "raven", "x": 1}',
+        1,
+        "surrogate",
+    ),
+    "half a pair in a label": ("a.jsonl", '{"text": "raven", "x\\ud83d": 1}', 1, "surrogate"),
+    "id a list": ("a.json", '[{"text": "raven", "id": [1]}]', 1, "'id' must be a string or"),
+    "labels a string": ("a.csv", "text,labels\nraven,x", 2, "'labels' must be an object of 0, 1"),
+    "label not named": ("a.json", '[{"text": "raven", "labels": [1]}]', 1, "list label names"),
+    "label 2": ("a.csv", "text,x\nraven,1\nraven,2", 3, "must be 0, 1, or empty where not known"),
+    "label NaN": (
+        "a.json",
+        '[{"text": "raven", "x": NaN}]',
+        1,
+        "must be 0, 1, or empty where not known",
+    ),
+    "strange label": (
+        "a.jsonl",
+        f"{ROW}\n{ROW}\n{ROW[:-2]}" + ', "labels_x": 1}}',
+        3,
+        "unknown label 'labels_x'",
+    ),
+    "label misspelt": (
+        "a.jsonl",
+        '{"text": "raven", "fear": 1}\n{"text": "raven", "faer": 1}',
+        2,
+        "unknown label 'faer'; did you mean 'fear'?",
+    ),
+    "label missing": (
+        "a.jsonl",
+        f'{ROW}\n{{"text": "raven", "x": 1}}',
+        2,
+        "no label 'y'; give 0, 1, or leave it empty",
+    ),
+    "first row without labels": ("a.jsonl", f'{{"text": "raven"}}\n{ROW}', 1, "label 'x'"),
+    "key twice": (
+        "a.jsonl",
+        f'{ROW}\n{{"text": "raven", "text": "raven"}}',
+        2,
+        "key 'text' stands twice",
+    ),
+    "key twice in a list": ("a.json", f'[{ROW},\n{{"x": 1, "x": 1}}]', 2, "key 'x' stands twice"),
+    "id twice": (
+        "a.csv",
+        'id,text,x\np,"raven\n",1\nq,raven,1\np,raven,0',
+        5,
+        "id 'p' stands on two rows; ids must be unique",
+    ),
+    "no JSON": ("a.jsonl", f"{ROW}\n\nraven", 3, "not JSON: "),
+    "list cut in a row": ("a.json", f"[{ROW},\n{ROW[:-9]}", 2, "not JSON: "),
+    "list cut after a row": ("a.json", f"[\n{ROW},\n{ROW}", 3, "not JSON: "),
+    "list cut after a comma": ("a.json", f"[\n{ROW},", 2, "not JSON: "),
+    "no comma": ("a.json", f"[\n{ROW}\n{ROW}]", 3, "expected ',' or ']' after a row"),
+    "text after the list": ("a.json", f"[\n{ROW}\n]\nraven", 4, "text after the closing ']'"),
+    "endless nesting": ("a.json", "[" * 100_000, 1, ""),
+    "endless number": ("a.jsonl", '{"text": "raven", "x": ' + "9" * 5000 + "}", 1, ""),
+    "cells": ("a.csv", "text,x\nraven,1\nraven,a,1", 3, "3 cells under 2 columns; quote a text"),
+    "no header": (
+        "a.csv",
+        "\n\nraven,1\nraven,0",
+        3,
+        "must name the columns",
+    ),
+    "column twice": ("a.csv", "text,x,x\nraven,1,0", 1, "must name the columns"),
+    "quote never closed": ("a.csv", 'text,x\nraven,1\n"raven\n\nraven,1\n', 3, ""),
+    "words after a quote": ("a.tsv", 'text\tx\n"raven" raven\t1\n', 2, "expected after"),
+    "no UTF-8": ("a.csv", b'text,x\n"raven\n",1\nraven\xe9,1', 4, "save the file as UTF-8"),
+    "UTF-16": ("a.json", f"[{ROW}]".encode("utf-16"), 1, "save the file as UTF-8"),
+    "nothing": ("a.json", "", 1, "no rows"),
+    "an empty list": ("a.json", " [ ]\n", 1, "no rows"),
+    "blank lines": ("a.jsonl", "\n\n", 1, "no rows"),
+    "a header alone": ("a.tsv", "text\tx\n", 1, "no rows"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "line", "says"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_named_by_file_and_line(tmp_path, name, content, line, says):
+    path = write(tmp_path / name, content)
+    message = complaint(path)
+    assert message.startswith(f"{path}:{line}: ")
+    assert says in message
+    assert "\n" not in message
+
+
+@settings(deadline=None, max_examples=40)
+@given(texts=st.lists(st.text('a\n,"', min_size=1).filter(str.strip), min_size=1), data=st.data())
+def test_a_line_is_where_its_row_begins(folder, texts, data):
+    bad = data.draw(st.integers(0, len(texts) - 1))
+    rows = [{"text": text, "x": 7 if row == bad else 1} for row, text in enumerate(texts)]
+    cells = [f'"{row["text"].replace(chr(34), chr(34) * 2)}",{row["x"]}\n' for row in rows]
+    objects = [json.dumps(row, indent=data.draw(st.sampled_from([None, 1]))) for row in rows]
+    before = "text,x\n" + "".join(cells[:bad])
+    path = write(folder / "line.csv", before + "".join(cells[bad:]))
+    assert complaint(path).startswith(f"{path}:{before.count(chr(10)) + 1}: label 'x'")
+    before = "[\n" + "".join(f"{row},\n" for row in objects[:bad])
+    path = write(folder / "line.json", before + ",\n".join(objects[bad:]) + "]")
+    assert complaint(path).startswith(f"{path}:{before.count(chr(10)) + 1}: label 'x'")
+
+
+@pytest.mark.parametrize("count", [2, 10, 11, 25])
+@pytest.mark.parametrize("ending", FORMS)
+def test_faults_are_listed_together_ten_at_most(tmp_path, ending, count):
+    rows = [{"text": WORD, "x": 1}, *({"text": WORD, "x": 5} for _ in range(count))]
+    path = write_rows(tmp_path / f"a{ending}", rows)
+    lines = complaint(path).splitlines()
+    first = [line.split(" ")[0] for line in lines[:10]]
+    start = {".json": lambda row: 2 + 4 * row, ".jsonl": lambda row: 1 + row}
+    start |= {".csv": lambda row: 2 + row, ".tsv": lambda row: 2 + row}
+    number = start.get(ending, lambda row: 1 + row)
+    assert first == [f"{path}:{number(row)}:" for row in range(1, min(count, 10) + 1)]
+    assert lines[10:] == ([f"and {count - 10} more"] if count > 10 else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", f'{{"text": 5}}\n{{"text": "raven", "x": 2}}\nraven\n{ROW}'),
+        ("a.json", '[{"text": 5},\n{"text": "raven", "x": 2},\n{"text" "raven"}]'),
+        ("a.csv", "text,x\n,1\nraven,2\nraven,1,1\nraven,1\n"),
+    ],
+)
+def test_a_broken_row_hides_no_fault_before_it(tmp_path, name, content):
+    path = write(tmp_path / name, content)
+    first = 2 if name == "a.csv" else 1
+    places = [line.split(" ")[0] for line in complaint(path).splitlines()]
+    assert places[:3] == [f"{path}:{first + row}:" for row in range(3)]
+
+
+def test_rows_that_list_names_and_rows_that_give_values_lose_no_label(tmp_path):
+    listed, valued = '{"text": "raven", "labels": ["z"]}', '{"text": "raven", "labels": {"x": 1}}'
+    for content in (f"{listed}\n{valued}", f"{valued}\n{listed}"):
+        path = write(tmp_path / "a.jsonl", content)
+        assert refusal(path) or {"x", "z"} == set(read(path).names)
+
+
+def test_a_text_that_slipped_into_another_column_is_not_quoted(tmp_path):
+    complaint(write(tmp_path / "a.csv", "text,x,y\nthe, raven,1\n"))
+    complaint(write(tmp_path / "a.jsonl", '{"text": "the", "note": "raven"}'))
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".csv", ".tsv"])
+def test_a_file_cut_or_short_of_any_character_is_read_or_refused_in_words(folder, ending):
+    texts = ["one raven", 'one "raven", two\n', "raven\tten\u2028"]
+    rows = [{"id": f"p{row}", "text": text, "x": row % 2} for row, text in enumerate(texts)]
+    whole = write_rows(folder / f"whole{ending}", rows).read_bytes()
+    for at in range(len(whole)):
+        for content in (whole[:at], whole[:at] + whole[at + 1 :]):
+            path = write(folder / f"hurt{ending}", content)
+            message = refusal(path)
+            assert not message or message.startswith(f"{path}:")
+            assert WORD not in message
+
+
+def test_a_damaged_parquet_file_is_refused_by_name(tmp_path):
+    rows = [{"text": f"raven {row}", "x": 1} for row in range(20)]
+    whole = write_rows(tmp_path / "a.parquet", rows).read_bytes()
+    damaged = [whole[:at] for at in range(0, len(whole), 7)]
+    damaged += [b"PAR1" + b"raven " * 9 + (54).to_bytes(4, "little") + b"PAR1"]
+    damaged += [whole[:8] + b"\xff" * 60 + whole[68:]]
+    for content in damaged:
+        path = write(tmp_path / "b.parquet", content)
+        assert complaint(path).startswith(f"{path}: not Parquet")
+
+
+def test_parquet_faults_are_named_by_row(tmp_path):
+    rows = [{"text": WORD, "x": 1}, {"text": WORD, "x": 3}, {"text": " ", "x": 1}]
+    path = write_rows(tmp_path / "a.parquet", rows)
+    assert [line.split(" ")[0] for line in complaint(path).splitlines()] == [
+        f"{path}:2:",
+        f"{path}:3:",
+    ]
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    path = write_rows(tmp_path / "a.parquet", [{"text": WORD, "x": 1}])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "pip install 'jaxclf[parquet]'" in complaint(path)
+
+
+def test_a_file_that_is_not_there_or_of_no_known_kind_is_refused(tmp_path):
+    assert complaint(tmp_path / "a.json") == f"{tmp_path / 'a.json'}: no such file"
+    assert "did you mean '.json'?" in complaint(write(tmp_path / "a.jsn", ROW))
+    assert ".json, .jsonl, .csv, .tsv, .parquet" in complaint(write(tmp_path / "a.txt", WORD))
+
+
+def test_labels_that_were_asked_for_must_all_be_there(tmp_path):
+    path = write(tmp_path / "a.jsonl", ROW)
+    assert "no label 'z'" in complaint(path, labels=("x", "y", "z"))
+    assert "unknown label 'y'" in complaint(path, labels=("x",))
+    bare = write(tmp_path / "b.jsonl", '{"text": "raven", "labels": []}')
+    assert "data.labels=a,b,c" in complaint(bare)
+    assert read(bare, ("x", "y")).labels.tolist() == [[0, 0]]

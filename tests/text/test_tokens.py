@@ -1,0 +1,174 @@
+"""Windows of a long text: they cover it with the stated overlap, each as the encoder wants it."""
+
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from jaxclf.config import Data, Experiment, check
+from jaxclf.errors import ConfigError, DataError
+from jaxclf.text.tokens import CHUNK, load_tokenizer, tokenize
+from jaxclf.train import REGISTRIES
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+CLS, SEP = 2, 3
+WORDS = ["raven", "rave", "##ns", "croak", "##s", "at", "night", ","]
+
+
+def make_tokenizer():
+    vocabulary = {word: number for number, word in enumerate(SPECIAL + WORDS)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+    )
+    return tokenizer
+
+
+def save(folder):
+    """A tokenizer.json with truncation and padding that must not matter."""
+    tokenizer = make_tokenizer()
+    tokenizer.enable_truncation(5, stride=1, direction="left")
+    tokenizer.enable_padding(length=12, direction="left")
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save(folder)
+    return load_tokenizer(folder)
+
+
+def windows_of(tokens):
+    """Per example, the ids of each of its windows."""
+    found = [[] for _ in range(int(tokens.owners.max(initial=-1)) + 1)]
+    for window, owner in enumerate(tokens.owners):
+        found[owner].append(tokens.ids[tokens.starts[window] : tokens.starts[window + 1]].tolist())
+    return found
+
+
+def inner(ids):
+    assert (ids[0], ids[-1]) == (CLS, SEP)
+    assert not {CLS, SEP} & set(ids[1:-1])
+    return ids[1:-1]
+
+
+TEXTS = st.lists(
+    st.lists(st.sampled_from(["ravens", "Croaks", "at", "night,", "xyz"])).map(" ".join), min_size=1
+)
+
+
+def test_what_the_file_says_of_truncation_and_padding_does_not_matter(tokenizer):
+    text = "Ravens croak at night, " * 20
+    assert tokenizer.encode(text).ids == make_tokenizer().encode(text).ids
+    assert (tokenizer.truncation, tokenizer.padding) == (None, None)
+
+
+@settings(deadline=None)
+@given(texts=TEXTS, data=st.data())
+def test_windows_cover_the_text_with_the_stated_overlap(tokenizer, texts, data):
+    max_length = data.draw(st.integers(5, 12))
+    overlap = data.draw(st.integers(0, max_length // 2))
+    tokens = tokenize(tokenizer, texts, max_length, 10_000, overlap)
+    for text, windows in zip(texts, windows_of(tokens), strict=True):
+        parts = [inner(window) for window in windows]
+        assert [len(window) for window in windows[:-1]] == [max_length] * (len(windows) - 1)
+        assert len(windows[-1]) <= max_length
+        for one, other in pairwise(parts):
+            assert one[len(one) - overlap :] == other[:overlap]
+            assert len(other) > overlap  # a window has something new to say
+        joined = parts[0] + [number for part in parts[1:] for number in part[overlap:]]
+        assert joined == inner(tokenizer.encode(text).ids)
+
+
+@settings(deadline=None)
+@given(texts=TEXTS, max_windows=st.integers(1, 3))
+def test_what_lies_beyond_the_last_window_is_cut(tokenizer, texts, max_windows):
+    every = windows_of(tokenize(tokenizer, texts, 6, 10_000, 2))
+    some = windows_of(tokenize(tokenizer, texts, 6, max_windows, 2))
+    assert some == [windows[:max_windows] for windows in every]
+
+
+@settings(deadline=None)
+@given(texts=TEXTS)
+def test_a_short_text_is_one_window_of_its_plain_encoding(tokenizer, texts):
+    longest = max(len(tokenizer.encode(text).ids) for text in texts)
+    tokens = tokenize(tokenizer, texts, longest + 4, 1, 0)
+    assert windows_of(tokens) == [[tokenizer.encode(text).ids] for text in texts]
+    exact = tokenize(tokenizer, texts, max(longest, 4), 4, 1)
+    assert all(np.array_equal(one, other) for one, other in zip(tokens, exact, strict=True))
+
+
+@settings(deadline=None)
+@given(texts=TEXTS)
+def test_owners_ascend_and_starts_frame_the_ids(tokenizer, texts):
+    tokens = tokenize(tokenizer, tuple(texts), 5, 2, 1)
+    assert all(part.dtype == np.int32 for part in tokens)
+    assert (np.diff(tokens.owners) >= 0).all()
+    assert sorted(set(tokens.owners.tolist())) == list(range(len(texts)))
+    assert tokens.starts[0] == 0
+    assert tokens.starts[-1] == len(tokens.ids)
+    assert (np.diff(tokens.starts) >= 2).all()
+    assert len(tokens.starts) == len(tokens.owners) + 1
+
+
+def test_windows_one_can_check_by_eye(tokenizer):
+    tokens = tokenize(tokenizer, ["ravens croaks at night", "", "at"], 6, 4, 2)
+    ravens = [WORDS.index(piece) + len(SPECIAL) for piece in ("raven", "##s", "croak", "##s")]
+    at, night = (WORDS.index(word) + len(SPECIAL) for word in ("at", "night"))
+    long = [[CLS, *ravens, SEP], [CLS, *ravens[2:], at, night, SEP]]
+    assert windows_of(tokens) == [long, [[CLS, SEP]], [[CLS, at, SEP]]]
+
+
+def test_chunks_of_texts_leave_no_trace(tokenizer):
+    texts = ["at night " * (number % 5) for number in range(2 * CHUNK + 3)]
+    found = windows_of(tokenize(tokenizer, texts, 6, 3, 1))
+    alone = [windows_of(tokenize(tokenizer, [text], 6, 3, 1))[0] for text in texts[:5]]
+    assert found == [alone[number % 5] for number in range(len(texts))]
+
+
+def test_no_texts_are_no_windows(tokenizer):
+    tokens = tokenize(tokenizer, [], 8, 4, 2)
+    assert [part.tolist() for part in tokens] == [[], [0], []]
+    assert all(part.dtype == np.int32 for part in tokens)
+
+
+def test_the_callers_tokenizer_stays_as_it_is(tokenizer):
+    before = tokenizer.to_str()
+    tokenize(tokenizer, ["at night"], 4, 4, 1)
+    assert tokenizer.to_str() == before
+
+
+def allowed(max_length, overlap):
+    try:
+        check(Experiment(Data("", "", "", max_length=max_length, overlap=overlap)), REGISTRIES)
+    except ConfigError:
+        return False
+    return True
+
+
+def test_what_an_experiment_may_ask_for_can_be_done(tokenizer):
+    pairs = [pair for pair in product(range(3, 10), range(6)) if allowed(*pair)]
+    assert {(8, 0), (8, 2), (9, 2)} <= set(pairs)
+    for max_length, overlap in pairs:
+        tokens = tokenize(tokenizer, ["at night " * 10], max_length, 10_000, overlap)
+        assert np.diff(tokens.starts).max() == max_length
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"version": "1.0"', b"\xff\xfe"])
+def test_a_tokenizer_file_that_cannot_be_used_is_named(tmp_path, content):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        load_tokenizer(tmp_path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_folder_without_a_tokenizer_says_what_to_save(tmp_path):
+    with pytest.raises(DataError, match="no such file; save the model's fast tokenizer there"):
+        load_tokenizer(tmp_path)
