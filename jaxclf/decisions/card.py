@@ -12,10 +12,11 @@ def card(
 ) -> str:
     """Markdown. sizes: examples of each split."""
     counts = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
+    origin = "set by hand" if rule == "fixed" else "fitted on the validation split"
     return f"""# {name}
 
 A multi-label text classifier: the encoder `{encoder}` fine-tuned with jaxclf. Examples: {counts}.
-Thresholds: rule `{rule}`, fitted on the validation split; the test split fitted nothing.
+Thresholds: rule `{rule}`, {origin}; the test split fitted nothing.
 
 ```
 {table(report["test"], "test")}

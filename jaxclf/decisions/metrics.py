@@ -122,8 +122,8 @@ def log_loss(labels: Labels, probs: Probs) -> float:
 
 
 def samples_f1(labels: Labels, decided: Decided) -> float:
-    """Mean over examples of the F1 of their label sets; two empty sets agree, 1. An example of which
-    nothing is known is left out."""
+    """Mean over examples of the F1 of their label sets; two empty sets agree, 1. An example of
+    which nothing is known is left out."""
     true, known = labels == 1, ~np.isnan(labels)
     decided = decided & known
     both = (true & decided).sum(axis=1)

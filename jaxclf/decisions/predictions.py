@@ -1,11 +1,14 @@
 """Predictions as files: npz with ids, probs, labels and split."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from jaxclf.errors import DataError
 from jaxclf.types import Predictions
+
+FIELDS = ("ids", "probs", "labels", "split")
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
@@ -26,11 +29,15 @@ def load_predictions(path: Path) -> Predictions:
     """DataError for a missing or foreign file."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; is it the folder of a finished run?")
+    foreign = DataError(f"{path}: not a file of predictions (npz with {', '.join(FIELDS)})")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return Predictions(file["ids"], file["probs"], file["labels"], str(file["split"]))
-    except (KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a file of predictions: {error}") from None
+        with path.open("rb") as raw, np.lib.npyio.NpzFile(raw, allow_pickle=False) as file:
+            ids, probs, labels, split = (file[name] for name in FIELDS)
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        raise foreign from None
+    if probs.ndim != 2 or labels.shape != probs.shape or ids.shape != probs.shape[:1]:
+        raise foreign
+    return Predictions(ids, probs, labels, str(split))
 
 
 def with_unknown(labels: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ COLUMNS = ("precision", "recall", "f1", "auc", "ap", "threshold")
 
 def table(part: Mapping[str, Any], split: str) -> str:
     """A split's figures as text: a row per label, the headline below."""
-    width = max(len(name) for name in [*part["labels"], "label"])
+    width = max(len(name) for name in [*part["labels"], split])
     lines = [f"{split:<{width}}  {'support':>7}" + "".join(f"  {column:>9}" for column in COLUMNS)]
     for name, row in part["labels"].items():
         cells = "".join(f"  {_figure(row[column]):>9}" for column in COLUMNS)
