@@ -129,7 +129,7 @@ def samples_f1(labels: Labels, decided: Decided) -> float:
     both = (true & decided).sum(axis=1)
     either = true.sum(axis=1) + decided.sum(axis=1)
     each = np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0)
-    return mean_where_known(each, known.any(axis=1))
+    return mean_where_known(each, np.asarray(known.any(axis=1)))
 
 
 def aggregate(labels: Labels, probs: Probs, decided: Decided) -> dict[str, float]:
@@ -145,7 +145,7 @@ def aggregate(labels: Labels, probs: Probs, decided: Decided) -> dict[str, float
         "micro_f1": float(micro),
         "weighted_f1": mean_where_known(per_label, counts.tp + counts.fn),
         "samples_f1": samples_f1(labels, decided),
-        "subset_accuracy": mean_where_known(right.all(axis=1), known.any(axis=1)),
+        "subset_accuracy": mean_where_known(right.all(axis=1), np.asarray(known.any(axis=1))),
         "label_accuracy": 1 - float(ratio(wrong, known.sum())),
         "hamming_loss": float(ratio(wrong, known.sum())),
         "macro_auc": mean_where_known(auc(labels, probs)),

@@ -70,8 +70,9 @@ def test_underfitting_names_the_last_rise():
     assert "0.125" in sentence
 
 
-def test_a_score_that_fell_at_last_is_no_underfitting():
-    history = epochs([0.6, 0.5, 0.4], [0.6, 0.5, 0.4], [0.3, 0.6, 0.4])
+@pytest.mark.parametrize("scores", [[0.3, 0.6, 0.4], [0.6, 0.4, 0.5]])
+def test_a_score_whose_best_lies_behind_is_no_underfitting(scores):
+    history = epochs([0.6, 0.5, 0.4], [0.6, 0.5, 0.4], scores)
     assert diagnose(history, report()) == []
 
 

@@ -109,6 +109,9 @@ def test_a_threshold_record_says_value_split_and_rule_of_every_label(tmp_path):
     rule = Spec("fixed", value=0.3)
     fixed = threshold_record(fit_thresholds(predictions(), rule), rule, "val", NAMES)
     assert fixed["joie"] == {"value": 0.3, "split": "val", "rule": "fixed"}
+    # A rule's options stand beside its name.
+    other = threshold_record(values[:1], Spec("a_rule", least=0.05), "val", ("stress",))
+    assert other == {"stress": {"value": 0.1, "split": "val", "rule": "a_rule", "least": 0.05}}
 
 
 @pytest.mark.parametrize("count", [1, 3])
