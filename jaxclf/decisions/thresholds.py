@@ -36,7 +36,8 @@ def per_label(
     probabilities.
 
     A threshold lies in the middle between two neighbouring probabilities. Of several cuts with the
-    same F1, the one nearest to 0.5. NaN labels are left out; 0.5 for a label without positives.
+    same F1, the one nearest to 0.5, the higher of two equally near. NaN labels are left out; 0.5
+    for a label without positives.
     """
     return np.array([_best_cut(y, p) for y, p in zip(labels.T, probs.T, strict=True)], np.float64)
 
@@ -47,7 +48,9 @@ def _best_cut(y: np.ndarray, p: np.ndarray) -> float:
     if not truth.any():
         return FALLBACK
     distinct, tp, decided = cumulative(truth, scores)
-    cuts = (distinct + np.append(distinct[1:], 0.0)) / 2
+    below = np.append(distinct[1:], 0.0)
+    middle = (distinct + below) / 2
+    cuts = np.where(middle > below, middle, distinct)  # neighbouring floats have no middle
     f1 = 2 * tp / (decided + truth.sum())
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)
     return float(cuts[best[np.argmin(np.abs(cuts[best] - 0.5))]])

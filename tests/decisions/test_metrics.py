@@ -57,9 +57,9 @@ WITH_MISSING = tables(values=(0.0, 1.0, NAN))
 
 
 def large(seed: int, missing: float):
-    """A table as a test set might be: 400 examples, 6 labels from frequent to rare, tied scores."""
+    """A table as a test set might be: 200 examples, 6 labels from frequent to rare, tied scores."""
     rng = np.random.default_rng(seed)
-    labels = (rng.random((400, 6)) < [0.6, 0.4, 0.2, 0.1, 0.05, 0.02]).astype(np.float32)
+    labels = (rng.random((200, 6)) < [0.6, 0.4, 0.2, 0.1, 0.05, 0.02]).astype(np.float32)
     probs = np.clip(0.3 * labels + rng.normal(0.3, 0.2, labels.shape), 0, 1).round(2)
     labels[rng.random(labels.shape) < missing] = np.nan
     return labels, probs.astype(np.float32), probs >= 0.4
