@@ -2,7 +2,8 @@
 
     python -m jaxclf.train --exp focal_attention_bert
 
-The encoder comes from the Hugging Face hub, or from a folder: encoder.name=FOLDER.
+No score is stated: it was not run on a GPU yet. The encoder comes from the Hugging Face hub, or
+from a folder: encoder.name=FOLDER.
 """
 
 from dataclasses import replace
