@@ -1,0 +1,137 @@
+"""Pools against their definitions in numpy; heads and pools change what they should."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxclf.config import Spec, options_of
+from jaxclf.model.classifier import Head, Pool
+from jaxclf.model.heads import HEADS, POOLS
+from jaxclf.types import Batch
+
+ROWS, LENGTH, HIDDEN, COUNT = 2, 9, 4, 4
+rng = np.random.default_rng(0)
+STATES = rng.normal(size=(ROWS, LENGTH, HIDDEN)).astype(np.float32)
+POOLED = jnp.asarray(rng.normal(size=(5, 8)), jnp.float32)
+
+# Example 0 owns two windows in two rows, 1 and 2 one each; slot 3 is empty.
+EXAMPLES = np.array([[0, 0, 0, 1, 1, 2, 2, 2, 2], [0, 0, 4, 4, 4, 4, 4, 4, 4]], np.int32)
+POSITIONS = np.array([[0, 1, 2, 0, 1, 0, 1, 2, 3], [0, 1, 0, 0, 0, 0, 0, 0, 0]], np.int32)
+
+
+def pooled(spec, states=STATES):
+    """(what the pool gives, its parameters)."""
+    nothing = jnp.zeros((COUNT, 1))
+    batch = Batch(
+        *[jnp.asarray(POSITIONS)] * 3, jnp.asarray(EXAMPLES), nothing, nothing, nothing[:, 0]
+    )
+    module = Pool(spec)
+    params = module.init(jax.random.key(0), jnp.asarray(states), batch)
+    return np.asarray(module.apply(params, jnp.asarray(states), batch)), params.get("params", {})
+
+
+def tokens_of(example):
+    return STATES[example == EXAMPLES]
+
+
+@pytest.mark.parametrize("example", range(3))
+def test_pools_are_what_they_are_called(example):
+    tokens = tokens_of(example)
+    first = STATES[(example == EXAMPLES) & (POSITIONS == 0)].mean(axis=0)
+    expected = {
+        "cls": first,
+        "mean": tokens.mean(axis=0),
+        "mean_max": np.concatenate([tokens.mean(axis=0), tokens.max(axis=0)]),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(pooled(Spec(name))[0][example], value, atol=1e-6)
+
+
+@pytest.mark.parametrize("example", range(3))
+def test_attention_is_a_softmax_over_the_tokens_of_an_example(example):
+    found, params = pooled(Spec("attention", width=3))
+    project = jax.tree.map(np.asarray, params["project"])
+    tokens = tokens_of(example)
+    hidden = np.tanh(tokens @ project["kernel"] + project["bias"])
+    scores = np.exp(hidden @ np.asarray(params["score"]["kernel"])[:, 0])
+    expected = (tokens * (scores / scores.sum())[:, None]).sum(axis=0)
+    np.testing.assert_allclose(found[example], expected, atol=1e-6)
+    assert not np.allclose(expected, tokens.mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_an_empty_slot_is_zero_and_no_size_of_state_breaks_a_pool(name):
+    found, _ = pooled(Spec(name))
+    assert not found[3].any()
+    assert np.isfinite(pooled(Spec(name), STATES * 1e4)[0]).all()
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_the_gradient_is_finite_with_empty_slots(name):
+    gradient = jax.grad(lambda states: _total(name, states))(jnp.asarray(STATES))
+    assert np.isfinite(gradient).all()
+    assert not np.asarray(gradient)[EXAMPLES == COUNT].any()
+
+
+def _total(name, states):
+    nothing = jnp.zeros((COUNT, 1))
+    batch = Batch(
+        *[jnp.asarray(POSITIONS)] * 3, jnp.asarray(EXAMPLES), nothing, nothing, nothing[:, 0]
+    )
+    module = Pool(Spec(name))
+    params = module.init(jax.random.key(0), states, batch)
+    return (module.apply(params, states, batch) ** 2).sum()
+
+
+def logits(spec, key=None):
+    module = Head(spec, 3)
+    params = module.init(jax.random.key(0), POOLED, True)
+    rngs = None if key is None else {"dropout": key}
+    return module.apply(params, POOLED, key is None, rngs=rngs), params
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_dropout_of_a_head_is_its_own(name):
+    key = jax.random.key(1)
+    clean, _ = logits(Spec(name))
+    assert clean.shape == (5, 3)
+    still, _ = logits(Spec(name, dropout=0.0), key)
+    np.testing.assert_array_equal(clean, still)
+    assert not np.array_equal(clean, logits(Spec(name, dropout=0.5), jax.random.key(1))[0])
+
+
+def test_residual_blocks_are_as_many_as_asked_for():
+    for blocks in (0, 1, 3):
+        _, params = logits(Spec("residual", blocks=blocks))
+        assert sum(name.endswith("_up") for name in params["params"]) == blocks
+
+
+def test_the_residual_head_is_its_formula():
+    found, params = logits(Spec("residual", blocks=1))
+    p = jax.tree.map(np.asarray, params["params"])
+
+    def norm(x, of):
+        return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-6) * of[
+            "scale"
+        ] + of["bias"]
+
+    def dense(x, of):
+        return x @ of["kernel"] + of["bias"]
+
+    x = np.asarray(POOLED)
+    y = dense(norm(x, p["block_0_norm"]), p["block_0_up"])
+    y = np.asarray(jax.nn.gelu(y, approximate=False))
+    x = x + dense(y, p["block_0_down"])
+    np.testing.assert_allclose(found, dense(norm(x, p["norm"]), p["classifier"]), atol=1e-5)
+
+
+def test_options_are_tested():
+    assert {name: list(options_of(POOLS[name])) for name in POOLS if options_of(POOLS[name])} == {
+        "attention": ["width"]
+    }
+    assert {name: list(options_of(HEADS[name])) for name in HEADS} == {
+        "native": ["dropout"],
+        "linear": ["dropout"],
+        "residual": ["blocks", "dropout"],
+    }
