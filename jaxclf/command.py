@@ -1,14 +1,21 @@
 """What every command does alike: its parser, and its errors as one line and an exit code."""
 
 import argparse
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from jaxclf.errors import report_errors
 
 
 def parser_of(description: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
     """A parser with --debug."""
-    parser = argparse.ArgumentParser(description=description, epilog=epilog)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m jaxclf.{Path(sys.argv[0]).stem}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

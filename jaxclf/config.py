@@ -9,11 +9,9 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxclf.errors import ConfigError
-
-Registries = Mapping[str, Mapping[str, Callable]]
 
 
 @dataclass(frozen=True, init=False)
@@ -93,35 +91,6 @@ class Experiment:
     seed: int = 0
 
 
-class Bound(NamedTuple):
-    """A value must lie in [low, high), or in (low, high) if `open`."""
-
-    low: float
-    high: float
-    open: bool = False
-
-
-BOUNDS = {
-    "data.max_length": Bound(4, 2**20),
-    "data.max_windows": Bound(1, 2**20),
-    "data.overlap": Bound(0, 2**20),
-    "encoder.dropout": Bound(0, 1),
-    "encoder.attention_dropout": Bound(0, 1),
-    "optim.lr": Bound(0, 1, open=True),
-    "optim.decay": Bound(0, float("inf")),
-    "optim.warmup": Bound(0, 1),
-    "optim.clip": Bound(0, float("inf"), open=True),
-    "optim.accumulate": Bound(1, 2**20),
-    "train.epochs": Bound(1, 2**20),
-    "train.batch_size": Bound(1, 2**20),
-    "train.patience": Bound(0, 2**20),
-    "train.checkpoint_every": Bound(1, 2**31),
-    "seed": Bound(0, 2**31),
-}
-
-CHOICES = {"encoder.dtype": ("float32", "bfloat16")}
-
-
 def walk(experiment: Experiment) -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every field; a Spec is one value."""
     for part in dataclasses.fields(experiment):
@@ -162,7 +131,7 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def _in_words(hint: Any) -> str:
+def in_words(hint: Any) -> str:
     return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)  # type: ignore
 
 
@@ -184,7 +153,7 @@ def _place(key: str, value: Any, hint: Any) -> Any:
             return value
         if isinstance(value, float) or abs(value) <= sys.float_info.max:
             return float(value)
-    raise ConfigError(f"{key}={value!r}: expected {_in_words(hint)}")
+    raise ConfigError(f"{key}={value!r}: expected {in_words(hint)}")
 
 
 def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
@@ -204,14 +173,14 @@ def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
                 experiment, parent, Spec(spec.name, **{**spec.options, last: value})
             )
         elif key in current:
-            hint = _hint(experiment, key)
+            hint = hint_of(experiment, key)
             experiment = _replace(experiment, key, _place(key, value, hint))
         else:
             raise ConfigError(f"unknown key {key!r}" + did_you_mean(key, current))
     return experiment
 
 
-def _hint(experiment: Experiment, key: str) -> Any:
+def hint_of(experiment: Experiment, key: str) -> Any:
     """The annotation of the field that a key names."""
     head, _, tail = key.partition(".")
     owner = getattr(experiment, head) if tail else experiment
@@ -238,52 +207,6 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             changes[key] = text
     return changes
-
-
-def check(experiment: Experiment, registries: Registries) -> Experiment:
-    """Hold every value to its range, every Spec to its registry and that function's keyword-only
-    options.
-
-    Returns the experiment unchanged; raises ConfigError. Reads no file.
-    """
-    for key, value in walk(experiment):
-        hint = _hint(experiment, key)
-        if not fits(value, hint):
-            raise ConfigError(f"{key}={value!r}: expected {_in_words(hint)}")
-        if key in BOUNDS:
-            low, high, open_below = BOUNDS[key]
-            if not (low < value < high if open_below else low <= value < high):
-                brackets = "(" if open_below else "["
-                raise ConfigError(f"{key}={value!r} is out of range {brackets}{low}, {high})")
-        if key in CHOICES and value not in CHOICES[key]:
-            raise ConfigError(f"{key}={value!r}" + did_you_mean(value, CHOICES[key]))
-        if isinstance(value, Spec):
-            _check_spec(key, value, registries[key])
-    if experiment.train.metric not in registries["train.metric"]:
-        metric = experiment.train.metric
-        raise ConfigError(
-            f"train.metric={metric!r}" + did_you_mean(metric, registries["train.metric"])
-        )
-    length, overlap = experiment.data.max_length, experiment.data.overlap
-    # Two special tokens stand in each window, and each must bring a token that is new.
-    if overlap > min(length // 2, length - 3):
-        raise ConfigError("data.overlap must be at most half of data.max_length")
-    return experiment
-
-
-def _check_spec(key: str, spec: Spec, registry: Mapping[str, Callable]) -> None:
-    if spec.name not in registry:
-        raise ConfigError(f"{key}={spec.name!r}" + did_you_mean(spec.name, registry))
-    options = options_of(registry[spec.name])
-    for name, value in spec.options.items():
-        if name not in options:
-            raise ConfigError(
-                f"{key}.{name}: {spec.name!r} has no such option" + did_you_mean(name, options)
-            )
-        if not fits(value, options[name].annotation):
-            raise ConfigError(
-                f"{key}.{name}={value!r}: expected {_in_words(options[name].annotation)}"
-            )
 
 
 def options_of(function: Callable) -> dict[str, inspect.Parameter]:

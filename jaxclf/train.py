@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxclf import __version__, catalogue
 from jaxclf.command import parser_of, run_command
-from jaxclf.config import Experiment, check, override, parse_overrides, to_dict, walk
+from jaxclf.config import Data, Experiment, override, parse_overrides, to_dict, walk
 from jaxclf.decisions.card import card
 from jaxclf.decisions.diagnosis import diagnose
 from jaxclf.decisions.metrics import SELECTION, aggregate, log_loss
@@ -47,6 +47,7 @@ from jaxclf.training.optimizer import learning_rate, make_optimizer
 from jaxclf.training.schedules import SCHEDULES
 from jaxclf.training.step import dropout_key, make_train_step
 from jaxclf.types import Batch, Examples, LabelStats, Predictions, Tokens
+from jaxclf.validation import check
 
 REGISTRIES = {
     "pool": POOLS,
@@ -270,8 +271,22 @@ def _environment() -> dict[str, Any]:
 def main() -> int:
     parser = parser_of(
         __doc__,
-        epilog="keys and their defaults for an experiment: --exp NAME --show. Experiments: "
-        + ", ".join(catalogue.names()),
+        epilog="\n".join(
+            [
+                f"experiments: {', '.join(catalogue.names())}",
+                "",
+                "keys, and their values where an experiment sets no other (--show prints all):",
+                *(f"  {line}" for line in catalogue.lines(Experiment(Data("", "", "")))),
+                "",
+                "names that a key may take, with their options (loss=focal loss.gamma=3):",
+                *(
+                    f"  {key}: {', '.join(catalogue.signature(*item) for item in registry.items())}"
+                    for key, registry in REGISTRIES.items()
+                    if key != "train.metric"
+                ),
+                f"  train.metric: {', '.join(SELECTION)}",
+            ]
+        ),
     )
     parser.add_argument("--exp", required=True, help="a name, a .py file or a run's config.json")
     parser.add_argument("--out", type=Path, help="the run folder (default: runs/NAME)")
@@ -287,8 +302,7 @@ def _command(args: argparse.Namespace) -> None:
     experiment = override(catalogue.load(args.exp), parse_overrides(args.override))
     if args.show:
         check(experiment, REGISTRIES)
-        for key, value in walk(experiment):
-            print(f"{key} = {json.dumps(to_dict(value) if hasattr(value, 'options') else value)}")
+        print("\n".join(catalogue.lines(experiment)))
         return
     keep_freed_memory()
     name = Path(args.exp).parent.name if args.exp.endswith(".json") else Path(args.exp).stem

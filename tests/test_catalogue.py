@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from jaxclf import catalogue
-from jaxclf.config import Experiment, check, to_dict
+from jaxclf.config import Experiment, to_dict
 from jaxclf.errors import ConfigError
 from jaxclf.train import REGISTRIES
+from jaxclf.validation import check
 
 CHECKOUT = Path(__file__).parent.parent
 EXPERIMENTS = CHECKOUT / "experiments"

@@ -15,7 +15,7 @@ import jaxclf
 from jaxclf import catalogue
 from jaxclf.config import override, to_dict
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.errors import ConfigError
+from jaxclf.errors import ConfigError, DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
 from jaxclf.predict import predict_file
 from jaxclf.serving.predictor import load
@@ -119,6 +119,12 @@ def test_evaluate_gives_the_report_again(finished, tiny_data):
     assert again == report
     from_file = evaluate_file(out, tiny_data["test"])
     assert from_file["macro_f1"] == pytest.approx(report["test"]["macro_f1"], abs=1e-6)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "half \ud83d a pair"])
+def test_what_is_no_text_is_refused_by_its_number(finished, text):
+    with pytest.raises(DataError, match="text 1 "):
+        load(finished[0]).predict_proba(["a text", text])
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv"])

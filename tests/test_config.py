@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 
 from jaxclf import catalogue
 from jaxclf.config import (
-    BOUNDS,
     Data,
     Experiment,
     Spec,
-    check,
     did_you_mean,
     from_dict,
     options_of,
@@ -26,6 +24,7 @@ from jaxclf.config import (
 )
 from jaxclf.errors import ConfigError
 from jaxclf.train import REGISTRIES
+from jaxclf.validation import BOUNDS, OPTION_BOUNDS, check
 
 PLAIN = Experiment(Data("a.json", "b.json", "c.json"))
 SPECS = [key for key, value in walk(PLAIN) if isinstance(value, Spec)]
@@ -221,6 +220,30 @@ def test_values_lie_within_their_bounds(key):
         message = complaint(checked, {**roomy, key: value})
         assert message.startswith(f"{key}=")
         assert "is out of range" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"head.dropout": 1.0}, "head.dropout=1.0 is out of range [0, 1)"),
+        ({"loss": "focal", "loss.gamma": [2.0, -1.0]}, "loss.gamma=-1.0 is out of range"),
+        ({"optim.schedule": {"name": "cosine_restarts", "cycles": 0}}, "optim.schedule.cycles=0"),
+        ({"loss.pos_weight": 0.0}, "loss.pos_weight=0.0 is out of range (0, inf)"),
+    ],
+)
+def test_options_lie_within_their_bounds(changes, says):
+    assert complaint(checked, changes).startswith(says)
+
+
+def test_every_option_has_its_bounds():
+    options = {
+        option
+        for key, registry in REGISTRIES.items()
+        if key != "train.metric"
+        for function in registry.values()
+        for option in options_of(function)
+    }
+    assert options == set(OPTION_BOUNDS)
 
 
 def test_a_bound_says_which_end_belongs_to_it():

@@ -17,7 +17,7 @@ LAYERS = [
     {"training", "serving"},
     {"model"},
     {"text", "decisions"},
-    {"catalogue"},
+    {"catalogue", "validation"},
     {"config", "types", "errors"},
 ]
 NO_JAX = ("text", "decisions")
@@ -52,7 +52,10 @@ def test_imports_point_down(path):
         if pieces[0] != "jaxclf" or len(pieces) == 1 or pieces[1] == "__version__":
             continue
         other = pieces[1]
-        if other in {"catalogue", "config", "types", "errors", "command"} and other != part:
+        if (
+            other in {"catalogue", "validation", "config", "types", "errors", "command"}
+            and other != part
+        ):
             assert layer(other) >= layer(part), name
         elif other != part:
             assert layer(other) > layer(part), name

@@ -45,6 +45,8 @@ class Classifier:
         for index, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise DataError(f"text {index} is empty or no string")
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise DataError(f"text {index} holds half of a surrogate pair")
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
         data = self.experiment.data
