@@ -58,7 +58,6 @@ REGISTRIES = {
     "threshold": THRESHOLDS,
     "train.metric": dict.fromkeys(SELECTION, aggregate),
 }
-SPLITS = ("train", "val", "test")
 
 
 def say(text: str) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from jaxtyping import Bool, Float32, Int32, UInt32
+from jaxtyping import Float32, Int32, UInt32
 
 
 class Examples(NamedTuple):
@@ -75,6 +75,3 @@ class Predictions(NamedTuple):
     probs: Float32[Any, "examples classes"]
     labels: Float32[Any, "examples classes"]
     split: str
-
-
-Decisions = Bool[Any, "examples classes"]
