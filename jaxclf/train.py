@@ -29,7 +29,7 @@ from jaxclf.decisions.report import (
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.classifier import build
-from jaxclf.model.handover import Handover, pretrained_params, read_hf_config, save_model
+from jaxclf.model.handover import Handover, open_encoder, pretrained_params, save_model
 from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.model.pretrained import resolve
@@ -37,7 +37,7 @@ from jaxclf.text.packing import Placement, fill, plan, training_shape
 from jaxclf.text.reader import read
 from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.splits import shared_texts
-from jaxclf.text.tokens import load_tokenizer, tokenize
+from jaxclf.text.tokens import tokenize
 from jaxclf.training import checkpoint
 from jaxclf.training.checkpoint import Figures
 from jaxclf.training.loop import Epochs, fit, start
@@ -79,9 +79,8 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
     names = splits["train"].names
     resolved = resolve(experiment.encoder.name, _pinned(out, experiment))
     experiment = override(experiment, {"encoder.revision": resolved.revision})
-    hf_config = read_hf_config(resolved.folder)
+    hf_config, tokenizer = open_encoder(resolved.folder)
     init, apply = build(experiment, hf_config, len(names))
-    tokenizer = load_tokenizer(resolved.folder)
     data = experiment.data
     tokens = {
         name: tokenize(tokenizer, split.texts, data.max_length, data.max_windows, data.overlap)
@@ -137,9 +136,10 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
 
     params = _merge(jax.jit(fresh)(jax.random.key(experiment.seed), example), pretrained)
     state, ledger = start(params, tx.init(params), dropout_key(experiment.seed))
+    like = checkpoint.outline(state)  # the state itself is given away step by step
     last = checkpoint.latest(out, say)
     if last is not None:
-        state, ledger = checkpoint.restore(out, last, state), last.ledger
+        state, ledger = checkpoint.restore(out, last, like), last.ledger
         say(f"resumed after batch {last.step}")
     ledger = fit(
         out,
@@ -153,7 +153,6 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
         experiment.train.checkpoint_every * accumulate,
     )
 
-    like, _ = start(params, tx.init(params), dropout_key(experiment.seed))
     chosen = checkpoint.restore(out, checkpoint.best(out, say), like).params
     found = {split: predict(chosen, split) for split in ("val", "test")}
     for split, predictions in found.items():
@@ -165,7 +164,7 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
     sizes = {name: len(split.ids) for name, split in splits.items()}
     text = card(out.name, experiment.encoder.name, report, experiment.threshold.name, sizes)
     handover = Handover(experiment, hf_config, names, record, chosen)
-    save_model(out / "model", handover, resolved.folder, text)
+    save_model(out / "model", handover, tokenizer, text)
     write_json(out / "diagnosis.json", diagnose(ledger.history, report))
     write_json(out / "report.json", report)  # last: it marks a finished run
     return report

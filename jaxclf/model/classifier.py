@@ -9,22 +9,58 @@ from jaxtyping import Array, Float
 
 from jaxclf.config import Experiment, Spec
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.model.encoders import bert
+from jaxclf.model.encoders import (
+    bert,
+    deberta,
+    deberta_v2,
+    distilbert,
+    electra,
+    modernbert,
+    roberta,
+)
+from jaxclf.model.encoders.common import Native
 from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.types import Batch
 
 
 class Family(NamedTuple):
-    """One encoder architecture: how to read its config, its module, and its names in a file."""
+    """One encoder architecture: how to read its config, its module, its head, its names in a
+    file."""
 
     from_hf: Callable[[Mapping[str, Any]], Any]
     module: Callable[..., nn.Module]
+    native: Callable[[Mapping[str, Any]], Native]
     names: Mapping[str, str]
+    classifier: Mapping[str, str]
     surplus: tuple[str, ...]
     prefix: str
+    task: str  # transformers' class for classification
 
 
-FAMILIES = {"bert": Family(bert.from_hf, bert.Bert, bert.NAMES, bert.SURPLUS, bert.PREFIX)}
+def _family(file: Any, module: Callable[..., nn.Module], task: str) -> Family:
+    return Family(
+        file.from_hf,
+        module,
+        file.native,
+        file.NAMES,
+        file.CLASSIFIER,
+        file.SURPLUS,
+        file.PREFIX,
+        f"{task}ForSequenceClassification",
+    )
+
+
+# By the `model_type` of a config.json.
+FAMILIES = {
+    "bert": _family(bert, bert.Bert, "Bert"),
+    "roberta": _family(roberta, roberta.Roberta, "Roberta"),
+    "xlm-roberta": _family(roberta, roberta.Roberta, "XLMRoberta"),
+    "distilbert": _family(distilbert, distilbert.DistilBert, "DistilBert"),
+    "electra": _family(electra, electra.Electra, "Electra"),
+    "deberta": _family(deberta, deberta.Deberta, "Deberta"),
+    "deberta-v2": _family(deberta_v2, deberta_v2.DebertaV2, "DebertaV2"),
+    "modernbert": _family(modernbert, modernbert.ModernBert, "ModernBert"),
+}
 
 
 class Pool(nn.Module):
@@ -41,10 +77,13 @@ class Pool(nn.Module):
 class Head(nn.Module):
     spec: Spec
     classes: int
+    own: Native
 
     @nn.compact
     def __call__(self, pooled: Float[Array, "slots features"], deterministic: bool) -> Array:
-        return HEADS[self.spec.name](pooled, self.classes, deterministic, **self.spec.options)
+        return HEADS[self.spec.name](
+            pooled, self.classes, deterministic, self.own, **self.spec.options
+        )
 
 
 class Network(nn.Module):
@@ -62,9 +101,17 @@ class Network(nn.Module):
 
 def family_of(hf_config: Mapping[str, Any]) -> Family:
     """The architecture that a config.json names; DataError for one that is not built here."""
+    if "auto_map" in hf_config:
+        raise DataError(
+            "config.json: auto_map asks to run code of the model's own, which is not done here"
+        )
+    if "quantization_config" in hf_config:
+        raise DataError("config.json: quantization_config; weights are read as plain floats")
     name = hf_config.get("model_type")
-    if name not in FAMILIES:
-        raise DataError(f"config.json: model_type {name!r}; there is: {', '.join(FAMILIES)}")
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise DataError(
+            f"config.json: model_type {str(name)[:40]!r}; there is: {', '.join(FAMILIES)}"
+        )
     return FAMILIES[name]
 
 
@@ -97,7 +144,7 @@ def build(
             experiment.encoder.attention_dropout,
         ),
         Pool(experiment.pool),
-        Head(experiment.head, classes),
+        Head(experiment.head, classes, family.native(hf_config)),
     )
 
     def init(key: Array, batch: Batch) -> dict:

@@ -1,6 +1,6 @@
 """The folder `model/`: what a finished run hands over, in Hugging Face's layout.
 
-config.json tokenizer.json    as the encoder came
+config.json tokenizer.json    of the encoder
 model.safetensors             the encoder, under the names of its family
 head.safetensors              pool and head, under our paths
 jaxclf.json                   the experiment, the labels in order, the thresholds
@@ -8,6 +8,7 @@ README.md                     what it is and what it is not
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,18 +18,23 @@ import flax.traverse_util
 import jax
 import numpy as np
 import safetensors.numpy
+from tokenizers import Tokenizer
 
 from jaxclf.config import Experiment, from_dict, to_dict
 from jaxclf.errors import DataError
-from jaxclf.model.classifier import family_of
+from jaxclf.model.classifier import Family, family_of
 from jaxclf.model.weights import (
     SINGLE,
+    fit,
     leaves_of,
-    read_safetensors,
-    read_tensors,
+    open_safetensors,
+    open_tensors,
+    refuse,
     to_params,
     to_tensors,
 )
+from jaxclf.text.tokens import largest_id, load_tokenizer
+from jaxclf.trust import holds, read_json
 
 HEAD, META = "head.safetensors", "jaxclf.json"
 FORMAT = 1
@@ -45,50 +51,87 @@ class Handover(NamedTuple):
 
 
 def read_hf_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    """A model folder's config.json, of an architecture that is built here. Raises DataError."""
+    config = read_json(folder, "config.json")
+    family_of(config)
+    return config
+
+
+def open_encoder(folder: Path) -> tuple[dict[str, Any], Tokenizer]:
+    """The config and the tokenizer of an encoder's folder, found to fit each other. Raises
+    DataError."""
+    hf_config = read_hf_config(folder)
+    tokenizer = load_tokenizer(folder)
+    size = family_of(hf_config).from_hf(hf_config).vocab_size
+    largest = largest_id(tokenizer)
+    if largest >= size:
+        raise DataError(
+            f"{folder}: the tokenizer gives ids up to {largest}, the encoder's table ends at "
+            f"{size - 1}"
+        )
+    return hf_config, tokenizer
 
 
 def pretrained_params(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves of `shapes` that an encoder's folder holds; all of the encoder, and of the head
     what was pretrained."""
     family = family_of(read_hf_config(folder))
-    return to_params(read_tensors(folder), shapes, family.names, family.surplus, family.prefix)
+    return _read_params(folder, shapes, family, family.names, optional=("head/",))
 
 
-def save_model(folder: Path, handover: Handover, encoder_folder: Path, card: str) -> None:
-    """Write the folder whole or not at all; an older one is replaced."""
+def _read_params(
+    folder: Path,
+    shapes: Mapping[str, Any],
+    family: Family,
+    names: Mapping[str, str],
+    optional: tuple[str, ...],
+) -> dict[str, Any]:
+    room = sum(4 * math.prod(leaf.shape) for leaf in leaves_of(shapes).values())
+    tensors = open_tensors(folder, room)
+    return to_params(tensors, shapes, names, family.surplus, family.prefix, optional)
+
+
+def save_model(
+    folder: Path, handover: Handover, tokenizer: Tokenizer, card: str, whole: bool = False
+) -> None:
+    """Write the folder whole or not at all; an older one is replaced.
+
+    whole: the head too under transformers' names in one file, as its classifier of this family
+        opens it. Only for what `opens_whole`.
+    """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for name in ("config.json", "tokenizer.json"):
-        shutil.copyfile(encoder_folder / name, part / name)
     params = jax.tree.map(np.asarray, handover.params)
     family = family_of(handover.hf_config)
-    encoder = {"encoder": params["encoder"]}
     rest = {key: value for key, value in params.items() if key != "encoder"}
-    safetensors.numpy.save_file(
-        to_tensors(encoder, family.names), part / SINGLE, metadata={"format": "pt"}
-    )
-    head = {"/".join(path): leaf for path, leaf in leaves_of(rest).items()}
-    safetensors.numpy.save_file(head, part / HEAD)
+    tensors = to_tensors({"encoder": params["encoder"]}, family.names)
+    if whole:
+        tensors = {family.prefix + name: tensor for name, tensor in tensors.items()}
+        tensors |= to_tensors(rest, {**family.names, **family.classifier})
+    else:
+        head = {"/".join(path): leaf for path, leaf in leaves_of(rest).items()}
+        safetensors.numpy.save_file(head, part / HEAD)
+    safetensors.numpy.save_file(tensors, part / SINGLE, metadata={"format": "pt"})
+    tokenizer.save(str(part / "tokenizer.json"))
     meta = {
         "format": FORMAT,
         "experiment": to_dict(handover.experiment),
         "labels": list(handover.labels),
         "thresholds": handover.thresholds,
     }
-    (part / META).write_text(
-        json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    for name, values in (("config.json", handover.hf_config), (META, meta)):
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        (part / name).write_text(text, encoding="utf-8")
     (part / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
+
+
+def opens_whole(experiment: Experiment) -> bool:
+    """Whether transformers has a classifier of this shape: the first token and the family's own
+    head."""
+    return experiment.pool.name == "cls" and experiment.head.name == "native"
 
 
 def load_model(folder: Path, shapes_of: Any) -> Handover:
@@ -97,27 +140,33 @@ def load_model(folder: Path, shapes_of: Any) -> Handover:
     shapes_of: (experiment, hf_config, classes) -> the network's leaves, to hold the files to.
     Raises DataError for a missing file and for tensors that do not fit.
     """
-    path = folder / META
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give the folder of a finished run or its model/")
-    meta = json.loads(path.read_text(encoding="utf-8"))
-    if meta["format"] != FORMAT:
-        raise DataError(f"{path}: format {meta['format']}; this version reads {FORMAT}")
+    if not holds(folder, META):
+        raise DataError(
+            f"{folder / META}: no such file; give the folder of a finished run or its model/"
+        )
+    meta = read_json(folder, META)
+    if meta.get("format") != FORMAT:
+        raise DataError(
+            f"{folder / META}: format {meta.get('format')}; this version reads {FORMAT}"
+        )
     experiment, hf_config = from_dict(meta["experiment"]), read_hf_config(folder)
     labels = tuple(meta["labels"])
     shapes = shapes_of(experiment, hf_config, len(labels))
-    params = pretrained_params(folder, {"encoder": shapes["encoder"]})
-    rest = {key: value for key, value in shapes.items() if key != "encoder"}
-    expected = {"/".join(path): leaf for path, leaf in leaves_of(rest).items()}
-    found = read_safetensors(folder / HEAD)
-    faults = [f"missing {name}" for name in expected if name not in found]
-    faults += [f"surplus {name}" for name in found if name not in expected]
-    faults += [
-        f"{name} has shape {found[name].shape}, expected {leaf.shape}"
-        for name, leaf in expected.items()
-        if name in found and found[name].shape != leaf.shape
-    ]
-    if faults:
-        raise DataError(f"{folder / HEAD}: " + "; ".join(faults))
-    params |= flax.traverse_util.unflatten_dict(found, sep="/")
+    family = family_of(hf_config)
+    if opens_whole(experiment) and not holds(folder, HEAD):
+        names = {**family.names, **family.classifier}
+        params = _read_params(folder, shapes, family, names, optional=())
+    else:
+        params = pretrained_params(folder, {"encoder": shapes["encoder"]})
+        rest = {key: value for key, value in shapes.items() if key != "encoder"}
+        params |= _read_head(folder, rest)
     return Handover(experiment, hf_config, labels, meta["thresholds"], params)
+
+
+def _read_head(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
+    stored = open_safetensors(folder, HEAD)
+    expected = {"/".join(path): leaf.shape for path, leaf in leaves_of(shapes).items()}
+    found, faults = fit(stored, expected)
+    faults += [f"surplus {name}" for name in stored if name not in expected]
+    refuse(faults, str(folder / HEAD))
+    return flax.traverse_util.unflatten_dict(found, sep="/")

@@ -2,7 +2,7 @@
 they give.
 
 Both are plain functions called inside a Flax module's scope; keyword-only parameters are the
-options of an experiment.
+options of an experiment. A head is told the encoder family's own, which `native` builds.
 """
 
 import flax.linen as nn
@@ -10,7 +10,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from jaxclf.model.encoders.common import Dropout, dense, gelu, layer_norm, normal_init
+from jaxclf.model.encoders.common import (
+    ACTIVATIONS,
+    Dropout,
+    Native,
+    dense,
+    gelu,
+    layer_norm,
+    normal_init,
+)
 
 Hidden = Float[Array, "tokens hidden"]
 Slots = Int32[Array, " tokens"]  # the example a token belongs to; `count` for padding
@@ -63,16 +71,19 @@ def attention(
 
 
 def native(
-    pooled: Pooled, classes: int, deterministic: bool, *, dropout: float = 0.1
+    pooled: Pooled, classes: int, deterministic: bool, own: Native, *, dropout: float = 0.1
 ) -> Float[Array, "slots classes"]:
-    """The head of Hugging Face's BertForSequenceClassification: the pretrained pooler, dropout, a
-    linear layer."""
-    x = jnp.tanh(dense(pooled.shape[-1], pooled.dtype, "pooler")(pooled))
+    """The head that transformers gives the encoder's family: a dense layer (pretrained with some),
+    the family's activation, with some a layer norm, dropout, a linear layer."""
+    x = dense(pooled.shape[-1], pooled.dtype, "pooler", own.bias)(pooled)
+    x = ACTIVATIONS[own.activation](x)
+    if own.norm_eps is not None:
+        x = layer_norm(own.norm_eps, x.dtype, "norm", own.norm_bias)(x)
     return dense(classes, x.dtype, "classifier")(Dropout(dropout)(x, deterministic))
 
 
 def linear(
-    pooled: Pooled, classes: int, deterministic: bool, *, dropout: float = 0.1
+    pooled: Pooled, classes: int, deterministic: bool, own: Native, *, dropout: float = 0.1
 ) -> Float[Array, "slots classes"]:
     """Dropout and a linear layer."""
     return dense(classes, pooled.dtype, "classifier")(Dropout(dropout)(pooled, deterministic))
@@ -82,6 +93,7 @@ def residual(
     pooled: Pooled,
     classes: int,
     deterministic: bool,
+    own: Native,
     *,
     blocks: int = 1,
     dropout: float = 0.1,

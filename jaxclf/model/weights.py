@@ -1,21 +1,34 @@
 """Hugging Face weight files <-> params, through a table of names; strict both ways, and no
-pickle."""
+pickle.
 
-import json
+Files are distrusted: names, shapes and kinds of numbers are read and compared before any tensor is.
+"""
+
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.serialization
 import flax.traverse_util
+import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from jaxclf.errors import DataError
+from jaxclf.trust import file_in, holds, parse_json, read_json
 
 SINGLE, INDEX, MSGPACK = "model.safetensors", "model.safetensors.index.json", "flax_model.msgpack"
+HEADER_LIMIT = 16 * 2**20
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
+
+# Kinds of numbers that weights may be stored as.
+FLOATS = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(jnp.bfloat16),
+}
 
 # The leaf of a Flax module -> its name in a torch state dict, and whether it is stored transposed.
 LEAVES = {
@@ -26,106 +39,219 @@ LEAVES = {
 }
 
 
+class Stored(NamedTuple):
+    """A tensor that lies in a file, not yet read. dtype: as the file names it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
+
+
 def leaves_of(params: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     """Nested dicts as one, by path."""
     return dict(flax.traverse_util.flatten_dict(dict(params)))
 
 
-def read_tensors(folder: Path) -> dict[str, np.ndarray]:
+def open_tensors(folder: Path, room: int) -> dict[str, Stored]:
     """All tensors of a model folder under their torch names: one safetensors file, shards, or Flax
-    msgpack."""
-    if (folder / SINGLE).is_file():
-        return read_safetensors(folder / SINGLE)
-    if (folder / INDEX).is_file():
-        return _read_shards(folder)
-    if (folder / MSGPACK).is_file():
-        return _read_msgpack(folder / MSGPACK)
-    raise DataError(
-        f"{folder}: none of {SINGLE}, {INDEX}, {MSGPACK}; pickled weights (.bin, .pt) are not "
-        "opened: save the model once with transformers' save_pretrained(safe_serialization=True)"
-    )
+    msgpack.
+
+    room: bytes of the network's parameters; a msgpack file, which is read whole, may have twice
+        that.
+    Raises DataError for what cannot be trusted.
+    """
+    if holds(folder, SINGLE):
+        return open_safetensors(folder, SINGLE)
+    if holds(folder, INDEX):
+        return _open_shards(folder)
+    if holds(folder, MSGPACK):
+        return _open_msgpack(file_in(folder, MSGPACK, 2 * room + 2**20))
+    if any(holds(folder, name) for name in PICKLES) or list(folder.glob("*.bin")):
+        raise DataError(
+            f"{folder}: pickled weights only, which may run code and are not opened; convert them "
+            "once, where you trust them:\n"
+            "  pip install torch transformers\n"
+            '  python -c "from transformers import AutoModel; '
+            f"AutoModel.from_pretrained('{folder}').save_pretrained('{folder}')\""
+        )
+    raise DataError(f"{folder}: none of {SINGLE}, {INDEX}, {MSGPACK}")
 
 
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def open_safetensors(folder: Path, name: str) -> dict[str, Stored]:
+    """The tensors of one file, none of them read."""
+    path = file_in(folder, name)
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > HEADER_LIMIT:
+            raise DataError(f"{path}: not a safetensors file: a header of {size:,} bytes")
+        header = file.read(size)
+    # The library holds offsets and sizes to the file; that a name stands there once, it does not.
     try:
-        return safetensors.numpy.load_file(path)
+        with safe_open(path, framework="np") as file:
+            names = set(file.keys())
     except SafetensorError as error:
         raise DataError(f"{path}: not a safetensors file: {error}") from None
+    entries = parse_json(header, f"{path}, its header")
+    start = 8 + size
+
+    def stored(entry: Mapping[str, Any]) -> Stored:
+        shape, dtype = tuple(entry["shape"]), entry["dtype"]
+        offset, count = start + entry["data_offsets"][0], int(np.prod(shape, dtype=np.int64))
+
+        def read() -> np.ndarray:
+            return np.fromfile(path, FLOATS[dtype], count, offset=offset).reshape(shape)
+
+        return Stored(shape, dtype, read)
+
+    return {name: stored(entries[name]) for name in names}
 
 
-def _read_shards(folder: Path) -> dict[str, np.ndarray]:
-    places = json.loads((folder / INDEX).read_text())["weight_map"]
-    tensors = {}
+def _open_shards(folder: Path) -> dict[str, Stored]:
+    places = read_json(folder, INDEX, HEADER_LIMIT).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(one, str) for one in places.values()):
+        raise DataError(f"{folder / INDEX}: no weight_map from tensors to files")
+    tensors: dict[str, Stored] = {}
     for name in sorted(set(places.values())):
-        if Path(name).name != name:
-            raise DataError(f"{folder / INDEX}: shard {name!r} is outside the folder")
-        tensors.update(read_safetensors(folder / name))
-    if tensors.keys() != places.keys():
-        odd = sorted(tensors.keys() ^ places.keys())
-        raise DataError(f"{folder / INDEX}: index and shards disagree on {', '.join(odd[:5])}")
+        found = open_safetensors(folder, name)
+        tensors |= {tensor: one for tensor, one in found.items() if places.get(tensor) == name}
+        if odd := sorted(tensor for tensor in found if places.get(tensor) != name):
+            raise DataError(f"{folder / INDEX}: does not place {odd[0][:80]!r} in {name}")
+    if odd := sorted(places.keys() - tensors.keys()):
+        raise DataError(f"{folder / INDEX}: {odd[0][:80]!r} is not in {places[odd[0]]}")
     return tensors
 
 
-def _read_msgpack(path: Path) -> dict[str, np.ndarray]:
+def _open_msgpack(path: Path) -> dict[str, Stored]:
     """Flax's own format, kernels turned and leaves named as torch has them."""
     try:
         tree = flax.serialization.msgpack_restore(path.read_bytes())
-    except ValueError as error:
+        flat = flax.traverse_util.flatten_dict(tree)
+    except (ValueError, TypeError, AssertionError, AttributeError, KeyError) as error:
         raise DataError(f"{path}: not a Flax msgpack file: {error}") from None
     tensors = {}
-    for (*module, leaf), value in flax.traverse_util.flatten_dict(tree).items():
-        name, transposed = LEAVES[leaf]
-        tensor: np.ndarray = np.asarray(value)
-        tensors[".".join([*module, name])] = tensor.T if transposed else tensor
+    for (*module, leaf), value in flat.items():
+        name, transposed = LEAVES.get(leaf, (str(leaf), False))
+        if not isinstance(value, np.ndarray):
+            raise DataError(f"{path}: {leaf!r} is no tensor")
+        tensor = value.T if transposed else value
+        dtype = next((key for key, one in FLOATS.items() if one == value.dtype), str(value.dtype))
+        full = ".".join([*map(str, module), name])
+        tensors[full] = Stored(tensor.shape, dtype, lambda tensor=tensor: tensor)
     return tensors
 
 
 def file_name(path: tuple[str, ...], names: Mapping[str, str]) -> str | None:
-    """The torch name of a leaf of params, None where the table has none."""
-    module, leaf = "/".join(path[:-1]), path[-1]
-    number = re.search(r"layer_(\d+)", module)
-    template = module.replace(number[0], "layer_{i}") if number else module
-    if template not in names:
-        return None
-    return names[template].replace("{i}", number[1] if number else "") + "." + LEAVES[leaf][0]
+    """The torch name of a leaf of params, None where the table has none.
+
+    A row of the table names a module, of every layer or of one, or a single leaf.
+    """
+    whole, module = "/".join(path), "/".join(path[:-1])
+    if whole in names or _template(whole) in names:
+        return _name(names, whole)
+    if module in names or _template(module) in names:
+        return _name(names, module) + "." + LEAVES[path[-1]][0]
+    return None
+
+
+def _template(path: str) -> str:
+    return re.sub(r"layer_\d+", "layer_{i}", path, count=1)
+
+
+def _name(names: Mapping[str, str], path: str) -> str:
+    if path in names:
+        return names[path]
+    number = re.search(r"layer_(\d+)", path)
+    return names[_template(path)].replace("{i}", number[1] if number else "")
 
 
 def to_params(
-    tensors: Mapping[str, np.ndarray],
+    tensors: Mapping[str, Stored],
     shapes: Mapping[str, Any],
     names: Mapping[str, str],
     surplus: tuple[str, ...],
     prefix: str,
-    optional: tuple[str, ...] = ("head/",),
+    optional: tuple[str, ...],
 ) -> dict[str, Any]:
     """The leaves of `shapes` that the table names, float32, from a file's tensors.
 
     shapes: nested dict of anything with `.shape`, the network's own leaves.
     surplus: beginnings of names that a file may hold and the network does not use.
-    prefix: dropped from the file's names where they carry it.
+    prefix: dropped from names, of the file and of the table, where they carry it.
     optional: beginnings of our paths that may be missing from the file; they are missing from the
         result then.
 
-    Raises DataError that lists every missing, surplus and misshapen tensor.
+    Raises DataError that lists every missing, surplus and misshapen tensor, and then every one that
+    holds what is no number.
     """
-    left = {_modern(name.removeprefix(prefix)): value for name, value in tensors.items()}
-    found, faults = {}, []
-    for path, leaf in leaves_of(shapes).items():
+    left, faults, paths = {}, [], {}
+    for name, tensor in tensors.items():
+        bare = _modern(name.removeprefix(prefix))
+        if bare in left:
+            faults.append(f"{_short(name)} stands there twice")
+        left[bare] = tensor
+    for path in (leaves := leaves_of(shapes)):
         name = file_name(path, names)
-        if name is None or (name not in left and "/".join(path).startswith(optional)):
-            continue
-        if name not in left:
+        name = name and name.removeprefix(prefix)
+        if name and not (name not in left and "/".join(path).startswith(optional)):
+            paths[name] = path
+    turned = {name: LEAVES[path[-1]][1] for name, path in paths.items()}
+    wanted = {
+        name: leaves[path].shape[::-1] if turned[name] else leaves[path].shape
+        for name, path in paths.items()
+    }
+    found, more = fit(left, wanted)
+    faults += more
+    faults += [
+        f"surplus {_short(name)}"
+        for name in left
+        if name not in paths and not name.startswith(surplus)
+    ]
+    refuse(faults, "the weights do not fit the encoder")
+    return flax.traverse_util.unflatten_dict(
+        {
+            path: np.ascontiguousarray(found[name].T if turned[name] else found[name])
+            for name, path in paths.items()
+        }
+    )
+
+
+def fit(
+    tensors: Mapping[str, Stored], wanted: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The wanted tensors as float32, and what is amiss with each that is not among them.
+
+    wanted: name -> shape. Nothing is read that has another shape or kind.
+    """
+    found, faults = {}, []
+    for name, shape in wanted.items():
+        if name not in tensors:
             faults.append(f"missing {name}")
             continue
-        value = left.pop(name)
-        value = value.T if LEAVES[path[-1]][1] else value
-        if value.shape != leaf.shape:
-            faults.append(f"{name} has shape {value.shape}, expected {leaf.shape}")
-        found[path] = np.ascontiguousarray(value, np.float32)
-    faults += [f"surplus {name}" for name in left if not name.startswith(surplus)]
+        tensor = tensors[name]
+        if tensor.shape != shape:
+            faults.append(f"{name} has shape {tensor.shape}, expected {shape}")
+        elif tensor.dtype not in FLOATS:
+            faults.append(f"{name} is of {tensor.dtype}, expected one of {', '.join(FLOATS)}")
+        elif not np.isfinite(value := tensor.read().astype(np.float32)).all():
+            faults.append(f"{name} holds NaN or infinity")
+        else:
+            found[name] = value
+    return found, faults
+
+
+# A message names so many faults; where there are more, the file is of another model altogether.
+FAULTS = 200
+
+
+def refuse(faults: list[str], where: str) -> None:
+    """DataError that lists the faults, where there are any."""
     if faults:
-        raise DataError("the weights do not fit the encoder: " + "; ".join(faults))
-    return flax.traverse_util.unflatten_dict(found)
+        more = f"; and {len(faults) - FAULTS:,} more" if len(faults) > FAULTS else ""
+        raise DataError(f"{where}: " + "; ".join(faults[:FAULTS]) + more)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 100 else name[:100] + "…"
 
 
 def _modern(name: str) -> str:

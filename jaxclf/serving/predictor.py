@@ -13,10 +13,10 @@ from jaxclf.config import Experiment
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.model.classifier import build
-from jaxclf.model.handover import META, load_model
+from jaxclf.model.handover import META, load_model, open_encoder
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.text.packing import fill
-from jaxclf.text.tokens import load_tokenizer, tokenize
+from jaxclf.text.tokens import tokenize
 from jaxclf.types import Shape, Tokens
 
 
@@ -36,7 +36,7 @@ class Classifier:
         self.apply: Callable[..., Array] = build(
             self.experiment, handover.hf_config, len(self.labels)
         )[1]
-        self._tokenizer: Tokenizer = load_tokenizer(folder)
+        self._tokenizer: Tokenizer = open_encoder(folder)[1]
         self._step = make_predict_step(self.apply)
 
     def predict_proba(self, texts: Iterable[str]) -> Float32[np.ndarray, "texts classes"]:

@@ -6,23 +6,34 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from jaxclf.errors import DataError
+from jaxclf.text.vocabularies import build_tokenizer
+from jaxclf.trust import TOKENIZER_LIMIT, file_in, holds
 from jaxclf.types import Tokens
+
+TOKENIZER = "tokenizer.json"
 
 CHUNK = 1024  # texts tokenized at a time, so that memory stays flat
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a model folder, without the truncation and padding its file may ask for."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; save the model's fast tokenizer there")
+    """The tokenizer of a model folder: its tokenizer.json, without the truncation and padding that
+    may ask for, or what its vocabulary files mean."""
+    if not holds(folder, TOKENIZER):
+        return build_tokenizer(folder)
+    path = file_in(folder, TOKENIZER, TOKENIZER_LIMIT)
     try:
-        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # what the library raises has no narrower type
         raise DataError(f"{path}: not a tokenizer: {error}; save the model's files anew") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def largest_id(tokenizer: Tokenizer) -> int:
+    """The largest id the tokenizer can give, special tokens included."""
+    around = tokenizer.encode("").ids
+    return max([*tokenizer.get_vocab(with_added_tokens=True).values(), *around])
 
 
 def tokenize(

@@ -104,12 +104,16 @@ def is_intact(run: Path, one: Saved) -> bool:
     return folder.is_dir() and _sums(folder) == one.sums
 
 
+def outline(state: State) -> State:
+    """Shapes, dtypes and places of a state, without its numbers."""
+    return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+
+
 def restore(run: Path, one: Saved, like: State) -> State:
-    """The state as it was saved; `like` gives shapes and dtypes."""
+    """The state as it was saved; `like`, an outline, gives shapes and dtypes."""
     folder, _ = _folders(run, one.step)
     with ocp.StandardCheckpointer() as checkpointer:
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return checkpointer.restore(folder, target)
+        return checkpointer.restore(folder, like)
 
 
 def latest(run: Path, say: Any) -> Saved | None:

@@ -11,6 +11,7 @@ from jaxclf.model.classifier import build
 from jaxclf.model.handover import Handover, load_model, pretrained_params, save_model
 from jaxclf.model.weights import leaves_of
 from jaxclf.serving.predictor import leaves
+from jaxclf.text.tokens import load_tokenizer
 
 LABELS = ("alpha", "beta", "gamma")
 THRESHOLDS = {name: {"value": 0.25, "split": "val", "rule": "per_label"} for name in LABELS}
@@ -23,7 +24,7 @@ def saved(request, tiny_experiment, tiny_config, tiny_encoder, tmp_path):
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
     handover = Handover(experiment, tiny_config, LABELS, THRESHOLDS, params)
-    save_model(tmp_path / "model", handover, tiny_encoder, "a card")
+    save_model(tmp_path / "model", handover, load_tokenizer(tiny_encoder), "a card")
     return tmp_path / "model", handover
 
 

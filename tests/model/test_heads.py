@@ -7,6 +7,7 @@ import pytest
 
 from jaxclf.config import Spec, options_of
 from jaxclf.model.classifier import Head, Pool
+from jaxclf.model.encoders.common import Native
 from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.types import Batch
 
@@ -85,7 +86,7 @@ def _total(name, states):
 
 
 def logits(spec, key=None):
-    module = Head(spec, 3)
+    module = Head(spec, 3, Native("tanh"))
     params = module.init(jax.random.key(0), POOLED, True)
     rngs = None if key is None else {"dropout": key}
     return module.apply(params, POOLED, key is None, rngs=rngs), params

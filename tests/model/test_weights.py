@@ -14,9 +14,8 @@ import transformers
 from jaxclf.config import Data, Experiment, Spec
 from jaxclf.errors import DataError
 from jaxclf.model.classifier import build
-from jaxclf.model.encoders import bert
 from jaxclf.model.handover import pretrained_params, read_hf_config
-from jaxclf.model.weights import leaves_of, read_tensors, to_params, to_tensors
+from jaxclf.model.weights import leaves_of, open_tensors
 from jaxclf.text.packing import fill
 from jaxclf.types import Shape, Tokens
 
@@ -59,18 +58,9 @@ def equal(one, other):
 
 
 def rewrite(folder, change):
-    tensors = read_tensors(folder)
+    tensors = {name: stored.read() for name, stored in open_tensors(folder, 0).items()}
     change(tensors)
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
-
-
-def test_there_and_back_is_bitwise(folder, model):
-    params = pretrained_params(folder, shapes(folder))
-    back = to_tensors(params, bert.NAMES)
-    state = model.state_dict()
-    assert back.keys() == state.keys()
-    for name, tensor in state.items():
-        np.testing.assert_array_equal(back[name], tensor.numpy())
 
 
 def test_every_leaf_is_loaded(folder):
@@ -177,13 +167,4 @@ def test_a_torn_file_is_a_data_error(folder, name):
     (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=name):
-        read_tensors(folder)
-
-
-def test_every_name_of_the_table_is_used(folder):
-    """A row that names nothing would be a row that nobody checks."""
-    used = to_tensors(
-        to_params(read_tensors(folder), shapes(folder), bert.NAMES, (), ""), bert.NAMES
-    )
-    for template in bert.NAMES.values():
-        assert any(name.startswith(template.replace("{i}", "0")) for name in used), template
+        open_tensors(folder, 2**20)

@@ -43,7 +43,7 @@ def test_there_and_back(tmp_path):
     assert found is not None
     assert found.step == 3
     assert found.ledger == ledger_of([0.25], batches=2)
-    equal(checkpoint.restore(tmp_path, found, state_of(0)), state_of(3))
+    equal(checkpoint.restore(tmp_path, found, checkpoint.outline(state_of(0))), state_of(3))
 
 
 def test_nothing_saved_is_nothing_found(tmp_path):

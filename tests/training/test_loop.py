@@ -61,7 +61,7 @@ def run(folder, evaluate=evaluate, step=train_step, sizes=SIZES, seen=None, pati
     state, ledger = begin()
     last = checkpoint.latest(folder, lambda text: pytest.fail(text))
     if last is not None:
-        state, ledger = checkpoint.restore(folder, last, state), last.ledger
+        state, ledger = checkpoint.restore(folder, last, checkpoint.outline(state)), last.ledger
     return fit(
         folder,
         state,
@@ -77,7 +77,7 @@ def run(folder, evaluate=evaluate, step=train_step, sizes=SIZES, seen=None, pati
 
 def last_state(folder):
     found = checkpoint.saved(folder)[-1]
-    return checkpoint.restore(folder, found, begin()[0]), found.ledger
+    return checkpoint.restore(folder, found, checkpoint.outline(begin()[0])), found.ledger
 
 
 def steady(folder):

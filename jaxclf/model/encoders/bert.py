@@ -5,51 +5,86 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Float, Int32
 
-from jaxclf.errors import DataError
 from jaxclf.model.encoders.common import (
-    Dropout,
-    SelfAttention,
-    dense,
-    gelu,
-    layer_norm,
-    normal_init,
+    ACTIVATIONS,
+    Block,
+    Embeddings,
+    Layer,
+    Native,
     same_segment,
+)
+from jaxclf.model.encoders.fields import (
+    EPSILON,
+    LAYERS,
+    NEVER,
+    POSITIONS,
+    SIZE,
+    VOCABULARY,
+    Field,
+    check_heads,
+    read_fields,
 )
 
 
 class Config(NamedTuple):
     vocab_size: int
     hidden_size: int
+    embedding_size: int
     layers: int
     heads: int
     intermediate_size: int
-    max_positions: int
+    activation: str
+    positions: int  # rows of the position table
+    first_position: int  # the row of a text's first token
     type_vocab_size: int
     norm_eps: float
+
+    @property
+    def max_positions(self) -> int:
+        """The longest window."""
+        return self.positions - self.first_position
+
+
+FIELDS = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": SIZE,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": SIZE,
+    "intermediate_size": SIZE,
+    "hidden_act": Field(choices=tuple(ACTIVATIONS)),
+    "max_position_embeddings": POSITIONS,
+    "type_vocab_size": SIZE,
+    "layer_norm_eps": EPSILON,
+    "position_embedding_type": Field(choices=("absolute",), default="absolute"),
+    "is_decoder": NEVER,
+    "add_cross_attention": NEVER,
+}
 
 
 def from_hf(config: Mapping[str, Any]) -> Config:
     """The values of a Hugging Face config.json; DataError where it asks for what is not built
     here."""
-    if config.get("hidden_act") != "gelu":
-        raise DataError(
-            f"config.json: hidden_act {config.get('hidden_act')!r}; only 'gelu' is built"
-        )
-    kind = config.get("position_embedding_type") or "absolute"
-    if kind != "absolute":
-        raise DataError(f"config.json: position_embedding_type {kind!r}; only 'absolute' is built")
+    found = read_fields(config, FIELDS)
+    check_heads(found["hidden_size"], found["num_attention_heads"])
     return Config(
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        intermediate_size=config["intermediate_size"],
-        max_positions=config["max_position_embeddings"],
-        type_vocab_size=config["type_vocab_size"],
-        norm_eps=config["layer_norm_eps"],
+        vocab_size=found["vocab_size"],
+        hidden_size=found["hidden_size"],
+        embedding_size=found["hidden_size"],
+        layers=found["num_hidden_layers"],
+        heads=found["num_attention_heads"],
+        intermediate_size=found["intermediate_size"],
+        activation=found["hidden_act"],
+        positions=found["max_position_embeddings"],
+        first_position=0,
+        type_vocab_size=found["type_vocab_size"],
+        norm_eps=found["layer_norm_eps"],
     )
+
+
+def native(config: Mapping[str, Any]) -> Native:
+    return Native("tanh")
 
 
 class Bert(nn.Module):
@@ -68,72 +103,34 @@ class Bert(nn.Module):
         segments: Int32[Array, "rows length"],
         deterministic: bool,
     ) -> Float[Array, "rows length hidden"]:
+        config = self.config
+        embeddings = Embeddings(
+            vocabulary=config.vocab_size,
+            positions=config.positions,
+            types=config.type_vocab_size,
+            width=config.embedding_size,
+            hidden=config.hidden_size,
+            norm_eps=config.norm_eps,
+            dtype=self.dtype,
+            dropout=self.dropout,
+            name="embeddings",
+        )
+        block = Block(
+            config.heads,
+            config.intermediate_size,
+            config.activation,
+            config.norm_eps,
+            self.dtype,
+            self.dropout,
+            self.attention_dropout,
+        )
         mask = same_segment(segments)
         # Tokens stay on one axis through the dense layers: 2-D weight gradients are the fast ones.
-        x = Embeddings(self.config, self.dtype, self.dropout, name="embeddings")(
-            ids.reshape(-1), positions.reshape(-1), deterministic
-        )
-        for index in range(self.config.layers):
-            x = Layer(
-                self.config,
-                self.dtype,
-                self.dropout,
-                self.attention_dropout,
-                name=f"layer_{index}",
-            )(x, mask, deterministic)
+        places = positions.reshape(-1) + config.first_position
+        x = embeddings(ids.reshape(-1), places, deterministic)
+        for index in range(config.layers):
+            x = Layer(block, name=f"layer_{index}")(x, mask, deterministic)
         return x.reshape(*ids.shape, -1)
-
-
-class Embeddings(nn.Module):
-    config: Config
-    dtype: jnp.dtype
-    dropout: float
-
-    @nn.compact
-    def __call__(
-        self, ids: Int32[Array, " tokens"], positions: Int32[Array, " tokens"], deterministic: bool
-    ) -> Float[Array, "tokens hidden"]:
-        def table(size: int, name: str) -> nn.Embed:
-            return nn.Embed(
-                size,
-                self.config.hidden_size,
-                dtype=self.dtype,
-                embedding_init=normal_init,
-                name=name,
-            )
-
-        x = (
-            table(self.config.vocab_size, "word")(ids)
-            + table(self.config.max_positions, "position")(positions)
-            + table(self.config.type_vocab_size, "type")(jnp.zeros_like(ids))
-        )
-        x = layer_norm(self.config.norm_eps, self.dtype, "norm")(x)
-        return Dropout(self.dropout)(x, deterministic)
-
-
-class Layer(nn.Module):
-    config: Config
-    dtype: jnp.dtype
-    dropout: float
-    attention_dropout: float
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "rows 1 length length"],
-        deterministic: bool,
-    ) -> Float[Array, "tokens hidden"]:
-        config = self.config
-        attended = SelfAttention(
-            config.heads, self.attention_dropout, self.dtype, name="attention"
-        )(x, mask, deterministic)
-        attended = Dropout(self.dropout)(attended, deterministic)
-        x = layer_norm(config.norm_eps, self.dtype, "attention_norm")(x + attended)
-        raised = gelu(dense(config.intermediate_size, self.dtype, "up")(x))
-        lowered = dense(config.hidden_size, self.dtype, "down")(raised)
-        lowered = Dropout(self.dropout)(lowered, deterministic)
-        return layer_norm(config.norm_eps, self.dtype, "mlp_norm")(x + lowered)
 
 
 # Path in our params -> name in a Hugging Face file; `weights.py` reads it forwards and backwards.
@@ -150,12 +147,14 @@ NAMES = {
     "encoder/layer_{i}/up": "encoder.layer.{i}.intermediate.dense",
     "encoder/layer_{i}/down": "encoder.layer.{i}.output.dense",
     "encoder/layer_{i}/mlp_norm": "encoder.layer.{i}.output.LayerNorm",
-    "head/pooler": "pooler.dense",
+    "head/pooler": "bert.pooler.dense",
 }
 
-# What a pretrained file may hold beyond that: heads of the pretraining tasks, and a buffer of old
-# versions.
-SURPLUS = ("cls.", "pooler.", "embeddings.position_ids")
+# The last layer of transformers' classifier, which only a trained model of the same labels has.
+CLASSIFIER = {"head/classifier": "classifier"}
+
+# What a pretrained file may hold beyond that: heads of other tasks, and a buffer of old versions.
+SURPLUS = ("cls.", "pooler.", "classifier.", "embeddings.position_ids")
 
 # The name that task models put before every tensor of the encoder.
 PREFIX = "bert."

@@ -1,17 +1,19 @@
-"""What encoders share: block-diagonal attention, dropout, exact GELU, layer norm."""
+"""What encoders share: attention within segments, the post-norm block, embeddings, dropout."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32, UInt16
 
 normal_init = nn.initializers.normal(0.02)
 
-
-def same_segment(segments: Int32[Array, "rows length"]) -> Bool[Array, "rows 1 length length"]:
-    """Who may attend to whom: tokens of one segment. Padding (0) sees padding, so that no softmax
-    is empty."""
-    return (segments[:, :, None] == segments[:, None, :])[:, None]
+Heads = Float[Array, "rows heads length head_dim"]
+Scores = Float[Array, "rows heads length length"]
+Mask = Bool[Array, "rows 1 length length"]
+States = Float[Array, "tokens hidden"]
 
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -19,54 +21,155 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return x * 0.5 * (1 + jax.lax.erf(x * 2**-0.5))
 
 
-def layer_norm(eps: float, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+# By their names in a config.json.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": gelu,
+    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+class Block(NamedTuple):
+    """What all layers of an encoder have in common."""
+
+    heads: int
+    intermediate_size: int
+    activation: str
+    norm_eps: float
+    dtype: jnp.dtype
+    dropout: float
+    attention_dropout: float
+
+
+class Native(NamedTuple):
+    """The classification head that transformers gives a family: a dense layer, an activation, with
+    some a layer norm, then the classifier."""
+
+    activation: str
+    bias: bool = True
+    norm_eps: float | None = None
+    norm_bias: bool = True
+
+
+def same_segment(segments: Int32[Array, "rows length"]) -> Mask:
+    """Who may attend to whom: tokens of one segment. Padding (0) sees padding, so that no softmax
+    is empty."""
+    return (segments[:, :, None] == segments[:, None, :])[:, None]
+
+
+def layer_norm(eps: float, dtype: jnp.dtype, name: str, bias: bool = True) -> nn.LayerNorm:
     """Layer norm by the two-pass variance: the fast one is off by 2e-3 where the mean is 100."""
-    return nn.LayerNorm(eps, dtype=dtype, use_fast_variance=False, name=name)
+    return nn.LayerNorm(eps, dtype=dtype, use_bias=bias, use_fast_variance=False, name=name)
 
 
-def dense(features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
-    return nn.Dense(features, dtype=dtype, kernel_init=normal_init, name=name)
+def dense(features: int, dtype: jnp.dtype, name: str, bias: bool = True) -> nn.Dense:
+    return nn.Dense(features, bias, dtype=dtype, kernel_init=normal_init, name=name)
+
+
+def embed(size: int, width: int, dtype: jnp.dtype, name: str) -> nn.Embed:
+    return nn.Embed(size, width, dtype=dtype, embedding_init=normal_init, name=name)
 
 
 class Dropout(nn.Module):
-    """Zero a share `rate` of the elements, scale up the rest; 16 random bits decide an element."""
+    """Zero a share `rate` of the elements, scale up the rest."""
 
     rate: float
 
     def __call__(self, x: Float[Array, "*shape"], deterministic: bool) -> Float[Array, "*shape"]:
         if deterministic or self.rate == 0:
             return x
-        bits = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint16)
-        keep = bits >= jnp.uint16(round(self.rate * 2**16))
-        return jnp.where(keep, x / (1 - self.rate), jnp.zeros((), x.dtype))
+        return drop(x, self.rate, self.make_rng("dropout"))
+
+
+def drop(x: Float[Array, "*shape"], rate: float, key: Array) -> Float[Array, "*shape"]:
+    """16 random bits decide an element: half the draws, and a rate exact to 1e-5."""
+    bits: UInt16[Array, "*shape"] = jax.random.bits(key, x.shape, jnp.uint16)
+    keep = bits >= jnp.uint16(round(rate * 2**16))
+    return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def split_heads(x: Float[Array, "tokens hidden"], rows: int, heads: int) -> Heads:
+    """[rows, heads, length, head_dim]: batched matrix products are the fast form on a CPU."""
+    return x.reshape(rows, x.shape[0] // rows, heads, -1).transpose(0, 2, 1, 3)
+
+
+def join_heads(x: Heads) -> Float[Array, "tokens hidden"]:
+    rows, heads, length, width = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(rows * length, heads * width)
+
+
+def attention_weights(scores: Array, mask: Array, dtype: jnp.dtype) -> Array:
+    """Softmax over the keys that the mask lets through, in float32 whatever the compute dtype."""
+    scores = jnp.where(mask, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
+    return jax.nn.softmax(scores).astype(dtype)
 
 
 class SelfAttention(nn.Module):
     """Multi-head attention within segments (Vaswani et al. 2017, arXiv 1706.03762)."""
 
-    heads: int
-    dropout: float
+    block: Block
+
+    @nn.compact
+    def __call__(self, x: States, mask: Mask, deterministic: bool) -> States:
+        block, rows, hidden = self.block, mask.shape[0], x.shape[-1]
+        query, key, value = (
+            split_heads(dense(hidden, block.dtype, name)(x), rows, block.heads)
+            for name in ("query", "key", "value")
+        )
+        scores = query @ key.swapaxes(-1, -2) * (query.shape[-1] ** -0.5)
+        weights = attention_weights(scores, mask, block.dtype)
+        weights = Dropout(block.attention_dropout)(weights, deterministic)
+        return dense(hidden, block.dtype, "output")(join_heads(weights @ value))
+
+
+class Layer(nn.Module):
+    """A post-norm block with plain attention: BERT, RoBERTa, DistilBERT, ELECTRA."""
+
+    block: Block
+
+    @nn.compact
+    def __call__(self, x: States, mask: Mask, deterministic: bool) -> States:
+        attended = SelfAttention(self.block, name="attention")(x, mask, deterministic)
+        return post_norm(self.block, x, attended, deterministic)
+
+
+def post_norm(block: Block, x: States, attended: States, deterministic: bool) -> States:
+    """The rest of a post-norm block, in the scope of the module that calls it."""
+    attended = Dropout(block.dropout)(attended, deterministic)
+    x = layer_norm(block.norm_eps, block.dtype, "attention_norm")(x + attended)
+    raised = ACTIVATIONS[block.activation](dense(block.intermediate_size, block.dtype, "up")(x))
+    lowered = dense(x.shape[-1], block.dtype, "down")(raised)
+    lowered = Dropout(block.dropout)(lowered, deterministic)
+    return layer_norm(block.norm_eps, block.dtype, "mlp_norm")(x + lowered)
+
+
+class Embeddings(nn.Module):
+    """Word, position and type vectors summed and normed; a table of size 0 is not there.
+
+    width: of the tables; where it is not `hidden`, a dense layer leads there.
+    """
+
+    vocabulary: int
+    positions: int
+    types: int
+    width: int
+    hidden: int
+    norm_eps: float
     dtype: jnp.dtype
+    dropout: float
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "rows 1 length length"],
-        deterministic: bool,
-    ) -> Float[Array, "tokens hidden"]:
-        rows, _, length, _ = mask.shape
-        hidden = x.shape[-1]
-
-        def split(name: str) -> Float[Array, "rows heads length head_dim"]:
-            projected = dense(hidden, self.dtype, name)(x)
-            # [rows, heads, length, head_dim]: batched matrix products are the fast form on a CPU.
-            return projected.reshape(rows, length, self.heads, -1).transpose(0, 2, 1, 3)
-
-        query, key, value = split("query"), split("key"), split("value")
-        scores = query @ key.swapaxes(-1, -2) * (query.shape[-1] ** -0.5)
-        scores = jnp.where(mask, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(scores).astype(self.dtype)
-        weights = Dropout(self.dropout)(weights, deterministic)
-        mixed = (weights @ value).transpose(0, 2, 1, 3).reshape(rows * length, hidden)
-        return dense(hidden, self.dtype, "output")(mixed)
+        self, ids: Int32[Array, " tokens"], positions: Int32[Array, " tokens"], deterministic: bool
+    ) -> States:
+        x = embed(self.vocabulary, self.width, self.dtype, "word")(ids)
+        if self.positions:
+            x = x + embed(self.positions, self.width, self.dtype, "position")(positions)
+        if self.types:  # a text alone is of type 0 throughout
+            types = jnp.zeros_like(ids)
+            x = x + embed(self.types, self.width, self.dtype, "type")(types)
+        x = layer_norm(self.norm_eps, self.dtype, "norm")(x)
+        x = Dropout(self.dropout)(x, deterministic)
+        return x if self.width == self.hidden else dense(self.hidden, self.dtype, "project")(x)

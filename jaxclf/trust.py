@@ -1,0 +1,72 @@
+"""What may be read of a model folder that came from elsewhere: plain files inside it, of a bounded
+size."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxclf.errors import DataError
+
+# Far above any published file of its kind, far below what hurts.
+JSON_LIMIT = 4 * 2**20
+TOKENIZER_LIMIT = 48 * 2**20
+
+
+def holds(folder: Path, name: str) -> bool:
+    """Whether the folder has an entry of that name; `file_in` says whether it may be read."""
+    return (folder / name).is_symlink() or (folder / name).exists()
+
+
+def file_in(folder: Path, name: str, limit: int | None = None) -> Path:
+    """The path of a plain file of the folder.
+
+    limit: most bytes it may have; None where what reads it holds it to its contents.
+    Raises DataError where it is missing, leads out of the folder, is no plain file or is too large.
+    A hub cache keeps its files as links into `blobs/` beside `snapshots/`: those count as inside.
+    """
+    path = folder / name
+    if Path(name).name != name:
+        raise DataError(f"{folder}: {name!r} names a file outside the folder")
+    if not holds(folder, name):
+        raise DataError(f"{path}: no such file")
+    real = path.resolve()
+    home = folder.resolve()
+    inside = [home]
+    if home.parent.name == "snapshots":
+        inside.append(home.parent.parent / "blobs")
+    if real.parent not in inside:
+        raise DataError(f"{path}: a link that leads out of the folder")
+    if not real.is_file():
+        raise DataError(f"{path}: not a plain file")
+    size = real.stat().st_size
+    if limit is not None and size > limit:
+        raise DataError(f"{path}: {size:,} bytes; at most {limit:,} are read of such a file")
+    return path
+
+
+def read_json(folder: Path, name: str, limit: int = JSON_LIMIT) -> dict[str, Any]:
+    """A JSON object; a key may stand in it once. Raises DataError."""
+    path = file_in(folder, name, limit)
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(content: bytes, where: str) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [key for key, _ in pairs]
+            twice = sorted({key for key in names if names.count(key) > 1})
+            raise DataError(f"{where}: {twice[0]!r} stands there twice")
+        return found
+
+    try:
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=once)
+    except UnicodeDecodeError:
+        raise DataError(f"{where}: not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}:{error.lineno}: not JSON: {error.msg}") from None
+    except RecursionError:
+        raise DataError(f"{where}: nested too deeply") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: not a JSON object")
+    return value
