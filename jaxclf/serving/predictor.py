@@ -17,6 +17,7 @@ from jaxclf.model.handover import META, load_model, open_encoder
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.text.packing import fill
 from jaxclf.text.tokens import tokenize
+from jaxclf.trust import holds
 from jaxclf.types import Shape, Tokens
 
 
@@ -24,7 +25,7 @@ class Classifier:
     """A trained model, ready to label texts.
 
     labels: names in the order of the columns. thresholds: float [classes].
-    params, apply: for one's own batched inference, `apply(params, batch) -> logits`.
+    params, apply, tokenizer: for one's own batched inference, `apply(params, batch) -> logits`.
     """
 
     def __init__(self, folder: Path):
@@ -36,7 +37,7 @@ class Classifier:
         self.apply: Callable[..., Array] = build(
             self.experiment, handover.hf_config, len(self.labels)
         )[1]
-        self._tokenizer: Tokenizer = open_encoder(folder)[1]
+        self.tokenizer: Tokenizer = open_encoder(folder)[1]
         self._step = make_predict_step(self.apply)
 
     def predict_proba(self, texts: Iterable[str]) -> Float32[np.ndarray, "texts classes"]:
@@ -50,7 +51,7 @@ class Classifier:
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
         data = self.experiment.data
-        tokens = tokenize(self._tokenizer, texts, data.max_length, data.max_windows, data.overlap)
+        tokens = tokenize(self.tokenizer, texts, data.max_length, data.max_windows, data.overlap)
         shape = prediction_shape(data.max_length, data.max_windows)
         scored = score(self._step, self.params, tokens, shape, len(self.labels))
         return gather(scored, len(texts), len(self.labels))
@@ -65,9 +66,13 @@ class Classifier:
 
 
 def load(path: str | Path) -> Classifier:
-    """The classifier of a finished run's folder, or of its model/."""
-    path = Path(path)
-    return Classifier(path if (path / META).is_file() else path / "model")
+    """The classifier of a finished run's folder, of its model/, or of an exported folder."""
+    return Classifier(model_folder(Path(path)))
+
+
+def model_folder(path: Path) -> Path:
+    """Where the model lies: the folder itself, or a run's model/."""
+    return path if holds(path, META) else path / "model"
 
 
 def leaves(experiment: Experiment, hf_config: dict[str, Any], classes: int) -> Any:

@@ -96,10 +96,10 @@ VARIANTS = {
 ENDS = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
 
 
-def hf_config(variant):
+def hf_config(variant, **changes):
     kind, values = VARIANTS[variant]
     ends = ENDS if kind is transformers.ModernBertConfig else {}
-    return kind(**values, **ends)
+    return kind(**{**values, **ends, **changes})
 
 
 def randomize(model, seed=0):
