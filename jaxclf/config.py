@@ -62,6 +62,9 @@ class Optim:
     warmup: float = 0.1  # share of all updates
     clip: float = 1.0  # largest global norm of a gradient
     accumulate: int = 1  # micro-batches to an update
+    freeze: tuple[str, ...] = ()  # paths held fixed: encoder/embeddings, encoder/layer_[0-3]
+    layer_decay: float = 1.0  # rate of each encoder layer, as a share of the one above
+    reinit: int = 0  # last encoder layers that start at random
 
 
 @dataclass(frozen=True)

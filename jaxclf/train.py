@@ -3,7 +3,6 @@
 import argparse
 import functools
 import json
-import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
-from jaxclf import __version__, catalogue
+from jaxclf import catalogue
 from jaxclf.command import parser_of, run_command
-from jaxclf.config import Data, Experiment, override, parse_overrides, to_dict, walk
+from jaxclf.config import Data, Experiment, override, parse_overrides
 from jaxclf.decisions.card import card
 from jaxclf.decisions.diagnosis import diagnose
 from jaxclf.decisions.metrics import SELECTION, aggregate, log_loss
@@ -27,12 +27,13 @@ from jaxclf.decisions.report import (
     write_json,
 )
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
-from jaxclf.errors import ConfigError, DataError
+from jaxclf.errors import DataError
 from jaxclf.model.classifier import build
 from jaxclf.model.handover import Handover, open_encoder, pretrained_params, save_model
 from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.model.pretrained import resolve
+from jaxclf.model.weights import leaves_of
 from jaxclf.text.packing import Placement, fill, plan, training_shape
 from jaxclf.text.reader import read
 from jaxclf.text.sampling import SAMPLERS
@@ -40,6 +41,8 @@ from jaxclf.text.splits import shared_texts
 from jaxclf.text.tokens import tokenize
 from jaxclf.training import checkpoint
 from jaxclf.training.checkpoint import Figures
+from jaxclf.training.folder import environment, open_run, pinned_revision
+from jaxclf.training.groups import check_groups, hold_frozen, without_last_layers
 from jaxclf.training.loop import Epochs, fit, start
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.memory import keep_freed_memory
@@ -77,7 +80,7 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
     check(experiment, REGISTRIES)
     splits = _read(experiment)
     names = splits["train"].names
-    resolved = resolve(experiment.encoder.name, _pinned(out, experiment))
+    resolved = resolve(experiment.encoder.name, pinned_revision(out, experiment))
     experiment = override(experiment, {"encoder.revision": resolved.revision})
     hf_config, tokenizer = open_encoder(resolved.folder)
     init, apply = build(experiment, hf_config, len(names))
@@ -87,23 +90,24 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
         for name, split in splits.items()
     }
 
-    # The network's leaves; the head starts at random, all that the encoder's folder holds replaces
-    # the rest.
+    # The network's leaves: what the encoder's folder holds, the rest random.
     shape = training_shape(tokens["train"], experiment.train.batch_size, data.max_length)
     example = fill(tokens["train"], splits["train"].labels, splits["train"].known, None, shape)
     shapes = jax.eval_shape(init, jax.random.key(0), example)
+    check_groups(experiment.optim, shapes)
     pretrained = pretrained_params(resolved.folder, shapes)
+    pretrained = without_last_layers(pretrained, experiment.optim.reinit)
 
-    _open_run(out, experiment, resume)
+    open_run(out, experiment, resume)
     if (out / "report.json").is_file():
         say(f"{out} is finished; its report:")
         return json.loads((out / "report.json").read_text(encoding="utf-8"))
     write_json(out / "labels.json", names)
-    write_json(out / "environment.json", _environment())
+    write_json(out / "environment.json", environment())
 
     def fresh(key: jax.Array, batch: Batch) -> dict[str, Any]:
-        params = init(key, batch)
-        return {part: params[part] for part in params if part != "encoder"}
+        made, given = leaves_of(init(key, batch)), leaves_of(pretrained)
+        return unflatten_dict({path: made[path] for path in made if path not in given})
 
     epochs = _epochs(experiment, splits["train"], tokens["train"], shape)
     accumulate = experiment.optim.accumulate
@@ -112,7 +116,8 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
     schedule = learning_rate(experiment.optim, updates)
     stats = LabelStats(splits["train"].labels.sum(axis=0), splits["train"].known.sum(axis=0))
     loss = functools.partial(LOSSES[experiment.loss.name], **experiment.loss.options)
-    train_step = make_train_step(apply, loss, tx, stats, experiment.train.batch_size)
+    trained = hold_frozen(apply, experiment.optim.freeze)
+    train_step = make_train_step(trained, loss, tx, stats, experiment.train.batch_size)
 
     predict_shape = prediction_shape(data.max_length, data.max_windows)
     predict_step = make_predict_step(apply)
@@ -221,49 +226,6 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         merged[key] = _merge(base.get(key, {}), value) if isinstance(value, dict) else value
     return jax.tree.map(jax.numpy.asarray, merged)
-
-
-def _open_run(out: Path, experiment: Experiment, resume: str) -> None:
-    """Make the folder, or see that the run in it is of this very experiment."""
-    path = out / "config.json"
-    wanted = to_dict(experiment)
-    if path.is_file():
-        if resume == "never":
-            raise ConfigError(f"{out} exists; give another --out, or --resume auto to go on")
-        there = json.loads(path.read_text(encoding="utf-8"))
-        if there != wanted:
-            found = dict(walk(catalogue.load(str(path))))
-            changed = [key for key, value in walk(experiment) if found[key] != value]
-            raise ConfigError(
-                f"{out} holds a run of another experiment (differs in {', '.join(changed)}); "
-                "give another --out"
-            )
-    elif out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty and holds no run; give another --out")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(path, wanted)
-
-
-def _pinned(out: Path, experiment: Experiment) -> str:
-    """The encoder's commit: the one asked for, else that of the run in `out`, else none."""
-    path = out / "config.json"
-    if experiment.encoder.revision or not path.is_file():
-        return experiment.encoder.revision
-    return catalogue.load(str(path)).encoder.revision
-
-
-def _environment() -> dict[str, Any]:
-    """What else a result may depend on."""
-    device = jax.devices()[0]
-    versions = {name: sys.modules[name].__version__ for name in ("jax", "flax", "optax", "numpy")}
-    return {
-        "jaxclf": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
-        **versions,
-    }
 
 
 def main() -> int:

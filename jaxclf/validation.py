@@ -28,6 +28,8 @@ BOUNDS = {
     "optim.warmup": Bound(0, 1),
     "optim.clip": Bound(0, float("inf"), open=True),
     "optim.accumulate": Bound(1, 2**20),
+    "optim.layer_decay": Bound(0, 2, open=True),
+    "optim.reinit": Bound(0, 2**10),
     "train.epochs": Bound(1, 2**20),
     "train.batch_size": Bound(1, 2**20),
     "train.patience": Bound(0, 2**20),

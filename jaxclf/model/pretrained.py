@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from jaxclf.config import did_you_mean
 from jaxclf.errors import ConfigError, DataError, StorageError
+from jaxclf.model.weights import MSGPACK, conversion
 
 CACHE_VARIABLE = "JAXCLF_CACHE"
 
@@ -42,9 +43,22 @@ BUILT_IN = {
     )
 }
 
-# What is fetched of a hub repository: never pickles, never code.
-HUB_FILES = ["config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json"]
-HUB_FILES_FLAX = ["config.json", "tokenizer.json", "flax_model.msgpack"]
+# What is fetched of a hub repository: never pickles, never code. The last two where the others hold
+# no weights.
+HUB_FILES = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+]
+HUB_FILES_FLAX = [MSGPACK]
 
 
 class Resolved(NamedTuple):
@@ -133,12 +147,9 @@ def _from_hub(name: str, revision: str) -> Resolved:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        patterns = HUB_FILES
-        folder = snapshot_download(name, revision=revision or None, allow_patterns=patterns)
-        if not list(Path(folder).glob("*.safetensors")):
-            folder = snapshot_download(
-                name, revision=Path(folder).name, allow_patterns=HUB_FILES_FLAX
-            )
+        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=HUB_FILES))
+        if not list(folder.glob("*.safetensors")):
+            snapshot_download(name, revision=folder.name, allow_patterns=HUB_FILES_FLAX)
     except HFValidationError:
         raise ConfigError(f"encoder.name={name!r}" + did_you_mean(name, BUILT_IN)) from None
     except LocalEntryNotFoundError:
@@ -148,4 +159,9 @@ def _from_hub(name: str, revision: str) -> Resolved:
         ) from None
     except HfHubHTTPError as error:
         raise StorageError(f"encoder.name={name!r}: {str(error).splitlines()[0]}") from None
-    return Resolved(Path(folder), Path(folder).name)
+    if not list(folder.glob("*.safetensors")) and not (folder / MSGPACK).exists():
+        own = name.rpartition("/")[2]
+        raise DataError(
+            f"encoder.name={name!r}: no weights that are opened here; {conversion(name, own)}"
+        )
+    return Resolved(folder, folder.name)

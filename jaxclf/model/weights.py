@@ -5,6 +5,7 @@ Files are distrusted: names, shapes and kinds of numbers are read and compared b
 """
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,6 @@ from jaxclf.trust import file_in, holds, parse_json, read_json
 
 SINGLE, INDEX, MSGPACK = "model.safetensors", "model.safetensors.index.json", "flax_model.msgpack"
 HEADER_LIMIT = 16 * 2**20
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 
 # Kinds of numbers that weights may be stored as.
 FLOATS = {
@@ -66,15 +66,24 @@ def open_tensors(folder: Path, room: int) -> dict[str, Stored]:
         return _open_shards(folder)
     if holds(folder, MSGPACK):
         return _open_msgpack(file_in(folder, MSGPACK, 2 * room + 2**20))
-    if any(holds(folder, name) for name in PICKLES) or list(folder.glob("*.bin")):
-        raise DataError(
-            f"{folder}: pickled weights only, which may run code and are not opened; convert them "
-            "once, where you trust them:\n"
-            "  pip install torch transformers\n"
-            '  python -c "from transformers import AutoModel; '
-            f"AutoModel.from_pretrained('{folder}').save_pretrained('{folder}')\""
-        )
+    if list(folder.glob("*.bin")) or list(folder.glob("*.pt")) or list(folder.glob("*.pth")):
+        raise DataError(f"{folder}: {conversion(str(folder), str(folder))}")
     raise DataError(f"{folder}: none of {SINGLE}, {INDEX}, {MSGPACK}")
+
+
+def conversion(source: str, target: str) -> str:
+    """What to do about a model that has pickled weights only."""
+    code = (
+        "from transformers import AutoModel, AutoTokenizer; "
+        f"AutoModel.from_pretrained({source!r}).save_pretrained({target!r}); "
+        f"AutoTokenizer.from_pretrained({source!r}).save_pretrained({target!r})"
+    )
+    return (
+        "pickled weights may run code and are not opened; convert them once, if you trust them:\n"
+        "  pip install torch transformers\n"
+        f"  python -c {shlex.quote(code)}\n"
+        f"and give encoder.name={target}"
+    )
 
 
 def open_safetensors(folder: Path, name: str) -> dict[str, Stored]:

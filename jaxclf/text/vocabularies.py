@@ -1,15 +1,15 @@
-"""Vocabulary files of a model folder -> the fast tokenizer they mean, where it has no
-tokenizer.json."""
+"""Vocabulary files of a model folder -> the fast tokenizer they mean."""
 
 import importlib
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.processors import BertProcessing
 
@@ -20,10 +20,10 @@ UNIGRAM, CONTROL, USER_DEFINED = 1, 3, 4  # sentencepiece's numbers for kinds of
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 # In transformers' order, which numbers those that a vocabulary lacks.
-NAMES = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"]
-BERT = dict(zip(NAMES[2:], ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"], strict=True))
-DEBERTA = {"bos_token": "[CLS]", "eos_token": "[SEP]", **BERT}
-ROBERTA = dict(zip(NAMES, "<s> </s> <unk> </s> <pad> <s> <mask>".split(), strict=True))
+NAMES = ["bos", "eos", "unk", "sep", "pad", "cls", "mask"]
+BERT = ["", "", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"]
+DEBERTA = ["[CLS]", "[SEP]", *BERT[2:]]
+ROBERTA = ["<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"]
 
 Token = str | AddedToken
 
@@ -42,16 +42,13 @@ class Settings(NamedTuple):
 class Family(NamedTuple):
     build: Callable[[Settings], tuple[Tokenizer, list[Token]]]  # and the extra tokens it implies
     files: list[str]
-    special: dict[str, str]
-    ends: tuple[str, str] = ("cls_token", "sep_token")  # what stands before and after a text
+    special: list[str]  # as in NAMES
+    ends: tuple[str, str] = ("cls", "sep")  # what stands before and after a text
 
 
 def build_tokenizer(folder: Path) -> Tokenizer:
-    """A tokenizer that gives every text the ids that transformers 5.23 gives it for this folder.
-
-    Its family is that of the tokenizer_class in tokenizer_config.json or config.json, else of the
-    model_type. Raises DataError.
-    """
+    """A tokenizer that gives every text the ids that transformers 5.23 gives it for this folder;
+    for nothing but ids, since it has no decoder. Raises DataError."""
     try:
         options = optional(folder, "tokenizer_config.json")
         family = family_of(folder, options)
@@ -76,51 +73,46 @@ def family_of(folder: Path, options: dict[str, Any]) -> Family:
     name = options.get("tokenizer_class") or config.get("tokenizer_class")
     name = str(name or config.get("model_type"))
     plain = name.removesuffix("Fast").removesuffix("Tokenizer").replace("-", "").lower()
-    family = FAMILIES.get(plain)
-    needed = family.files if family else ["tokenizer.json"]
-    lacking = [file for file in needed if not holds(folder, file)]
-    if family is None or lacking:
-        raise fault(folder, f"has neither tokenizer.json nor what else would do for {name!r}")
-    return family
+    if plain not in FAMILIES:
+        raise fault(folder, f"has no tokenizer.json, and nothing else will do for {name[:80]!r}")
+    for file in FAMILIES[plain].files:
+        if not holds(folder, file):
+            raise fault(folder, f"has neither tokenizer.json nor the {file} of {name!r}")
+    return FAMILIES[plain]
 
 
 def read_settings(folder: Path, options: dict[str, Any], family: Family) -> Settings:
     """As transformers reads them: beside an added_tokens_decoder in tokenizer_config.json, the
     older special_tokens_map.json and added_tokens.json count for nothing."""
-    path = folder / "tokenizer_config.json"
+    path, older_path = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
     if options.get("split_special_tokens"):
         raise fault(path, "split_special_tokens is not supported")
-    given = special_in(options, path)
     extra = options.get("extra_special_tokens", {})
     if not extra:
         extra = options.get("additional_special_tokens", extra)
-    if isinstance(extra, dict):
-        given |= {name: token_in(value, path) for name, value in extra.items()}
-    extra = None if isinstance(extra, dict) else tokens_in(extra, path)
-    older: list[Token] = []
-    if "added_tokens_decoder" in options:
-        declared = declared_in(options["added_tokens_decoder"], path)
-    else:
-        path = folder / "special_tokens_map.json"
-        found = optional(folder, path.name)
-        given |= special_in(found, path, special=True)
-        older = tokens_in(found.get("additional_special_tokens"), path, special=True)
-        path = folder / "added_tokens.json"
+    extra = None if extra == {} else tokens_in(extra, path)
+    decoder = options.get("added_tokens_decoder")
+    older = optional(folder, older_path.name) if decoder is None else {}
+    given = special_in(options, path) | special_in(older, older_path, special=True)
+    if decoder is None:
         names = {str(token) for token in [*map(given.get, NAMES), *(extra or [])]}
-        entries = {
-            number: {"content": token, "normalized": token not in names, "special": token in names}
-            for token, number in optional(folder, path.name).items()
-        }
-        declared = declared_in(entries, path)
-    every = {name: token for name, token in {**family.special, **given}.items() if token}
-    return Settings(folder, options, every, declared, extra, older)
+        pairs = [
+            (number, {"content": text, "normalized": text not in names, "special": text in names})
+            for text, number in optional(folder, "added_tokens.json").items()
+        ]
+    else:
+        pairs = list(decoder.items()) if isinstance(decoder, dict) else [(decoder, None)]
+    every = dict(zip(NAMES, family.special, strict=True)) | given
+    known = {name: token for name, token in every.items() if token}
+    listed = tokens_in(older.get("additional_special_tokens"), older_path, special=True)
+    return Settings(folder, options, known, declared_in(pairs, folder), extra, listed)
 
 
 def special_in(values: dict[str, Any], path: Path, **flags: bool) -> dict[str, Token | None]:
     return {
-        key: token_in(value, path, **flags)
+        key.removesuffix("_token"): token_in(value, path, **flags)
         for key, value in values.items()
-        if key in NAMES or (key.endswith("_token") and isinstance(value, str | dict))
+        if key.endswith("_token") and (key[:-6] in NAMES or isinstance(value, str | dict))
     }
 
 
@@ -140,11 +132,11 @@ def tokens_in(values: Any, path: Path, **flags: bool) -> list[Token]:
     return [token for token in (token_in(value, path, **flags) for value in values or []) if token]
 
 
-def declared_in(entries: Any, path: Path) -> dict[int, AddedToken]:
+def declared_in(pairs: list[tuple[Any, Any]], path: Path) -> dict[int, AddedToken]:
     declared = {}
-    for number, value in entries.items() if isinstance(entries, dict) else [(entries, None)]:
+    for number, value in pairs:
         token = token_in(value, path)
-        if not isinstance(token, AddedToken) or not str(number).isdecimal():
+        if not isinstance(token, AddedToken) or not re.fullmatch("[0-9]{1,9}", str(number)):
             raise fault(path, f"{str(number)[:80]!r} is no id of a token")
         declared[int(number)] = token
     return declared
@@ -152,17 +144,17 @@ def declared_in(entries: Any, path: Path) -> dict[int, AddedToken]:
 
 def add_tokens(tokenizer: Tokenizer, settings: Settings, implied: list[Token]) -> None:
     """Have these tokens found in a text before anything else is."""
-    declared = [settings.declared[number] for number in sorted(settings.declared)]
-    known = {str(token) for token in declared}
-    named = {str(token) for token in settings.special.values()}
-    others = [*settings.special.values(), *(implied if settings.extra is None else settings.extra)]
-    tokens = [*declared, *(token for token in others if str(token) not in known)]
-    tokens = [AddedToken(each, special=True) if isinstance(each, str) else each for each in tokens]
+    named = list(settings.special.values())
+    known = {str(token) for token in settings.declared.values()}
+    others = [*named, *(implied if settings.extra is None else settings.extra)]
+    tokens = [settings.declared[number] for number in sorted(settings.declared)]
+    for token in (token for token in others if str(token) not in known):
+        tokens.append(AddedToken(token, special=True) if isinstance(token, str) else token)
     for token in tokens:
-        token.special = token.special or str(token) in named
+        token.special = token.special or str(token) in map(str, named)
         normalizer = tokenizer.normalizer if token.normalized else None
-        # A token that normalizes to nothing is found inside characters: the library panics.
-        if normalizer and not normalizer.normalize_str(str(token)):
+        text = normalizer.normalize_str(str(token)) if normalizer else str(token)
+        if not text.strip():  # found between other tokens, it makes the library panic
             raise fault(settings.folder, f"{str(token)!r} is no token")
     tokenizer.add_tokens(tokens)
     for number, token in settings.declared.items():
@@ -173,10 +165,8 @@ def add_tokens(tokenizer: Tokenizer, settings: Settings, implied: list[Token]) -
 def wordpiece(settings: Settings) -> tuple[Tokenizer, list[Token]]:
     path, lines = read_lines(settings.folder, "vocab.txt")
     tokens = [line.rstrip() for line in lines]
-    unknown = special(settings, "unk_token")
-    if unknown not in tokens:
-        raise fault(path, f"has no {unknown!r}")
-    distinct(tokens, path)
+    unknown = special(settings, "unk")
+    distinct(tokens, path, unknown)
     vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(
@@ -186,27 +176,26 @@ def wordpiece(settings: Settings) -> tuple[Tokenizer, list[Token]]:
         lowercase=option(settings, "do_lower_case", True),
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
     return tokenizer, settings.older
 
 
 def byte_pairs(settings: Settings) -> tuple[Tokenizer, list[Token]]:
-    path = settings.folder / "vocab.json"
-    vocabulary = read_json(settings.folder, path.name, TOKENIZER_LIMIT)
-    if not all(type(number) is int and 0 <= number < 2**31 for number in vocabulary.values()):
-        raise fault(path, "not an id for each token")
-    distinct(list(vocabulary.values()), path)
     path, lines = read_lines(settings.folder, "merges.txt")
-    pairs = [line.split(" ") for line in lines if not line.startswith("#version")]
-    for pair in pairs:
-        # Where the two together are no token, the library panics.
-        if len(pair) != 2 or any(part not in vocabulary for part in (*pair, "".join(pair))):
-            raise fault(path, f"{' '.join(pair)[:80]!r} does not merge two tokens into a third")
-    merges = [(one, other) for one, other in pairs]
+    vocabulary = read_json(settings.folder, "vocab.json", TOKENIZER_LIMIT)
+    ids = list(vocabulary.values())
+    if not all(type(number) is int and 0 <= number < 2**31 for number in ids):
+        raise fault(settings.folder / "vocab.json", "not an id for each token")
+    distinct(ids, settings.folder / "vocab.json")
+    merges: list[tuple[str, str]] = []
+    for line in lines:
+        one, _, other = line.partition(" ")
+        if not line.startswith("#version"):
+            merges.append((one, other))
+            if not vocabulary.keys() >= {one, other, one + other}:  # the library can panic
+                raise fault(path, f"{line[:80]!r} does not make a token of two")
     tokenizer = Tokenizer(BPE(vocabulary, merges))
     spaced = option(settings, "add_prefix_space", False)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
-    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer, settings.older
 
 
@@ -214,8 +203,8 @@ def deberta_pieces(settings: Settings) -> tuple[Tokenizer, list[Token]]:
     """Without the file's rules of normalization (NFKC and more), which the model was trained with:
     transformers 5 leaves them out."""
     path, model, scores, marked = read_pieces(settings.folder, "spm.model")
-    distinct([piece for piece, _ in scores], path)
-    unknown = (special(settings, "unk_token"), 0.0)
+    unknown = (special(settings, "unk"), 0.0)
+    distinct([piece for piece, _ in scores], path, unknown[0])
     number = scores.index(unknown) if unknown in scores else model.trainer_spec.unk_id
     tokenizer = Tokenizer(Unigram(scores, unk_id=number, byte_fallback=False))
     lowercase = [normalizers.Lowercase()] if option(settings, "do_lower_case", False) else []
@@ -224,54 +213,48 @@ def deberta_pieces(settings: Settings) -> tuple[Tokenizer, list[Token]]:
         [*lowercase, spaces, normalizers.NFC(), normalizers.Strip(left=False)]
     )
     splits = [pre_tokenizers.Punctuation()] if option(settings, "split_by_punct", False) else []
-    scheme = "always" if option(settings, "add_prefix_space", True) else "first"
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [*splits, pre_tokenizers.Metaspace(prepend_scheme=scheme)]
-    )
-    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, metaspace(settings, "first")])
     return tokenizer, marked
 
 
 def roberta_pieces(settings: Settings) -> tuple[Tokenizer, list[Token]]:
     path, model, scores, marked = read_pieces(settings.folder, "sentencepiece.bpe.model")
     # fairseq's numbers: its own four tokens in place of the file's <unk>, <s> and </s>.
-    four = [special(settings, f"{name}_token") for name in ("bos", "pad", "eos", "unk")]
-    mask = special(settings, "mask_token")
-    scores = [*((name, 0.0) for name in four), *scores[3:], (mask, 0.0)]
+    own = [(special(settings, name), 0.0) for name in ("bos", "pad", "eos", "unk", "mask")]
+    scores = [*own[:4], *scores[3:], own[4]]
     distinct([piece for piece, _ in scores], path)
     tokenizer = Tokenizer(Unigram(scores, unk_id=3, byte_fallback=False))
     if charsmap := model.normalizer_spec.precompiled_charsmap:
         if not sound(charsmap):
             raise fault(path, "its rules of normalization are damaged")
         tokenizer.normalizer = normalizers.Precompiled(charsmap)
-    scheme = "always" if option(settings, "add_prefix_space", True) else "never"
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme=scheme)]
-    )
-    tokenizer.decoder = decoders.Metaspace()
+    splits = [pre_tokenizers.WhitespaceSplit(), metaspace(settings, "never")]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
     return tokenizer, marked
+
+
+def metaspace(settings: Settings, otherwise: str) -> pre_tokenizers.Metaspace:
+    scheme = "always" if option(settings, "add_prefix_space", True) else otherwise
+    return pre_tokenizers.Metaspace(prepend_scheme=scheme)
 
 
 def read_pieces(folder: Path, name: str) -> tuple[Path, Any, list[tuple[str, float]], list[Token]]:
     """A sentencepiece unigram model: its path, message, pieces and those it marks as special."""
     path = file_in(folder, name, TOKENIZER_LIMIT)
+    content = path.read_bytes()
     try:
         schema = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
-        wrong = importlib.import_module("google.protobuf.message").DecodeError
-    except Exception as error:  # ImportError, or protobuf's own where it is older than the schema
-        advice = "pip install 'jaxclf[sentencepiece]'"
-        raise DataError(f"{path}: is read with sentencepiece: {error}; {advice}") from None
-    model = schema.ModelProto()
-    try:
-        model.ParseFromString(path.read_bytes())
-    except wrong:
-        raise fault(path, "not a sentencepiece model") from None
-    if model.trainer_spec.model_type != UNIGRAM:
-        raise fault(path, "a sentencepiece model, but not of the unigram kind")
+        model = schema.ModelProto.FromString(content)
+    except ImportError as error:
+        raise DataError(f"{path}: {error}; pip install 'jaxclf[sentencepiece]'") from None
+    except Exception as error:  # protobuf's, named only in it: a damaged file, or an old protobuf
+        raise fault(path, f"not read as a sentencepiece model: {error}") from None
     scores = [(piece.piece, piece.score) for piece in model.pieces]
     fine = all(isinstance(piece, str) and math.isfinite(score) for piece, score in scores)
     if not fine or not 0 <= model.trainer_spec.unk_id < len(scores):
         raise fault(path, "a damaged sentencepiece model")
+    if model.trainer_spec.model_type != UNIGRAM:
+        raise fault(path, "not a unigram model")
     marked: list[Token] = [
         AddedToken(piece.piece, normalized=False, special=piece.type == CONTROL)
         for piece in model.pieces
@@ -287,7 +270,7 @@ def sound(charsmap: bytes) -> bool:
     if not size or size % 1024 or len(charsmap) < 4 + size:  # nodes lie in blocks of 256
         return False
     units = np.frombuffer(charsmap, "<u4", size // 4, offset=4).astype(np.int64)
-    texts = np.frombuffer(charsmap[4 + size :] + b"\0", np.uint8)
+    texts = np.frombuffer(charsmap[4 + size :].decode().encode() + b"\0", np.uint8)
     below = np.arange(len(units)) ^ ((units >> 10) << ((units & 512) >> 6))
     nodes = units < 2**31  # the others are where a replacement begins
     nodes[0] = True
@@ -299,7 +282,7 @@ def sound(charsmap: bytes) -> bool:
 
 def special(settings: Settings, name: str) -> str:
     if name not in settings.special:
-        raise fault(settings.folder, f"its files say that there is no {name}")
+        raise fault(settings.folder, f"its files say that there is no {name}_token")
     return str(settings.special[name])
 
 
@@ -323,9 +306,12 @@ def read_lines(folder: Path, name: str) -> tuple[Path, list[str]]:
     return path, [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
 
 
-def distinct(values: list[Any], path: Path) -> None:
+def distinct(values: list[Any], path: Path, *needed: str) -> None:
     if len(set(values)) < len(values):
         raise fault(path, f"{Counter(values).most_common(1)[0][0]!r} stands there twice")
+    for token in needed:
+        if token not in values:
+            raise fault(path, f"has no {token!r}")
 
 
 def fault(path: Path, reason: str) -> DataError:
@@ -340,7 +326,5 @@ FAMILIES = {  # by model_type without hyphens, which is also how a tokenizer_cla
     "roberta": Family(byte_pairs, ["vocab.json", "merges.txt"], ROBERTA),
     "deberta": Family(byte_pairs, ["vocab.json", "merges.txt"], DEBERTA),
     "debertav2": Family(deberta_pieces, ["spm.model"], DEBERTA),
-    "xlmroberta": Family(
-        roberta_pieces, ["sentencepiece.bpe.model"], ROBERTA, ("bos_token", "eos_token")
-    ),
+    "xlmroberta": Family(roberta_pieces, ["sentencepiece.bpe.model"], ROBERTA, ("bos", "eos")),
 }

@@ -1,4 +1,5 @@
-"""The one optax chain: clipping, AdamW with a decay mask, the schedule, gradient accumulation."""
+"""The one optax chain: clipping, AdamW with a decay mask, the schedule, rates by layer, frozen
+parameters, gradient accumulation."""
 
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxclf.config import Optim
+from jaxclf.training.groups import freeze, scale_by_depth
 from jaxclf.training.schedules import SCHEDULES
 
 # Biases and layer norms are not decayed.
@@ -24,10 +26,13 @@ def make_optimizer(optim: Optim, updates: int) -> optax.GradientTransformation:
 
     With `accumulate` k, every k-th micro-batch makes an update from the mean of k gradients.
     """
-    chain = optax.chain(
+    links = [
         clip_by_global_norm(optim.clip),
         optax.adamw(learning_rate(optim, updates), weight_decay=optim.decay, mask=decay_mask),
-    )
+    ]
+    if optim.layer_decay != 1:
+        links.append(scale_by_depth(optim.layer_decay))
+    chain = freeze(optax.chain(*links), optim.freeze)
     if optim.accumulate == 1:
         return chain
     return optax.MultiSteps(chain, optim.accumulate).gradient_transformation()

@@ -45,9 +45,7 @@ def make_run(folder, variant, tokenizer_folder, pool="cls", head="native"):
     """A run's folder with a random model of that family."""
     torch.manual_seed(0)
     # The tokenizer's padding is 0; RoBERTa counts positions from the padding's id.
-    config = hf_config(
-        variant, vocab_size=400, max_position_embeddings=LENGTH + 2, pad_token_id=0
-    )
+    config = hf_config(variant, vocab_size=400, max_position_embeddings=LENGTH + 2, pad_token_id=0)
     encoder = folder / "encoder"
     randomize(transformers.AutoModel.from_config(config)).save_pretrained(encoder)
     tokenizer = load_tokenizer(tokenizer_folder)
@@ -65,8 +63,6 @@ def make_run(folder, variant, tokenizer_folder, pool="cls", head="native"):
         path: rng.normal(size=leaf.shape).astype(np.float32)
         for path, leaf in leaves_of(shapes).items()
     } | leaves_of(pretrained_params(encoder, shapes))
-    from flax.traverse_util import unflatten_dict
-
     record = {name: {"value": 0.25, "split": "val", "rule": "fixed"} for name in LABELS}
     handover = Handover(experiment, hf, LABELS, record, unflatten_dict(params))
     save_model(folder / "run" / "model", handover, tokenizer, "a card")

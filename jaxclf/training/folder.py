@@ -1,0 +1,57 @@
+"""The run folder: begun once, gone on with only by the experiment it was begun for."""
+
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxclf import __version__, catalogue
+from jaxclf.config import Experiment, to_dict, walk
+from jaxclf.decisions.report import write_json
+from jaxclf.errors import ConfigError
+
+
+def open_run(out: Path, experiment: Experiment, resume: str) -> None:
+    """Make the folder, or see that the run in it is of this very experiment."""
+    path = out / "config.json"
+    wanted = to_dict(experiment)
+    if path.is_file():
+        if resume == "never":
+            raise ConfigError(f"{out} exists; give another --out, or --resume auto to go on")
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if there != wanted:
+            found = dict(walk(catalogue.load(str(path))))
+            changed = [key for key, value in walk(experiment) if found[key] != value]
+            raise ConfigError(
+                f"{out} holds a run of another experiment (differs in {', '.join(changed)}); "
+                "give another --out"
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty and holds no run; give another --out")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, wanted)
+
+
+def pinned_revision(out: Path, experiment: Experiment) -> str:
+    """The encoder's commit: the one asked for, else that of the run in `out`, else none."""
+    path = out / "config.json"
+    if experiment.encoder.revision or not path.is_file():
+        return experiment.encoder.revision
+    return catalogue.load(str(path)).encoder.revision
+
+
+def environment() -> dict[str, Any]:
+    """What else a result may depend on."""
+    device = jax.devices()[0]
+    versions = {name: sys.modules[name].__version__ for name in ("jax", "flax", "optax", "numpy")}
+    return {
+        "jaxclf": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        **versions,
+    }
