@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 import jaxclf
 from jaxclf import catalogue
@@ -17,6 +18,8 @@ from jaxclf.config import override, to_dict
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
+from jaxclf.model.handover import pretrained_params
+from jaxclf.model.weights import leaves_of
 from jaxclf.predict import predict_file
 from jaxclf.serving.predictor import load
 from jaxclf.train import train
@@ -97,6 +100,55 @@ def test_loading_gives_the_runs_own_probabilities(finished, demo_rows):
             for name, p, t in zip(classifier.labels, probs, classifier.thresholds, strict=True)
             if p >= t
         ]
+
+
+def test_what_is_frozen_stays_and_what_starts_anew_does(tiny_encoder, tiny_data, tmp_path):
+    changes = overrides(
+        tiny_encoder,
+        tiny_data,
+        **{
+            "train.epochs": 1,
+            "optim.lr": 1e-4,
+            "optim.freeze": ["encoder/embeddings", "encoder/layer_0"],
+            "optim.layer_decay": 0.5,
+            "optim.reinit": 1,
+        },
+    )
+    train(override(catalogue.load("focal_attention"), changes), tmp_path / "run")
+    trained = leaves_of(jaxclf.load(tmp_path / "run").params)
+    pretrained = leaves_of(
+        pretrained_params(tiny_encoder, {"encoder": unflatten_dict(trained)["encoder"]})
+    )
+    for path, leaf in pretrained.items():
+        if path[1] in ("embeddings", "layer_0"):
+            np.testing.assert_array_equal(trained[path], leaf)
+        elif path[-1] == "kernel":  # of layer 1, drawn anew: not just moved a little
+            kept = np.corrcoef(np.ravel(trained[path]), np.ravel(leaf))[0, 1]
+            assert abs(kept) < 0.2, path
+
+
+def test_a_group_that_cannot_be_is_refused_before_anything_is_written(
+    tiny_encoder, tiny_data, tmp_path
+):
+    changes = overrides(tiny_encoder, tiny_data, **{"optim.freeze": ["encoder/layer_7"]})
+    with pytest.raises(ConfigError, match="matches none of"):
+        train(override(catalogue.load("focal_attention"), changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_export_gives_a_folder_that_predict_takes(finished, tmp_path):
+    out, _, _ = finished
+    done = command("export", "--run", out, "--to", "hf", "--out", tmp_path / "hf")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "AutoModel (the encoder alone)" in done.stdout
+    texts = ["a quiet day", "all of it at once"]
+    one, other = (
+        command("predict", "--run", folder, *texts).stdout for folder in (out, tmp_path / "hf")
+    )
+    assert one == other != ""
+    again = command("export", "--run", out, "--to", "hf", "--out", tmp_path / "hf")
+    assert again.returncode == 2
+    assert again.stderr.count("\n") == 1
 
 
 def test_alone_or_in_company_in_any_order_a_text_gets_the_same(finished, demo_rows):

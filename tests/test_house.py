@@ -73,10 +73,19 @@ def test_jax_and_linen_stay_where_they_belong(path):
 
 
 def test_the_core_imports_without_extras():
-    extras = ["pyarrow", "sklearn", "optuna", "torch", "transformers", "chex", "beartype"]
+    extras = [
+        "pyarrow",
+        "sentencepiece",
+        "sklearn",
+        "optuna",
+        "torch",
+        "transformers",
+        "chex",
+        "beartype",
+    ]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({extras!r}))\n"
-        "import jaxclf, jaxclf.train, jaxclf.predict, jaxclf.evaluate; jaxclf.load"
+        "import jaxclf, jaxclf.train, jaxclf.predict, jaxclf.evaluate, jaxclf.export; jaxclf.load"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

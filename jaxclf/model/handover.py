@@ -114,6 +114,9 @@ def save_model(
         safetensors.numpy.save_file(head, part / HEAD)
     safetensors.numpy.save_file(tensors, part / SINGLE, metadata={"format": "pt"})
     tokenizer.save(str(part / "tokenizer.json"))
+    for name in (SINGLE, HEAD):  # the library writes for the owner alone
+        if (part / name).exists():
+            (part / name).chmod((part / "tokenizer.json").stat().st_mode)
     meta = {
         "format": FORMAT,
         "experiment": to_dict(handover.experiment),

@@ -85,15 +85,15 @@ def read_settings(folder: Path, options: dict[str, Any], family: Family) -> Sett
     """As transformers reads them: beside an added_tokens_decoder in tokenizer_config.json, the
     older special_tokens_map.json and added_tokens.json count for nothing."""
     path, older_path = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
-    if options.get("split_special_tokens"):
-        raise fault(path, "split_special_tokens is not supported")
     extra = options.get("extra_special_tokens", {})
-    if not extra:
-        extra = options.get("additional_special_tokens", extra)
+    extra = extra or options.get("additional_special_tokens", extra)
     extra = None if extra == {} else tokens_in(extra, path)
     decoder = options.get("added_tokens_decoder")
     older = optional(folder, older_path.name) if decoder is None else {}
     given = special_in(options, path) | special_in(older, older_path, special=True)
+    options = options | older
+    if options.get("split_special_tokens"):
+        raise fault(path, "split_special_tokens is not supported")
     if decoder is None:
         names = {str(token) for token in [*map(given.get, NAMES), *(extra or [])]}
         pairs = [
@@ -182,6 +182,7 @@ def wordpiece(settings: Settings) -> tuple[Tokenizer, list[Token]]:
 def byte_pairs(settings: Settings) -> tuple[Tokenizer, list[Token]]:
     path, lines = read_lines(settings.folder, "merges.txt")
     vocabulary = read_json(settings.folder, "vocab.json", TOKENIZER_LIMIT)
+    "".join(vocabulary).encode()  # or a UnicodeError, of which the library makes another one
     ids = list(vocabulary.values())
     if not all(type(number) is int and 0 <= number < 2**31 for number in ids):
         raise fault(settings.folder / "vocab.json", "not an id for each token")
@@ -309,9 +310,8 @@ def read_lines(folder: Path, name: str) -> tuple[Path, list[str]]:
 def distinct(values: list[Any], path: Path, *needed: str) -> None:
     if len(set(values)) < len(values):
         raise fault(path, f"{Counter(values).most_common(1)[0][0]!r} stands there twice")
-    for token in needed:
-        if token not in values:
-            raise fault(path, f"has no {token!r}")
+    if lacking := set(needed) - set(values):
+        raise fault(path, f"has no {lacking.pop()!r}")
 
 
 def fault(path: Path, reason: str) -> DataError:

@@ -390,7 +390,7 @@ def weigh(scores, mask, part):
 
 
 @pytest.mark.parametrize("length", [1, 5, 16, 17, 47, 64])
-@pytest.mark.parametrize("reach", [1, 4, 16, 100])
+@pytest.mark.parametrize("reach", [1, 4, 15, 16, 100])
 def test_local_attention_is_attention_under_a_band(length, reach):
     *states, segments = attention_inputs(length)
     place, owner = np.arange(length), np.asarray(segments)

@@ -1,102 +1,74 @@
 """Tokenizers built of vocabulary files give the ids that transformers gives; faults are named."""
 
+# ruff: noqa: RUF001 (letters that look alike are wanted here)
+
 import io
 import json
+import math
 import random
+import re
+import struct
+import subprocess
+import sys
 import unicodedata
 
+import numpy as np
 import pytest
 import sentencepiece
 import tokenizers
+from sentencepiece import sentencepiece_model_pb2 as schema
 from transformers import AutoTokenizer
 
+from jaxclf.errors import DataError
 from jaxclf.text.vocabularies import build_tokenizer
 
+# One text after each bar and on each line.
+WRITTEN = r"""
+Don't stop; it's 'fine' -- isn't it?|a.b,c;d:e!f?g|-–—−|…...|{[(<>)]}|`~^\|“curly” «it»|####
+😀😃|👩‍👩‍👧‍👦 family|🏳️‍🌈 🇩🇪🇫🇷 🇺|👍🏽👍🏿|❤️ vs ❤|🧑‍🚀 go|ﬁ ﬂ ﬃ ﬆ ĳ|Å Å Å|Zalgo: Z̸̢̛a̶̧l̷g̸o̴
+我爱北京天安门|東京タワー、ﾄｳｷｮｳ。|한국어 텍스트 가각|中文English混合123|𠀀𠀁 豈 㐀|שָׁלוֹם עולם
+السلام عليكم ورحمة الله|مُحَمَّد ـــ ٱلْكِتَاب|ﷺ ﻻ ﷽|नमस्ते दुनिया क्षत्रिय|สวัสดีชาวโลก น้ำ|தமிழ் মেঘ
+ខ្មែរ မြန်မာ|ᠮᠣᠩᠭᠣᠯ ⵜⵉⴼⵉⵏⴰⵖ|Straße ẞ İstanbul ıI ŉ ǅ ŒœÆ|ÀÉÎÕÜ ñ ç ø đ ł|Ά Έ ΐ ς Σ ὀδός|Ёлка и й
+ＦＵＬＬ　ｗｉｄｔｈ １２３！|①②③ ½ ¾ x² H₂O ™ ℃ Ⅷ ㎏ ㍿
+3.14159 1,000,000 -5e-10 0x1F|€5 £6 ¥7 50% §9
+[CLS] text [SEP]|a[MASK]b [MASK] c|[PAD][UNK]|<s> </s> <mask> <pad> <unk>|x <mask>y|  <mask>  [SEP]
+[sep] [Mask]|##ing un##able|▁under ▁▁score|Ġg Ċ|<0x0A> <unk|$A:0 :1|<new> word<new> <new>s|NEW new
+tok1 xtok1y  tok1|https://example.org/a?b=c&d=%20#e|me@mail.com @you #tag_1|C:\dir\x.txt ~/.cfg
+"""
 HARD = [
-    *("", " ", "  ", "\t", "\n", " lead", "trail ", "  two  spaces  ", "a\tb\nc\r\nd\re\n\nf"),
-    *("a" * 10_000, "ab" * 3_000 + " é" * 500, "!" * 300, "Don't stop; it's 'fine' -- isn't it?"),
-    *(
-        "😀😃",
-        "👩‍👩‍👧‍👦 family",
-        "🏳️‍🌈 🇩🇪🇫🇷 🇺",
-        "👍🏽👍🏿",
-        "❤️ vs ❤",
-        "\U0001f9d1\u200d\U0001f680 go",
-    ),
-    *(
-        "我爱北京天安门",
-        "東京タワー、ﾄｳｷｮｳ。",
-        "한국어 텍스트 가각",
-        "中文English混合123",
-        "𠀀𠀁 豈 㐀",
-    ),
-    *("السلام عليكم ورحمة الله", "مُحَمَّد ـــ ٱلْكِتَاب", "ﷺ ﻻ ﷽", "שָׁלוֹם עולם", "\u202eabc\u202c def"),
-    *("नमस्ते दुनिया क्षत्रिय", "สวัสดีชาวโลก น้ำ", "தமிழ் মেঘ", "ខ្មែរ မြန်မာ", "ᠮᠣᠩᠭᠣᠯ ⵜⵉⴼⵉⵏⴰⵖ"),
-    *("Straße ẞ İstanbul ıI ŉ ǅ ŒœÆ", "ÀÉÎÕÜ ñ ç ø đ ł", "Ά Έ ΐ ς Σ ὀδός", "Привет, Ёлка и й"),
-    *("ﬁ ﬂ ﬃ ﬆ ĳ", "ＦＵＬＬ　ｗｉｄｔｈ １２３！", "①②③ ½ ¾ x² H₂O ™ ℃ Ⅷ ㎏ ㍿", "Zalgo: Z̸̢̛a̶̧l̷g̸o̴"),
-    *("a\u0301e\u0301 \u0301x", "q\u0323\u0307 q\u0307\u0323", "\u1112\u1161\u11ab 한", "Å Å Å"),
+    *re.split(r"[|\n]", WRITTEN),
+    *(" ", "\t", "\n", " lead", "trail ", "  two  spaces  ", "a\tb\nc\r\nd\re\n\nf", "<mask>  "),
+    *("a" * 10_000, "ab" * 3_000 + " é" * 500, "!" * 300, "1234567890" * 20, "\U0010ffff", "x\x85"),
     *(
         "a\x00b\x01c\x7fd\x80e\x9f",
         "\ufeffbom \ufffd \ufffe",
-        "zero\u200bwidth\u200c\u200djoin\u2060er",
+        "z\u200bw\u200c\u200dj\u2060r",
+        "\xad",
     ),
+    *("nb\xa0sp\u2003em\u2009thin\u3000wide", "line\u2028para\u2029next", "\u202eabc\u202c def"),
     *(
-        "nb\u00a0sp\u2003em\u2009thin\u3000wide\u1680",
-        "line\u2028para\u2029next\x85",
-        "soft\u00adhyphen",
-    ),
-    *(
-        "[CLS] text [SEP]",
-        "a[MASK]b [MASK] c",
-        "[PAD][UNK]",
-        "<s> </s> <mask> <pad> <unk>",
-        "x <mask>y",
-    ),
-    *(
-        "  <mask>  ",
-        "[sep] [Mask]",
-        "##ing un##able",
-        "▁under ▁▁score",
-        "Ġg Ċ",
-        "<0x0A> <unk",
-        "$A:0 :1",
-    ),
-    *("https://example.org/a?b=c&d=%20#e", "me@mail.com @you #tag_1", "C:\\dir\\x.txt ~/.cfg"),
-    *("3.14159 1,000,000 -5e-10 0x1F", "12:34:56 2024-02-29", "€5 £6 ¥7 50% §9", "1234567890" * 20),
-    *("<new> word<new> <new>s", "NEW new", "tok1 xtok1y tok1", "``quotes'' “curly” «guillemets»"),
-    *(
-        "a.b,c;d:e!f?g",
-        "-–—−",
-        "…...",
-        "{[(<>)]}",
-        "`~^|\\",
-        "\ud7ff\ue000 private \uf8ff",
-        "\U0010ffff",
+        "a\u0301e\u0301 \u0301x",
+        "q\u0323\u0307 q\u0307\u0323",
+        "\u1112\u1161\u11ab",
+        "\ue000 \uf8ff",
     ),
 ]
+LETTERS = r"""
+abcdefghijklmnopqrstuvwxyz    |ABCDEF éèêëüöäß ñ |[]<>/SEPCLMKmask |0123456789.,-+%$ |▁Ġ# ab
+的一是不了人我在有他这 ，。|あいうえおアイウエオー。 |가나다라마바사 각|ابتثجحخدذرز ًٌٍَ|कखगघङचछज ािीुूेैोौ्
+กขคงจฉ ะาำิีึืุูเแโใไ่้|😀🎉👩👨👧🏽🇩🇪 |𝐀𝒜𝔸 Ａａ①½ﬁ |!"#$%&'()*+,-./:;<=>?@[\]^_`{}~ z
+""".strip()
 ALPHABETS = [
-    *(
-        "abcdefghijklmnopqrstuvwxyz    ",
-        "ABCDEF éèêëüöäß ñ ",
-        "\u0300\u0301\u0323\u0327\u20ddaeio ",
-    ),
-    *(
-        "的一是不了人我在有他这 ，。",
-        "あいうえおアイウエオー。 ",
-        "가나다라마바사 각",
-        "ابتثجحخدذرز ًٌٍَ",
-    ),
-    *("कखगघङचछज ािीुूेैोौ्", "กขคงจฉ ะาำิีึืุูเแโใไ่้", "😀🎉👩👨👧\u200d\ufe0f🏽🇩🇪 ", "𝐀𝒜𝔸 Ａａ①½ﬁ "),
-    *(
-        "\x00\x01\x1f\x7f\x85\xa0\xad a",
-        "\u200b\u200c\u200d\u2028\u2029\u2060\ufeff b",
-        "\t\n\r \u3000 c",
-    ),
-    *("[]<>/SEPCLMKmask ", "0123456789.,-+%$ ", "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ z", "▁Ġ# ab"),
+    *re.split(r"[|\n]", LETTERS),
+    *("\u0300\u0301\u0323\u0327\u20ddaeio ", "👩👧\u200d\ufe0f ", "\t\n\r \u3000 c"),
+    *("\x00\x01\x1f\x7f\x85\xa0\xad a", "\u200b\u200c\u200d\u2028\u2029\u2060\ufeff b"),
 ]
-
-
-SPM = {"model_type": "unigram", "vocab_size": 900, "character_coverage": 0.99, "num_threads": 1}
+TRAINING = {
+    "model_type": "unigram",
+    "vocab_size": 900,
+    "character_coverage": 0.99,
+    "num_threads": 1,
+}
 DEBERTA_SPM = {
     **{"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
     **{"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"},
@@ -132,7 +104,7 @@ def corpus(texts, demo_rows):
 def train_pieces(corpus, **options):
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus), model_writer=written, minloglevel=2, **(SPM | options)
+        sentence_iterator=iter(corpus), model_writer=written, minloglevel=2, **(TRAINING | options)
     )
     return written.getvalue()
 
@@ -327,3 +299,227 @@ def test_ids_are_those_of_transformers(case, vocabularies, texts, tmp_path):
     assert [
         text for text, one, other in zip(texts, ours, theirs, strict=True) if one != other
     ] == []
+
+
+def removed(content):
+    return None
+
+
+def set_to(content):
+    return lambda _: content
+
+
+def without(token):
+    return lambda content: content.replace(token + b"\n", b"")
+
+
+def entry(key, value):
+    return lambda content: json.dumps(json.loads(content) | {key: value}).encode()
+
+
+def model(edit):
+    def change(content):
+        message = schema.ModelProto.FromString(content)
+        edit(message)
+        return message.SerializeToString()
+
+    return change
+
+
+def piece(number, **values):
+    def edit(message):
+        for name, value in values.items():
+            setattr(message.pieces[number], name, value)
+
+    return model(edit)
+
+
+def trained(**values):
+    return model(lambda message: [setattr(message.trainer_spec, *each) for each in values.items()])
+
+
+def not_text(content):
+    return content.replace("▁the".encode(), b"\xff\xfeabcd")
+
+
+VOCAB, JSON, MERGES = "vocab.txt", "vocab.json", "merges.txt"
+SPM, BPE = "spm.model", "sentencepiece.bpe.model"
+TOKENIZER, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+# vocabulary, change, file that is changed, what the message names, what it says
+REFUSED = {
+    "no merges": ("roberta", removed, MERGES, "", "neither tokenizer.json nor the merges.txt of"),
+    "no pieces": ("deberta-v2", removed, SPM, "", "neither tokenizer.json nor the spm.model of"),
+    "words not UTF-8": ("bert", set_to(b"[UNK]\n\xff\n"), VOCAB, VOCAB, "not UTF-8"),
+    "no words": ("bert", set_to(b""), VOCAB, VOCAB, r"has no '\[UNK\]'"),
+    "no unknown word": ("bert", without(b"[UNK]"), VOCAB, VOCAB, r"has no '\[UNK\]'"),
+    "no first word": ("bert", without(b"[CLS]"), VOCAB, VOCAB, r"has no '\[CLS\]'"),
+    "a word twice": (
+        "bert",
+        lambda c: c + b"[SEP] \n",
+        VOCAB,
+        VOCAB,
+        r"'\[SEP\]' stands there twice",
+    ),
+    "no id": ("roberta", entry("a", "1"), JSON, JSON, "not an id for each token"),
+    "id below": ("roberta", entry("a", -1), JSON, JSON, "not an id for each token"),
+    "id above": ("roberta", entry("a", 2**40), JSON, JSON, "not an id for each token"),
+    "an id twice": ("roberta", entry("new", 5), JSON, JSON, "5 stands there twice"),
+    "a token twice": ("roberta", set_to(b'{"a": 0, "a": 1}'), JSON, JSON, "'a' stands there twice"),
+    "half a character": ("roberta", entry("\ud800", 9_999), JSON, "", "no Unicode text"),
+    "no end": ("deberta", lambda c: c.replace(b"[SEP]", b"[XYZ]"), JSON, JSON, r"has no '\[SEP\]'"),
+    "merges not UTF-8": ("roberta", set_to(b"\xff\n"), MERGES, MERGES, "not UTF-8"),
+    "merge of what is not": ("roberta", set_to(b"zz a\n"), MERGES, MERGES, "'zz a' does not make"),
+    "merge to what is not": ("roberta", set_to(b"! a\n"), MERGES, MERGES, "'! a' does not make"),
+    "merge of three": ("roberta", set_to(b"a b c\n"), MERGES, MERGES, "'a b c' does not make"),
+    "merge of none": ("roberta", set_to(b"#version: 1\n\n"), MERGES, MERGES, "'' does not make"),
+    "not a model": ("deberta-v2", set_to(b"\xff" * 99), SPM, SPM, "not read as a sentencepiece"),
+    "cut off": ("xlm-roberta", lambda c: c[:5_000], BPE, BPE, "not read as a sentencepiece model"),
+    "empty": ("deberta-v2", set_to(b""), SPM, SPM, "a damaged sentencepiece model"),
+    "piece not UTF-8": ("deberta-v2", not_text, SPM, SPM, "a damaged sentencepiece model"),
+    "score": ("xlm-roberta", piece(9, score=math.nan), BPE, BPE, "a damaged sentencepiece model"),
+    "unknown id": ("deberta-v2", trained(unk_id=900), SPM, SPM, "a damaged sentencepiece model"),
+    "of pairs": ("xlm-roberta", trained(model_type=2), BPE, BPE, "not a unigram model"),
+    "a piece twice": ("deberta-v2", piece(9, piece="s"), SPM, SPM, "'s' stands there twice"),
+    "own piece": ("xlm-roberta", piece(9, piece="<pad>"), BPE, BPE, "'<pad>' stands there twice"),
+    "no unknown": ("deberta-v2", piece(3, piece="[XYZ]"), SPM, SPM, r"has no '\[UNK\]'"),
+    "no start": ("deberta-v2", piece(1, piece="[XYZ]"), SPM, SPM, r"has no '\[CLS\]'"),
+    "class": (
+        "bert",
+        entry("tokenizer_class", "BertJapaneseTokenizer"),
+        TOKENIZER,
+        "",
+        "nothing else",
+    ),
+    "option": (
+        "bert",
+        entry("do_lower_case", "yes"),
+        TOKENIZER,
+        TOKENIZER,
+        "neither true nor false",
+    ),
+    "split": ("bert", entry("split_special_tokens", True), TOKENIZER, TOKENIZER, "not supported"),
+    "null": ("bert", entry("cls_token", None), TOKENIZER, "", "there is no cls_token"),
+    "token": ("bert", entry("cls_token", 5), TOKENIZER, TOKENIZER, "'5' is no token"),
+    "flag": ("bert", entry("cls_token", {"content": "a", "lstrip": 1}), MAP, MAP, "is no token"),
+    "tokens": (
+        "bert",
+        entry("additional_special_tokens", "ab"),
+        TOKENIZER,
+        TOKENIZER,
+        "no list of",
+    ),
+    "decoder": ("bert", entry("added_tokens_decoder", []), TOKENIZER, "", "no id of a token"),
+    "decoded": (
+        "bert",
+        entry("added_tokens_decoder", {"x": added("a")}),
+        TOKENIZER,
+        "",
+        "no id of",
+    ),
+    "added id": ("bert", entry("new", [1]), ADDED, "", "is no id of a token"),
+    "other id": (
+        "bert",
+        entry("<new>", 9_999),
+        ADDED,
+        "",
+        "9999 is not the id of the token '<new>'",
+    ),
+    "added space": ("bert", entry("\u3000", 2_500), ADDED, "", "is no token"),
+    "added nothing": ("bert", entry("\u0301", 2_500), ADDED, "", "is no token"),
+    "JSON": ("bert", set_to(b"{"), TOKENIZER, f"{TOKENIZER}:1", "not JSON"),
+    "no model": ("bert", set_to(b"{}"), "config.json", "", "nothing else will do for 'None'"),
+    "modernbert": ("bert", entry("model_type", "modernbert"), "config.json", "", "'modernbert'"),
+}
+FIRST = {"bert": "uncased", "deberta-v2": "deberta_v2", "xlm-roberta": "xlm_roberta"}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_used_is_named_in_one_line(case, vocabularies, tmp_path):
+    model_type, change, name, where, reason = REFUSED[case]
+    files = vocabularies[FIRST.get(model_type, model_type)]
+    save(tmp_path, files, model_type, tokenizer_config={}, special_tokens_map={}, added_tokens={})
+    build_tokenizer(tmp_path)
+    path = tmp_path / name
+    content = change(path.read_bytes())
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=reason) as caught:
+        build_tokenizer(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / where}: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_files_are_read_from_inside_the_folder_only(vocabularies, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save(folder, vocabularies["uncased"], "bert")
+    (folder / VOCAB).rename(tmp_path / VOCAB)
+    (folder / VOCAB).symlink_to(tmp_path / VOCAB)
+    with pytest.raises(DataError, match="a link that leads out of the folder"):
+        build_tokenizer(folder)
+
+
+def trie(units, texts=b"", size=None):
+    return struct.pack("<I", 4 * len(units) if size is None else size) + units.tobytes() + texts
+
+
+def rules(leaf, child=1, texts=b"xyz\0"):
+    """Rules that replace an "a" by what begins at leaf."""
+    units = np.zeros(256, "<u4")
+    units[ord("a")] = ord("a") | 1 << 8 | child << 10
+    units[ord("a") ^ 1] = 1 << 31 | leaf
+    return trie(units, texts)
+
+
+def with_rules(content, charsmap):
+    return model(
+        lambda message: setattr(message.normalizer_spec, "precompiled_charsmap", charsmap)
+    )(content)
+
+
+def test_small_rules_of_normalization_are_followed(vocabularies, tmp_path):
+    content = with_rules(vocabularies["xlm_roberta"][BPE], rules(1))
+    save(tmp_path, {BPE: content}, "xlm-roberta")
+    normalizer = build_tokenizer(tmp_path).normalizer
+    assert normalizer is not None
+    assert normalizer.normalize_str("banana") == "byznyznyz"
+
+
+@pytest.mark.parametrize(
+    "charsmap",
+    [
+        trie(np.zeros(0, "<u4")),
+        trie(np.zeros(3, "<u4")),
+        trie(np.zeros(256, "<u4"), size=2**31),
+        b"\1",
+        rules(0, child=2**20),
+        rules(5),
+        rules(1, texts="é\0".encode()),
+        trie(np.full(256, 2**31 + 2**20, "<u4")),
+    ],
+)
+def test_rules_that_lead_astray_are_refused(charsmap, vocabularies, tmp_path):
+    content = with_rules(vocabularies["xlm_roberta"][BPE], charsmap)
+    save(tmp_path, {BPE: content}, "xlm-roberta")
+    with pytest.raises(DataError, match="its rules of normalization are damaged"):
+        build_tokenizer(tmp_path)
+
+
+def test_rules_whose_texts_are_not_utf_8_are_refused(vocabularies, tmp_path):
+    content = with_rules(vocabularies["xlm_roberta"][BPE], rules(0, texts=b"\xff\0"))
+    save(tmp_path, {BPE: content}, "xlm-roberta")
+    with pytest.raises(DataError, match="no Unicode text"):
+        build_tokenizer(tmp_path)
+
+
+def test_without_sentencepiece_its_installation_is_named(vocabularies, tmp_path, monkeypatch):
+    save(tmp_path, vocabularies["deberta_v2"], "deberta-v2")
+    monkeypatch.setitem(sys.modules, schema.__name__, None)
+    with pytest.raises(DataError, match=r"; pip install 'jaxclf\[sentencepiece\]'$"):
+        build_tokenizer(tmp_path)
+
+
+def test_sentencepiece_is_loaded_only_where_it_is_needed():
+    code = "import jaxclf.text.vocabularies, sys; assert 'sentencepiece' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

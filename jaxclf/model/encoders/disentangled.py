@@ -34,7 +34,7 @@ def scores(
 def skew(scores: Float[Array, "rows heads length distances"]) -> Scores:
     """Row i of distances T-1 … -(T-1) -> the score of key j, that of distance i - j.
 
-    By padding and reshaping: a gather of as many elements costs several times more.
+    By padding and reshaping: a gather's gradient is a scatter, eight times as slow on a CPU.
     """
     rows, heads, length, count = scores.shape
     flat = jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (0, 1))).reshape(rows, heads, -1)

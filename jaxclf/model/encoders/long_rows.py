@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from jaxclf.model.encoders.common import Heads, attention_weights, drop
+from jaxclf.model.encoders.common import Heads, attention_weights, drop, same_segment
 
 # Global attention takes so many queries at a time: memory grows with the row, not its square.
 QUERIES = 1024
@@ -62,10 +62,16 @@ def local_attention(
 ) -> Heads:
     """Every token to those of its segment at most `reach` places away.
 
-    Rows are cut into blocks of `reach` tokens, which see themselves and the blocks beside them:
-    the cost grows with the row, not its square.
+    A long row is cut into blocks of `reach` tokens, which see themselves and the blocks beside
+    them: the cost grows with the row, not its square.
     """
     rows, heads, length, width = query.shape
+    scaled = query * width**-0.5
+    if length <= 3 * reach:  # what a block sees is the row
+        places = np.arange(length)
+        near = np.abs(places[:, None] - places[None]) <= reach
+        mask = same_segment(segments) & jnp.asarray(near)[None, None]
+        return weigh(scaled @ key.swapaxes(-1, -2), mask, 0) @ value
     count = -(-length // reach)
     spare = count * reach - length
 
@@ -84,6 +90,5 @@ def local_attention(
     same = owners.reshape(rows, count, reach, 1) == seen[:, :, None]
     mask = (same & jnp.asarray(near)[None, None])[:, None]
     keys, values = (with_neighbours(blocks(x, reach), 2) for x in (key, value))
-    scores = blocks(query * width**-0.5, 0) @ keys.swapaxes(-1, -2)
-    mixed = weigh(scores, mask, 0) @ values
+    mixed = weigh(blocks(scaled, 0) @ keys.swapaxes(-1, -2), mask, 0) @ values
     return mixed.reshape(rows, heads, -1, width)[:, :, :length]
