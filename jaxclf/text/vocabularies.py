@@ -85,11 +85,11 @@ def read_settings(folder: Path, options: dict[str, Any], family: Family) -> Sett
     """As transformers reads them: beside an added_tokens_decoder in tokenizer_config.json, the
     older special_tokens_map.json and added_tokens.json count for nothing."""
     path, older_path = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
-    extra = options.get("extra_special_tokens", {})
-    extra = extra or options.get("additional_special_tokens", extra)
-    extra = None if extra == {} else tokens_in(extra, path)
     decoder = options.get("added_tokens_decoder")
     older = optional(folder, older_path.name) if decoder is None else {}
+    extra = (options | older).get("extra_special_tokens", {})
+    extra = extra or options.get("additional_special_tokens", extra)
+    extra = None if extra == {} else tokens_in(extra, path)
     given = special_in(options, path) | special_in(older, older_path, special=True)
     options = options | older
     if options.get("split_special_tokens"):

@@ -2,6 +2,7 @@
 
 # ruff: noqa: RUF001 (letters that look alike are wanted here)
 
+import importlib
 import io
 import json
 import math
@@ -16,11 +17,12 @@ import numpy as np
 import pytest
 import sentencepiece
 import tokenizers
-from sentencepiece import sentencepiece_model_pb2 as schema
 from transformers import AutoTokenizer
 
 from jaxclf.errors import DataError
 from jaxclf.text.vocabularies import build_tokenizer
+
+schema = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
 
 # One text after each bar and on each line.
 WRITTEN = r"""
