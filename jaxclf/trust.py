@@ -2,6 +2,7 @@
 size."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,8 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [key for key, _ in pairs]
-            twice = sorted({key for key in names if names.count(key) > 1})
-            raise DataError(f"{where}: {twice[0]!r} stands there twice")
+            name, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+            raise DataError(f"{where}: {name[:80]!r} stands there twice")
         return found
 
     try:
@@ -65,6 +65,8 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: not UTF-8") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{where}:{error.lineno}: not JSON: {error.msg}") from None
+    except ValueError:  # Python's own limit
+        raise DataError(f"{where}: a number of thousands of digits") from None
     except RecursionError:
         raise DataError(f"{where}: nested too deeply") from None
     if not isinstance(value, dict):

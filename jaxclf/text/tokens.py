@@ -1,17 +1,20 @@
 """Texts -> ragged token ids, in windows where a text is longer than the encoder reads at once."""
 
+import base64
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from jaxclf.errors import DataError
+from jaxclf.text.pieces import sound
 from jaxclf.text.vocabularies import build_tokenizer
-from jaxclf.trust import TOKENIZER_LIMIT, file_in, holds
+from jaxclf.trust import TOKENIZER_LIMIT, holds, read_json
 from jaxclf.types import Tokens
 
 TOKENIZER = "tokenizer.json"
-
+ADVICE = "save the model's files anew"
 CHUNK = 1024  # texts tokenized at a time, so that memory stays flat
 
 
@@ -20,14 +23,41 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     may ask for, or what its vocabulary files mean."""
     if not holds(folder, TOKENIZER):
         return build_tokenizer(folder)
-    path = file_in(folder, TOKENIZER, TOKENIZER_LIMIT)
+    path = folder / TOKENIZER
+    _check_for_panics(read_json(folder, TOKENIZER, TOKENIZER_LIMIT), path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # what the library raises has no narrower type
-        raise DataError(f"{path}: not a tokenizer: {error}; save the model's files anew") from None
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except (
+        BaseException
+    ) as error:  # the library raises Exception itself, and Rust's panic beside it
+        raise DataError(f"{path}: not a tokenizer: {error}; {ADVICE}") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _check_for_panics(content: dict[str, Any], path: Path) -> None:
+    """What the library takes unchecked, to panic later on some text: a table of normalization that
+    leads astray, added tokens that strip all there is of them."""
+    parts = [content]
+    while parts:
+        part = parts.pop()
+        if isinstance(charsmap := part.get("precompiled_charsmap"), str):
+            try:
+                fine = sound(base64.b64decode(charsmap, validate=True))
+            except ValueError:
+                fine = False
+            if not fine:
+                raise DataError(f"{path}: its rules of normalization are damaged; {ADVICE}")
+        inner = [part.get("normalizer"), *(part.get("normalizers") or [])]
+        parts += [one for one in inner if isinstance(one, dict)]
+    for token in content.get("added_tokens") or []:
+        text = token.get("content") if isinstance(token, dict) else None
+        stripped = isinstance(token, dict) and (token.get("lstrip") or token.get("rstrip"))
+        if not isinstance(text, str) or not text or (stripped and not text.strip()):
+            raise DataError(f"{path}: {str(text)[:80]!r} is no added token; {ADVICE}")
 
 
 def largest_id(tokenizer: Tokenizer) -> int:

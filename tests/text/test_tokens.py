@@ -1,5 +1,6 @@
 """Windows of a long text: they cover it with the stated overlap, each as the encoder wants it."""
 
+import json
 from itertools import pairwise, product
 
 import numpy as np
@@ -17,6 +18,21 @@ from jaxclf.validation import check
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 CLS, SEP = 2, 3
 WORDS = ["raven", "rave", "##ns", "croak", "##s", "at", "night", ","]
+
+
+ADDED = {
+    "id": 12,
+    "single_word": False,
+    "lstrip": False,
+    "rstrip": False,
+    "normalized": False,
+    "special": False,
+}
+
+
+def load_tokenizer_of(folder, content):
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return load_tokenizer(folder)
 
 
 def make_tokenizer():
@@ -167,9 +183,44 @@ def test_a_tokenizer_file_that_cannot_be_used_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
         load_tokenizer(tmp_path)
-    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).startswith(f"{path}:")
 
 
 def test_a_folder_without_a_tokenizer_says_what_to_save(tmp_path):
-    with pytest.raises(DataError, match="no such file; save the model's fast tokenizer there"):
+    (tmp_path / "config.json").write_text('{"model_type": "modernbert"}')
+    with pytest.raises(DataError, match=r"has no tokenizer\.json, and nothing else will do"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"added_tokens": [ADDED | {"content": ""}]}, "'' is no added token"),
+        ({"added_tokens": [ADDED | {"content": "  ", "lstrip": True}]}, "is no added token"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "!"}}, "damaged"),
+        (
+            {
+                "normalizer": {
+                    "type": "Sequence",
+                    "normalizers": [
+                        {"type": "Precompiled", "precompiled_charsmap": "AAQAAP////8="}
+                    ],
+                }
+            },
+            "damaged",
+        ),
+    ],
+    ids=str,
+)
+def test_what_would_panic_later_is_refused_now(tmp_path, change, named):
+    content = json.loads(make_tokenizer().to_str())
+    assert load_tokenizer_of(tmp_path, content).encode("ravens").ids[0] == CLS
+    with pytest.raises(DataError, match=named):
+        load_tokenizer_of(tmp_path, content | change)
+
+
+def test_runs_of_spaces_may_be_tokens(tmp_path):
+    """ModernBERT's are."""
+    content = json.loads(make_tokenizer().to_str())
+    content["added_tokens"] = [ADDED | {"content": "   "}]
+    load_tokenizer_of(tmp_path, content)
