@@ -39,6 +39,7 @@ class Data:
     max_length: int = 128  # tokens in a window, and in a packed row
     max_windows: int = 4  # a longer text is cut after so many windows
     overlap: int = 16  # tokens that neighbouring windows share
+    train_rows: int = 0  # so many training rows, the same for every seed; 0: all
 
 
 @dataclass(frozen=True)
@@ -235,19 +236,23 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> Experiment:
-    """The inverse of `to_dict`; a key that is missing or unknown is an error."""
+    """The inverse of `to_dict`.
+
+    A key that is missing has its default: a run of an older version lacks those that came later,
+    whose defaults are what was before. One without a default, or unknown, is an error.
+    """
     blank = Experiment(Data("", "", ""))
-    changes = {}
-    for key, _ in walk(blank):
-        head, _, tail = key.partition(".")
-        try:
-            changes[key] = values[head][tail] if tail else values[head]
-        except (KeyError, TypeError):
-            raise ConfigError(f"config.json has no {key!r}") from None
+    known, changes = dict(walk(blank)), {}
     for head, value in values.items():
         part = getattr(blank, head, None)
         whole = isinstance(part, Spec) or not dataclasses.is_dataclass(part)
+        if not whole and not isinstance(value, Mapping):
+            raise ConfigError(f"{head}={value!r}: expected an object")
         for key in [head] if whole else [f"{head}.{tail}" for tail in value]:
-            if key not in changes:
-                raise ConfigError(f"unknown key {key!r}" + did_you_mean(key, changes))
+            if key not in known:
+                raise ConfigError(f"unknown key {key!r}" + did_you_mean(key, known))
+            changes[key] = value if whole else value[key.partition(".")[2]]
+    for key in ("data.train", "data.val", "data.test"):
+        if key not in changes:
+            raise ConfigError(f"config.json has no {key!r}")
     return override(blank, changes)

@@ -37,7 +37,7 @@ from jaxclf.model.weights import leaves_of
 from jaxclf.text.packing import Placement, fill, plan, training_shape
 from jaxclf.text.reader import read
 from jaxclf.text.sampling import SAMPLERS
-from jaxclf.text.splits import shared_texts
+from jaxclf.text.splits import sample, shared_texts
 from jaxclf.text.tokens import tokenize
 from jaxclf.training import checkpoint
 from jaxclf.training.checkpoint import Figures
@@ -180,7 +180,7 @@ def _read(experiment: Experiment) -> dict[str, Examples]:
     data = experiment.data
     first = read(data.train, data.labels)
     splits = {
-        "train": first,
+        "train": sample(first, data.train_rows),
         "val": read(data.val, first.names),
         "test": read(data.test, first.names),
     }

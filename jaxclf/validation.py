@@ -21,6 +21,7 @@ BOUNDS = {
     "data.max_length": Bound(4, 2**20),
     "data.max_windows": Bound(1, 2**20),
     "data.overlap": Bound(0, 2**20),
+    "data.train_rows": Bound(0, 2**31),
     "encoder.dropout": Bound(0, 1),
     "encoder.attention_dropout": Bound(0, 1),
     "optim.lr": Bound(0, 1, open=True),

@@ -1,4 +1,6 @@
-"""What splits of a data set must not share."""
+"""Splits of a data set: a smaller one, and what two must not share."""
+
+import numpy as np
 
 from jaxclf.types import Examples
 
@@ -12,3 +14,18 @@ def shared_texts(one: Examples, other: Examples) -> int:
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
+
+
+def sample(examples: Examples, count: int) -> Examples:
+    """So many examples drawn once and for all, in their order; all of them where count is 0 or
+    more than there are."""
+    if not 0 < count < len(examples.ids):
+        return examples
+    chosen = np.sort(np.random.default_rng(0).permutation(len(examples.ids))[:count])
+    return examples._replace(
+        ids=tuple(examples.ids[row] for row in chosen),
+        texts=tuple(examples.texts[row] for row in chosen),
+        labels=examples.labels[chosen],
+        known=examples.known[chosen],
+        form=f"{examples.form}; {count:,} of its rows are taken",
+    )

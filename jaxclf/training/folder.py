@@ -1,6 +1,5 @@
 """The run folder: begun once, gone on with only by the experiment it was begun for."""
 
-import json
 import platform
 import sys
 from pathlib import Path
@@ -17,14 +16,12 @@ from jaxclf.errors import ConfigError
 def open_run(out: Path, experiment: Experiment, resume: str) -> None:
     """Make the folder, or see that the run in it is of this very experiment."""
     path = out / "config.json"
-    wanted = to_dict(experiment)
     if path.is_file():
         if resume == "never":
             raise ConfigError(f"{out} exists; give another --out, or --resume auto to go on")
-        there = json.loads(path.read_text(encoding="utf-8"))
-        if there != wanted:
-            found = dict(walk(catalogue.load(str(path))))
-            changed = [key for key, value in walk(experiment) if found[key] != value]
+        found = dict(walk(catalogue.load(str(path))))
+        changed = [key for key, value in walk(experiment) if found[key] != value]
+        if changed:
             raise ConfigError(
                 f"{out} holds a run of another experiment (differs in {', '.join(changed)}); "
                 "give another --out"
@@ -33,7 +30,7 @@ def open_run(out: Path, experiment: Experiment, resume: str) -> None:
         raise ConfigError(f"{out} is not empty and holds no run; give another --out")
     else:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(path, wanted)
+        write_json(path, to_dict(experiment))
 
 
 def pinned_revision(out: Path, experiment: Experiment) -> str:

@@ -1,0 +1,25 @@
+"""The neighbours of an experiment: each with one choice put back to the baseline's."""
+
+from jaxclf.config import Experiment, Spec, override, walk
+
+FULL, BASELINE = "full", "baseline"
+
+# What a neighbour may put back, by its dotted key. Everything else is budget, and equal for all.
+CHOICES = ("pool", "head", "loss", "sampler", "optim.schedule")
+
+
+def neighbours(experiment: Experiment, baseline: Experiment) -> dict[str, Experiment]:
+    """Name -> experiment to train: the full one, one for each choice in which it differs from the
+    baseline, and the baseline's choices all at once."""
+    ours, plain = dict(walk(experiment)), dict(walk(baseline))
+    differing = {key: plain[key] for key in CHOICES if ours[key] != plain[key]}
+    found = {FULL: experiment}
+    for key, value in differing.items():
+        found[f"{key}={value.name}"] = override(experiment, {key: value})
+    found[BASELINE] = override(experiment, differing)
+    return found
+
+
+def fixed_threshold(experiment: Experiment) -> Experiment:
+    """The neighbour that needs no training of its own: 0.5 for every label."""
+    return override(experiment, {"threshold": Spec("fixed", value=0.5)})
