@@ -91,6 +91,7 @@ class Experiment:
     sampler: Spec = field(default_factory=lambda: Spec("shuffle"))
     optim: Optim = Optim()
     train: Train = Train()
+    calibration: Spec = field(default_factory=lambda: Spec("none"))
     threshold: Spec = field(default_factory=lambda: Spec("per_label"))
     seed: int = 0
 

@@ -11,28 +11,33 @@ import numpy as np
 from jaxclf import catalogue
 from jaxclf.command import parser_of, run_command
 from jaxclf.config import Spec
+from jaxclf.decisions.ledger import make_ledger, split_of, warning
 from jaxclf.decisions.predictions import load_predictions, with_unknown
-from jaxclf.decisions.report import evaluate_split, fit_thresholds, table, write_json
+from jaxclf.decisions.report import evaluate_split, score_run, table, write_json
 from jaxclf.errors import DataError
 from jaxclf.serving.predictor import load
 from jaxclf.text.reader import read
+from jaxclf.text.splits import fingerprint
 from jaxclf.types import Predictions
 
 
-def evaluate_file(run: Path, data: Path) -> dict[str, Any]:
-    """A labelled file's figures under the run's own thresholds."""
+def evaluate_file(run: Path, data: Path) -> tuple[dict[str, Any], str | None]:
+    """A labelled file's figures under the run's own thresholds, and a warning where it is a split
+    that fitted something."""
     classifier = load(run)
     examples = read(data, classifier.labels)
     probs = classifier.predict_proba(examples.texts)
     labels = with_unknown(examples.labels, examples.known)
     predictions = Predictions(np.array(examples.ids), probs, labels, data.stem)
-    return evaluate_split(predictions, classifier.thresholds, classifier.labels)
+    figures = evaluate_split(predictions, classifier.thresholds, classifier.labels)
+    split = split_of(classifier.ledger, fingerprint(examples))
+    return figures, warning(classifier.ledger, split) if split else None
 
 
-def evaluate_predictions(run: Path) -> dict[str, Any]:
+def evaluate_predictions(run: Path) -> tuple[dict[str, Any], list[str]]:
     """report.json anew from the run's predictions alone: thresholds fitted on val by the run's
     rule (per_label where the folder has no config.json, as another program's), both splits
-    scored."""
+    scored; and the warnings of splits that fitted something."""
     path = run / "labels.json"
     if not path.is_file():
         raise DataError(f"{path}: no such file; is it a run's folder?")
@@ -42,8 +47,14 @@ def evaluate_predictions(run: Path) -> dict[str, Any]:
     found = {
         split: load_predictions(run / "predictions" / f"{split}.npz") for split in ("val", "test")
     }
-    thresholds = fit_thresholds(found["val"], rule)
-    return {split: evaluate_split(part, thresholds, names) for split, part in found.items()}
+    ledger = run / "ledger.json"
+    known = (
+        json.loads(ledger.read_text(encoding="utf-8"))
+        if ledger.is_file()
+        else make_ledger({}, {"calibration": "none", "threshold": rule.name})
+    )
+    report, _ = score_run(found, rule, names, known)
+    return report, [said for split in report if (said := warning(known, split))]
 
 
 def main() -> int:
@@ -58,11 +69,13 @@ def main() -> int:
 
 def _command(args: argparse.Namespace) -> None:
     if args.data:
-        figures = evaluate_file(args.run, args.data)
+        figures, said = evaluate_file(args.run, args.data)
         print(table(figures, args.data.stem))
+        said = [said] if said else []
     else:
-        figures = evaluate_predictions(args.run)
+        figures, said = evaluate_predictions(args.run)
         print("\n\n".join(table(part, split) for split, part in figures.items()))
+    print("".join(f"\n- {sentence}" for sentence in said))
     if args.output:
         write_json(args.output, figures)
 

@@ -15,18 +15,20 @@ from flax.traverse_util import unflatten_dict
 from jaxclf import catalogue
 from jaxclf.command import parser_of, run_command
 from jaxclf.config import Data, Experiment, override, parse_overrides
+from jaxclf.decisions.calibration import CALIBRATORS, to_json
 from jaxclf.decisions.card import card
 from jaxclf.decisions.diagnosis import diagnose
+from jaxclf.decisions.ledger import make_ledger, warning
 from jaxclf.decisions.metrics import SELECTION, aggregate, log_loss
 from jaxclf.decisions.predictions import save_predictions, with_unknown
 from jaxclf.decisions.report import (
-    evaluate_split,
+    calibrate,
     fit_thresholds,
+    score_run,
     table,
-    threshold_record,
     write_json,
 )
-from jaxclf.decisions.thresholds import THRESHOLDS, decide
+from jaxclf.decisions.thresholds import THRESHOLDS, check_names, decide
 from jaxclf.errors import DataError
 from jaxclf.model.classifier import build
 from jaxclf.model.handover import Handover, open_encoder, pretrained_params, save_model
@@ -37,7 +39,7 @@ from jaxclf.model.weights import leaves_of
 from jaxclf.text.packing import Placement, fill, plan, training_shape
 from jaxclf.text.reader import read
 from jaxclf.text.sampling import SAMPLERS
-from jaxclf.text.splits import sample, shared_texts
+from jaxclf.text.splits import describe, sample, shared_texts
 from jaxclf.text.tokens import tokenize
 from jaxclf.training import checkpoint
 from jaxclf.training.checkpoint import Figures
@@ -58,6 +60,7 @@ REGISTRIES = {
     "loss": LOSSES,
     "sampler": SAMPLERS,
     "optim.schedule": SCHEDULES,
+    "calibration": CALIBRATORS,
     "threshold": THRESHOLDS,
     "train.metric": dict.fromkeys(SELECTION, aggregate),
 }
@@ -84,6 +87,7 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
     experiment = override(experiment, {"encoder.revision": resolved.revision})
     hf_config, tokenizer = open_encoder(resolved.folder)
     init, apply = build(experiment, hf_config, len(names))
+    check_names(experiment.threshold.options, names)
     data = experiment.data
     tokens = {
         name: tokenize(tokenizer, split.texts, data.max_length, data.max_windows, data.overlap)
@@ -104,6 +108,11 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
         return json.loads((out / "report.json").read_text(encoding="utf-8"))
     write_json(out / "labels.json", names)
     write_json(out / "environment.json", environment())
+    ledger_of_splits = make_ledger(
+        {name: describe(split, getattr(data, name)) for name, split in splits.items()},
+        {"calibration": experiment.calibration.name, "threshold": experiment.threshold.name},
+    )
+    write_json(out / "ledger.json", ledger_of_splits)
 
     def fresh(key: jax.Array, batch: Batch) -> dict[str, Any]:
         made, given = leaves_of(init(key, batch)), leaves_of(pretrained)
@@ -131,7 +140,7 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
 
     def evaluate(params: dict) -> Figures:
         found = predict(params, "val")
-        decided = decide(found.probs, fit_thresholds(found, experiment.threshold))
+        decided = decide(found.probs, fit_thresholds(found, experiment.threshold, names))
         figures = aggregate(found.labels, found.probs, decided)
         say(
             f"  val {experiment.train.metric} {figures[experiment.train.metric]:.4f}, "
@@ -160,15 +169,16 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
 
     chosen = checkpoint.restore(out, checkpoint.best(out, say), like).params
     found = {split: predict(chosen, split) for split in ("val", "test")}
+    found, calibration = calibrate(found, experiment.calibration)
     for split, predictions in found.items():
         save_predictions(out / "predictions" / f"{split}.npz", predictions)
-    thresholds = fit_thresholds(found["val"], experiment.threshold)
-    record = threshold_record(thresholds, experiment.threshold, "val", names)
+    report, record = score_run(found, experiment.threshold, names, ledger_of_splits)
     write_json(out / "thresholds.json", record)
-    report = {split: evaluate_split(part, thresholds, names) for split, part in found.items()}
     sizes = {name: len(split.ids) for name, split in splits.items()}
     text = card(out.name, experiment.encoder.name, report, experiment.threshold.name, sizes)
-    handover = Handover(experiment, hf_config, names, record, chosen)
+    handover = Handover(
+        experiment, hf_config, names, record, to_json(calibration), ledger_of_splits, chosen
+    )
     save_model(out / "model", handover, tokenizer, text)
     write_json(out / "diagnosis.json", diagnose(ledger.history, report))
     write_json(out / "report.json", report)  # last: it marks a finished run
@@ -271,6 +281,10 @@ def _command(args: argparse.Namespace) -> None:
     print()
     print(table(report["test"], "test"))
     print()
+    ledger = json.loads((out / "ledger.json").read_text(encoding="utf-8"))
+    for split in report:
+        if said := warning(ledger, split):
+            print(f"- {said}")
     for sentence in json.loads((out / "diagnosis.json").read_text(encoding="utf-8")):
         print(f"- {sentence}")
     print(f"run folder: {out}")

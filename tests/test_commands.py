@@ -74,7 +74,8 @@ def test_a_run_folder_holds_what_the_contract_says(finished):
             assert set(row) == LABEL
     for name in (
         "config.json labels.json environment.json metrics.jsonl tensorboard checkpoints integrity "
-        "predictions/val.npz predictions/test.npz thresholds.json report.json diagnosis.json "
+        "predictions/val.npz predictions/test.npz thresholds.json ledger.json report.json "
+        "diagnosis.json "
         "model/config.json model/model.safetensors model/tokenizer.json model/jaxclf.json "
         "model/README.md"
     ).split():
@@ -167,10 +168,45 @@ def test_alone_or_in_company_in_any_order_a_text_gets_the_same(finished, demo_ro
 
 def test_evaluate_gives_the_report_again(finished, tiny_data):
     out, _, report = finished
-    again = evaluate_predictions(out)
+    again, warnings = evaluate_predictions(out)
     assert again == report
-    from_file = evaluate_file(out, tiny_data["test"])
+    assert warnings == [
+        "val fitted the choice of the epoch and the thresholds (per_label): figures on it flatter."
+    ]
+    from_file, warning = evaluate_file(out, tiny_data["test"])
     assert from_file["macro_f1"] == pytest.approx(report["test"]["macro_f1"], abs=1e-6)
+    assert warning is None
+
+
+def test_a_file_that_fitted_something_is_known_whatever_it_is_called(finished, tiny_data, tmp_path):
+    out, _, _ = finished
+    rows = json.loads(tiny_data["train"].read_text(encoding="utf-8"))
+    (tmp_path / "fresh.jsonl").write_text("\n".join(json.dumps(row) for row in rows[::-1]))
+    assert evaluate_file(out, tmp_path / "fresh.jsonl")[1] == (
+        "train fitted the weights: figures on it flatter."
+    )
+    (tmp_path / "fewer.jsonl").write_text("\n".join(json.dumps(row) for row in rows[1:]))
+    assert evaluate_file(out, tmp_path / "fewer.jsonl")[1] is None
+
+
+def test_a_calibrated_run_answers_calibrated_probabilities(tiny_encoder, tiny_data, tmp_path):
+    changes = overrides(
+        tiny_encoder,
+        tiny_data,
+        **{"train.epochs": 1, "calibration": "platt", "threshold": "plug_in"},
+    )
+    report = train(override(catalogue.load("focal_attention"), changes), tmp_path / "run")
+    classifier = jaxclf.load(tmp_path / "run")
+    assert classifier.calibration.kind == "platt"
+    stored = load_predictions(tmp_path / "run" / "predictions" / "test.npz")
+    texts = [row["text"] for row in json.loads(tiny_data["test"].read_text(encoding="utf-8"))]
+    np.testing.assert_allclose(classifier.predict_proba(texts), stored.probs, atol=1e-6, rtol=0)
+    ledger = json.loads((tmp_path / "run" / "ledger.json").read_text())
+    assert [entry["what"] for entry in ledger["fitted"]] == [
+        "the weights", "the choice of the epoch", "the calibration (platt)",
+        "the thresholds (plug_in)",
+    ]  # fmt: skip
+    assert evaluate_predictions(tmp_path / "run")[0] == report
 
 
 @pytest.mark.parametrize("text", ["", "  ", "half \ud83d a pair"])

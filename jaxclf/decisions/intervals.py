@@ -1,41 +1,128 @@
-"""Bootstrap intervals over examples: how sure a figure is, given the test set's size."""
+"""Bootstrap intervals over examples: how sure a figure is, given the test set's size.
+
+Examples are drawn with replacement, thresholds held fixed (Efron 1979). A resample without
+positives of a label leaves that label out of its macro means; a resample about which nothing can
+be said is left out of the interval. The percentile interval cuts off the tails of the replicates;
+BCa shifts the cuts for bias and for a spread that changes with the figure (Efron 1987, "Better
+bootstrap confidence intervals"), its acceleration from a jackknife over 200 groups of examples.
+"""
+
+from collections.abc import Iterator
+from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Float32, Float64
 
-from jaxclf.decisions.metrics import ratio
+from jaxclf.decisions.metrics import Decided, Labels, Probs
+from jaxclf.decisions.weighted import METRICS, figures, table
 
 RESAMPLES, SEED, LEVEL = 2000, 0, 0.95
+# Resamples in one product; the number of groups a large jackknife leaves out in turn.
+CHUNK, GROUPS = 64, 200
+NORMAL = NormalDist()
+
+Figures = Float64[np.ndarray, " figures"]
 
 
-def f1_intervals(
-    labels: Float[np.ndarray, "examples classes"],
-    decided: Bool[np.ndarray, "examples classes"],
-) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of macro and micro F1 over resampled examples (Efron 1979),
-    thresholds held fixed.
+class Estimate(NamedTuple):
+    """A figure, what it is in each resample, and its 95 % intervals; NaN where nothing is known."""
 
-    A resample without positives of a label leaves that label out of its macro mean.
-    """
-    true, false = labels == 1, labels == 0
-    cells = np.concatenate([true & decided, false & decided, true & ~decided], axis=1)
-    cells = cells.astype(np.float64)
-    rng, count = np.random.default_rng(SEED), len(labels)
-    totals = [
-        np.bincount(rng.integers(0, count, count), minlength=count) @ cells
-        for _ in range(RESAMPLES)
+    value: float
+    replicates: Float64[np.ndarray, " resamples"]
+    percentile: tuple[float, float]
+    bca: tuple[float, float]
+
+
+class Resampled(NamedTuple):
+    """The figures of `metrics.aggregate` by name, and the F1 of every label in order."""
+
+    metrics: dict[str, Estimate]
+    f1: tuple[Estimate, ...]
+
+
+def bootstrap(
+    labels: Labels, probs: Probs, decided: Decided, resamples: int = RESAMPLES, seed: int = SEED
+) -> Resampled:
+    """Every figure with its intervals, all from the same resamples."""
+    system, count = table(labels, probs, decided), len(labels)
+    values = figures(system, np.ones((count, 1), np.float32))[:, 0]
+    replicates = [figures(system, weights) for weights in resampled(count, resamples, seed)]
+    skew = acceleration(influence(figures(system, left_out(count))))
+    found = [
+        Estimate(float(value), row, percentile(row), bca(float(value), row, float(a)))
+        for value, row, a in zip(values, np.concatenate(replicates, axis=1), skew, strict=True)
     ]
-    tp, fp, fn = np.split(np.array(totals), 3, axis=1)
-    there = tp + fn > 0
-    each = np.where(there, ratio(2 * tp, 2 * tp + fp + fn), 0)
-    macro = ratio(each.sum(axis=1), there.sum(axis=1))
-    micro = ratio(2 * tp.sum(axis=1), (2 * tp + fp + fn).sum(axis=1))
-    return {"macro_f1": _ends(macro), "micro_f1": _ends(micro)}
+    metrics = dict(zip(METRICS, found, strict=False))
+    return Resampled(metrics, tuple(found[len(METRICS) :]))
 
 
-def _ends(values: np.ndarray) -> tuple[float, float]:
-    values = values[~np.isnan(values)]
-    if not len(values):
+def f1_intervals(labels: Labels, decided: Decided) -> dict[str, tuple[float, float]]:
+    """95 % intervals of macro and micro F1."""
+    found = bootstrap(labels, decided.astype(np.float32), decided).metrics
+    return {name: found[name].percentile for name in ("macro_f1", "micro_f1")}
+
+
+def resampled(
+    count: int, resamples: int, seed: int
+) -> Iterator[Float32[np.ndarray, "examples chunk"]]:
+    """How often each example is drawn, a column for each resample, in chunks of columns.
+
+    The draws depend on the seed alone, not on the chunks.
+    """
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, CHUNK):
+        drawn = rng.integers(0, count, (min(CHUNK, resamples - start), count))
+        times = [np.bincount(row, minlength=count) for row in drawn]
+        yield np.stack(times, axis=1).astype(np.float32)
+
+
+def left_out(count: int) -> Float32[np.ndarray, "examples groups"]:
+    """Weights 0 for one group of examples in each column, each example in one group, 1 else."""
+    groups = min(count, GROUPS)
+    return (np.arange(count)[:, None] % max(groups, 1) != np.arange(groups)).astype(np.float32)
+
+
+def influence(
+    without: Float64[np.ndarray, "figures groups"],
+) -> Float64[np.ndarray, "figures groups"]:
+    """How far each group pulls each figure, from the figures without it; 0 where not known."""
+    there = ~np.isnan(without)
+    held, count = np.where(there, without, 0), np.maximum(there.sum(axis=1, keepdims=True), 1)
+    return np.where(there, held.sum(axis=1, keepdims=True) / count - held, 0) * (1 - 1 / count)
+
+
+def acceleration(pulls: Float64[np.ndarray, "figures groups"]) -> Figures:
+    """A sixth of the skewness of a sum of such pulls; 0 where nothing pulls."""
+    squares = np.sum(pulls**2, axis=1)
+    below = 6 * squares**1.5
+    return np.divide(np.sum(pulls**3, axis=1), below, out=np.zeros_like(below), where=below > 0)
+
+
+def percentile(replicates: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
+    return _ends(replicates[~np.isnan(replicates)], (1 - LEVEL) / 2, (1 + LEVEL) / 2)
+
+
+def bca(
+    value: float, replicates: Float[np.ndarray, " resamples"], skew: float
+) -> tuple[float, float]:
+    """Bias-corrected and accelerated. Replicates equal to the value are half below it."""
+    known = replicates[~np.isnan(replicates)]
+    if not len(known):
         return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    beside = known - value
+    below = np.mean(beside < -1e-12) + np.mean(np.abs(beside) <= 1e-12) / 2
+    shift = NORMAL.inv_cdf(float(np.clip(below, 0.5 / len(known), 1 - 0.5 / len(known))))
+
+    def at(share: float) -> float:
+        moved = shift + NORMAL.inv_cdf(share)
+        # The bound only matters for a figure that hangs on a single example.
+        return NORMAL.cdf(shift + moved / max(1 - skew * moved, 0.1))
+
+    return _ends(known, at((1 - LEVEL) / 2), at((1 + LEVEL) / 2))
+
+
+def _ends(known: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    if not len(known):
+        return float("nan"), float("nan")
+    return float(np.quantile(known, low)), float(np.quantile(known, high))

@@ -1,5 +1,6 @@
 """Figures of a run: report.json's values, thresholds.json's, and the table on the terminal."""
 
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -9,25 +10,84 @@ from typing import Any
 import numpy as np
 
 from jaxclf.config import Spec
+from jaxclf.decisions.calibration import CALIBRATORS, Calibration, calibrated, out_of_fold
+from jaxclf.decisions.crossfit import Rule, crossfit
 from jaxclf.decisions.intervals import f1_intervals
+from jaxclf.decisions.ledger import Ledger, fitted_by
 from jaxclf.decisions.metrics import aggregate, by_label, count, f1, mean_where_known
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.types import Predictions
 
 
-def fit_thresholds(predictions: Predictions, rule: Spec) -> np.ndarray:
+def rule_of(spec: Spec, names: tuple[str, ...]) -> Rule:
+    """The experiment's rule with its options: (labels, probs) -> thresholds."""
+    return functools.partial(THRESHOLDS[spec.name], names=names, **spec.options)
+
+
+def fit_thresholds(predictions: Predictions, spec: Spec, names: tuple[str, ...]) -> np.ndarray:
     """The rule's thresholds, fitted on these predictions."""
-    return THRESHOLDS[rule.name](predictions.labels, predictions.probs, **rule.options)
+    return rule_of(spec, names)(predictions.labels, predictions.probs)
 
 
 def threshold_record(
-    thresholds: np.ndarray, rule: Spec, split: str, names: tuple[str, ...]
+    thresholds: np.ndarray,
+    intervals: np.ndarray,
+    spec: Spec,
+    split: str,
+    names: tuple[str, ...],
 ) -> dict[str, Any]:
-    """thresholds.json: per label its value, the split it was fitted on and the rule."""
+    """thresholds.json: per label its value, the 95 % interval of it over resampled examples, the
+    split it was fitted on and the rule."""
     return {
-        name: {"value": float(value), "split": split, "rule": rule.name, **rule.options}
-        for name, value in zip(names, thresholds, strict=True)
+        name: {
+            "value": float(value),
+            "interval": interval.tolist(),
+            "split": split,
+            "rule": spec.name,
+            **spec.options,
+        }
+        for name, value, interval in zip(names, thresholds, intervals, strict=True)
     }
+
+
+def score_run(
+    found: Mapping[str, Predictions], spec: Spec, names: tuple[str, ...], ledger: Ledger
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(report.json, thresholds.json) of a run from its predictions on val and test.
+
+    Thresholds are fitted on val. What is said of val is said twice: under those thresholds, and
+    under thresholds fitted on other folds of it (`crossfit`), the difference being the optimism.
+    """
+    val, rule = found["val"], rule_of(spec, names)
+    thresholds = rule(val.labels, val.probs)
+    honest = crossfit(val.labels, val.probs, rule)
+    report = {split: evaluate_split(part, thresholds, names) for split, part in found.items()}
+    for split, part in report.items():
+        part["fitted"] = fitted_by(ledger, split)
+    report["val"]["crossfit"] = {
+        metric: {"score": honest.crossfit[metric], "optimism": honest.optimism(metric)}
+        for metric in ("macro_f1", "micro_f1")
+    }
+    return report, threshold_record(thresholds, honest.intervals, spec, "val", names)
+
+
+def calibrate(
+    found: Mapping[str, Predictions], spec: Spec
+) -> tuple[dict[str, Predictions], Calibration]:
+    """Predictions as the model will answer, and the curves, fitted on val.
+
+    Val's own are out of fold, each example's from curves that other folds fitted, so that what is
+    fitted on them and said of them is honest.
+    """
+    fit = functools.partial(CALIBRATORS[spec.name], **spec.options)
+    val = found["val"]
+    calibration = fit(val.labels, val.probs)
+    after = {
+        split: part._replace(probs=calibrated(calibration, part.probs))
+        for split, part in found.items()
+    }
+    after["val"] = val._replace(probs=out_of_fold(val.labels, val.probs, fit))
+    return after, calibration
 
 
 def evaluate_split(
@@ -90,6 +150,12 @@ def table(part: Mapping[str, Any], split: str) -> str:
         f"{_figure(part['label_accuracy'])}   Hamming loss {_figure(part['hamming_loss'])}   "
         f"ECE {_figure(part['ece'])}",
     ]
+    if honest := part.get("crossfit"):
+        score, optimism = honest["macro_f1"]["score"], honest["macro_f1"]["optimism"]
+        lines.append(
+            f"macro F1 under thresholds fitted on other folds {_figure(score)}: fitted here they "
+            f"flatter by {_figure(optimism)}"
+        )
     return "\n".join(lines)
 
 

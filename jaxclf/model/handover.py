@@ -3,7 +3,8 @@
 config.json tokenizer.json    of the encoder
 model.safetensors             the encoder, under the names of its family
 head.safetensors              pool and head, under our paths
-jaxclf.json                   the experiment, the labels in order, the thresholds
+jaxclf.json                   the experiment, the labels in order, thresholds, calibration, and what
+                              each split fitted
 README.md                     what it is and what it is not
 """
 
@@ -37,16 +38,21 @@ from jaxclf.text.tokens import largest_id, load_tokenizer
 from jaxclf.trust import holds, read_json
 
 HEAD, META = "head.safetensors", "jaxclf.json"
-FORMAT = 1
+FORMAT = 2
 
 
 class Handover(NamedTuple):
-    """A trained model as it lies in its folder. thresholds: {label: {"value", "split", "rule"}}."""
+    """A trained model as it lies in its folder.
+
+    thresholds, calibration, ledger: as `decisions` makes them, plain JSON values.
+    """
 
     experiment: Experiment
     hf_config: dict[str, Any]
     labels: tuple[str, ...]
     thresholds: dict[str, dict[str, Any]]
+    calibration: dict[str, Any]
+    ledger: dict[str, Any]
     params: dict[str, Any]
 
 
@@ -122,6 +128,8 @@ def save_model(
         "experiment": to_dict(handover.experiment),
         "labels": list(handover.labels),
         "thresholds": handover.thresholds,
+        "calibration": handover.calibration,
+        "ledger": handover.ledger,
     }
     for name, values in (("config.json", handover.hf_config), (META, meta)):
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
@@ -163,7 +171,15 @@ def load_model(folder: Path, shapes_of: Any) -> Handover:
         params = pretrained_params(folder, {"encoder": shapes["encoder"]})
         rest = {key: value for key, value in shapes.items() if key != "encoder"}
         params |= _read_head(folder, rest)
-    return Handover(experiment, hf_config, labels, meta["thresholds"], params)
+    return Handover(
+        experiment,
+        hf_config,
+        labels,
+        meta["thresholds"],
+        meta["calibration"],
+        meta["ledger"],
+        params,
+    )
 
 
 def _read_head(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:

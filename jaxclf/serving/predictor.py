@@ -10,6 +10,7 @@ from jaxtyping import Array, Float32
 from tokenizers import Tokenizer
 
 from jaxclf.config import Experiment
+from jaxclf.decisions.calibration import calibrated, from_json
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.model.classifier import build
@@ -33,6 +34,8 @@ class Classifier:
         self.experiment: Experiment = handover.experiment
         self.labels = handover.labels
         self.thresholds = np.array([handover.thresholds[name]["value"] for name in self.labels])
+        self.calibration = from_json(handover.calibration)
+        self.ledger = handover.ledger
         self.params: dict[str, Any] = jax.tree.map(jax.numpy.asarray, handover.params)
         self.apply: Callable[..., Array] = build(
             self.experiment, handover.hf_config, len(self.labels)
@@ -41,7 +44,7 @@ class Classifier:
         self._step = make_predict_step(self.apply)
 
     def predict_proba(self, texts: Iterable[str]) -> Float32[np.ndarray, "texts classes"]:
-        """Probabilities, one row a text, in input order."""
+        """Calibrated probabilities, one row a text, in input order."""
         texts = list(texts)
         for index, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
@@ -54,7 +57,7 @@ class Classifier:
         tokens = tokenize(self.tokenizer, texts, data.max_length, data.max_windows, data.overlap)
         shape = prediction_shape(data.max_length, data.max_windows)
         scored = score(self._step, self.params, tokens, shape, len(self.labels))
-        return gather(scored, len(texts), len(self.labels))
+        return calibrated(self.calibration, gather(scored, len(texts), len(self.labels)))
 
     def predict(self, texts: Iterable[str]) -> list[list[str]]:
         """The labels of each text: those whose probability reaches their threshold; none is an

@@ -1,5 +1,8 @@
 """Splits of a data set: a smaller one, and what two must not share."""
 
+import hashlib
+from typing import Any
+
 import numpy as np
 
 from jaxclf.types import Examples
@@ -14,6 +17,21 @@ def shared_texts(one: Examples, other: Examples) -> int:
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
+
+
+def fingerprint(examples: Examples) -> str:
+    """SHA-256 of texts, labels and what is known of them, whatever the file's form, names or
+    order of rows."""
+    rows = sorted(
+        hashlib.sha256(text.encode() + labels.tobytes() + known.tobytes()).digest()
+        for text, labels, known in zip(examples.texts, examples.labels, examples.known, strict=True)
+    )
+    return hashlib.sha256(b"".join(rows)).hexdigest()
+
+
+def describe(examples: Examples, file: str) -> dict[str, Any]:
+    """A split's entry in the ledger."""
+    return {"file": file, "rows": len(examples.ids), "sha256": fingerprint(examples)}
 
 
 def sample(examples: Examples, count: int) -> Examples:

@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 
 from jaxclf.config import Spec
+from jaxclf.decisions.calibration import calibrated
 from jaxclf.decisions.card import card
 from jaxclf.decisions.intervals import f1_intervals
-from jaxclf.decisions.metrics import aggregate, by_label
+from jaxclf.decisions.ledger import make_ledger
+from jaxclf.decisions.metrics import aggregate, by_label, expected_calibration_error
 from jaxclf.decisions.report import (
+    calibrate,
     evaluate_split,
     fit_thresholds,
+    score_run,
     table,
     threshold_record,
     write_json,
@@ -90,34 +95,74 @@ def test_macro_f1_at_half_is_the_macro_f1_of_thresholds_of_a_half():
 
 def test_thresholds_are_fitted_by_the_named_rule_with_its_options():
     found = predictions()
-    fitted = fit_thresholds(found, Spec("per_label"))
+    fitted = fit_thresholds(found, Spec("per_label"), NAMES)
     np.testing.assert_array_equal(fitted, per_label(found.labels, found.probs))
-    assert fit_thresholds(found, Spec("fixed", value=0.3)).tolist() == [0.3] * 5
-    assert fit_thresholds(found, Spec("fixed")).tolist() == [0.5] * 5
+    assert fit_thresholds(found, Spec("fixed", value=0.3), NAMES).tolist() == [0.3] * 5
+    only = fit_thresholds(found, Spec("recall_at", target=0.5, only=(NAMES[0],)), NAMES)
+    assert only[0] != fitted[0]
+    np.testing.assert_array_equal(only[1:], fitted[1:])
 
 
-def test_a_threshold_record_says_value_split_and_rule_of_every_label(tmp_path):
-    values = np.array([0.1, 1 / 3])
-    record = threshold_record(values, Spec("per_label"), "val", ("stress", "joie"))
+def test_a_threshold_record_says_value_interval_split_and_rule_of_every_label(tmp_path):
+    values, ends = np.array([0.1, 1 / 3]), np.array([[0.05, 0.2], [0.3, 0.4]])
+    record = threshold_record(values, ends, Spec("per_label"), "val", ("stress", "joie"))
     assert record == {
-        "stress": {"value": 0.1, "split": "val", "rule": "per_label"},
-        "joie": {"value": 1 / 3, "split": "val", "rule": "per_label"},
+        "stress": {"value": 0.1, "interval": [0.05, 0.2], "split": "val", "rule": "per_label"},
+        "joie": {"value": 1 / 3, "interval": [0.3, 0.4], "split": "val", "rule": "per_label"},
     }
     # Through the file and back every bit is there, or a decision at the threshold could flip.
     write_json(tmp_path / "thresholds.json", record)
     assert read(tmp_path / "thresholds.json") == record
-    rule = Spec("fixed", value=0.3)
-    fixed = threshold_record(fit_thresholds(predictions(), rule), rule, "val", NAMES)
-    assert fixed["joie"] == {"value": 0.3, "split": "val", "rule": "fixed"}
     # A rule's options stand beside its name.
-    other = threshold_record(values[:1], Spec("a_rule", least=0.05), "val", ("stress",))
-    assert other == {"stress": {"value": 0.1, "split": "val", "rule": "a_rule", "least": 0.05}}
+    rule = Spec("a_rule", least=0.05)
+    other = threshold_record(values[:1], ends[:1], rule, "val", ("stress",))
+    assert other["stress"]["least"] == 0.05
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_threshold_too_many_or_too_few_is_refused(count):
+    values, ends = np.full(count, 0.5), np.full((count, 2), 0.5)
     with pytest.raises(ValueError, match="zip"):
-        threshold_record(np.full(count, 0.5), Spec("fixed"), "val", ("stress", "joie"))
+        threshold_record(values, ends, Spec("fixed"), "val", ("stress", "joie"))
+
+
+LEDGER = make_ledger({}, {"calibration": "none", "threshold": "per_label"})
+
+
+def test_a_run_is_scored_with_thresholds_of_val_and_val_is_said_to_flatter():
+    found = {"val": predictions(60), "test": predictions(61)}
+    report, record = score_run(found, Spec("per_label"), NAMES, LEDGER)
+    thresholds = per_label(found["val"].labels, found["val"].probs)
+    assert [record[name]["value"] for name in NAMES] == thresholds.tolist()
+    expected = evaluate_split(found["test"], thresholds, NAMES)
+    np.testing.assert_equal({key: report["test"][key] for key in expected}, expected)
+    assert report["test"]["fitted"] == []
+    assert report["val"]["fitted"] == ["the choice of the epoch", "the thresholds (per_label)"]
+    honest = report["val"]["crossfit"]["macro_f1"]
+    assert honest["score"] + honest["optimism"] == pytest.approx(report["val"]["macro_f1"])
+    assert f"flatter by {honest['optimism']:.3f}" in table(report["val"], "val")
+    assert "flatter" not in table(report["test"], "test")
+
+
+def test_calibration_changes_what_is_said_and_val_is_out_of_fold():
+    rng = np.random.default_rng(0)
+    truth = rng.beta(1, 3, (400, 2))
+    labels = (rng.random(truth.shape) < truth).astype(np.float32)
+    timid = expit(0.4 * logit(truth)).astype(np.float32)
+    found = {
+        split: Predictions(np.arange(400).astype(str), timid, labels, split)
+        for split in ("val", "test")
+    }
+    same, nothing = calibrate(found, Spec("none"))
+    assert nothing.kind == "none"
+    np.testing.assert_array_equal(same["test"].probs, timid)
+    after, curves = calibrate(found, Spec("platt"))
+    np.testing.assert_array_equal(after["test"].probs, calibrated(curves, timid))
+    # The same probabilities and labels, but curves that did not see the example.
+    assert (after["val"].probs != after["test"].probs).any()
+    for split in after.values():
+        ece = expected_calibration_error(split.labels, split.probs)
+        assert ece < 0.5 * expected_calibration_error(labels, timid)
 
 
 def cells(line: str, width: int) -> list[str]:

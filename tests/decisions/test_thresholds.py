@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jaxclf.decisions.metrics import count, f1
-from jaxclf.decisions.thresholds import THRESHOLDS, decide, fixed, per_label
+from jaxclf.decisions.thresholds import (
+    THRESHOLDS,
+    check_names,
+    decide,
+    fixed,
+    per_label,
+    plug_in,
+    precision_at,
+    recall_at,
+    shared,
+)
+from jaxclf.errors import ConfigError
 
 NAN = float("nan")
 
@@ -161,3 +172,103 @@ def test_every_rule_gives_each_label_one_threshold_between_0_and_1(table, rule):
     assert found.shape == (table[0].shape[1],)
     assert found.dtype == np.float64
     assert ((found >= 0) & (found <= 1)).all()
+
+
+def at_least(y, p, threshold):
+    """(true positives, decided) of a column at a threshold."""
+    known = ~np.isnan(y)
+    return int((y[known] == 1)[p[known] >= threshold].sum()), int((p[known] >= threshold).sum())
+
+
+@settings(deadline=None, max_examples=100)
+@given(tables())
+def test_shared_is_the_best_single_cut(table):
+    labels, probs = table
+    found = shared(labels, probs)
+    assert len(set(found.tolist())) == 1
+
+    def macro(threshold):
+        each = f1(count(labels, decide(probs, np.full(labels.shape[1], threshold))))
+        return np.nan if np.isnan(each).all() else np.nanmean(each)
+
+    distinct = np.unique(probs.astype(np.float64))
+    middles = np.concatenate([(distinct + np.append(0.0, distinct[:-1])) / 2, distinct])
+    best = max((macro(cut) for cut in middles), default=np.nan)
+    assert np.isnan(best) or macro(found[0]) == pytest.approx(best, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=100)
+@given(tables(), st.sampled_from([0.3, 0.5, 0.95, 1.0]))
+def test_recall_at_is_the_highest_cut_with_that_recall(table, target):
+    labels, probs = table
+    for y, p, found in zip(labels.T, probs.T, recall_at(labels, probs, target=target), strict=True):
+        positives = int((y == 1).sum())
+        if not positives:
+            assert found == 0.5
+            continue
+        assert at_least(y, p, found)[0] >= target * positives - 1e-9
+        scores = np.unique(p[~np.isnan(y)]).astype(np.float64)
+        higher = [cut for cut in scores if cut > found]
+        reached = [at_least(y, p, cut)[0] >= target * positives - 1e-9 for cut in higher]
+        # A cut above decides less: at the next distinct score up there is no more than here.
+        assert not any(reached[1:])
+
+
+@settings(deadline=None, max_examples=100)
+@given(tables(), st.sampled_from([0.3, 0.5, 0.9]))
+def test_precision_at_is_the_lowest_cut_with_that_precision(table, target):
+    labels, probs = table
+    found = precision_at(labels, probs, target=target)
+    for y, p, threshold in zip(labels.T, probs.T, found, strict=True):
+        if not (y == 1).any():
+            assert threshold == 0.5
+            continue
+        cuts = np.unique(p[~np.isnan(y)]).astype(np.float64)
+        shares = [tp / decided for tp, decided in (at_least(y, p, cut) for cut in cuts)]
+        tp, decided = at_least(y, p, threshold)
+        if max(shares) >= target:
+            assert tp / decided >= target - 1e-9
+            below = [share for cut, share in zip(cuts, shares, strict=True) if cut < threshold]
+            assert not any(share >= target for share in below[:-1])
+        else:
+            assert tp / decided == pytest.approx(max(shares))
+
+
+def test_only_the_named_labels_have_the_target():
+    labels = np.array([[1, 1], [1, 1], [0, 0], [1, 1], [0, 0]], np.float32)
+    probs = np.array([[0.9] * 2, [0.8] * 2, [0.7] * 2, [0.2] * 2, [0.3] * 2], np.float32)
+    names = ("one", "other")
+    found = recall_at(labels, probs, names, target=1.0, only=("other",))
+    assert found[0] == per_label(labels, probs)[0]
+    assert found[1] == pytest.approx(0.1)
+    check_names({"only": ("other",)}, names)
+    with pytest.raises(ConfigError, match=r"threshold.only='others' is no label"):
+        check_names({"only": ("others",)}, names)
+
+
+def test_shrinking_goes_from_its_own_to_the_shared():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((300, 3)) < [0.02, 0.2, 0.5]).astype(np.float32)
+    probs = np.clip(0.4 * labels + 0.6 * rng.random((300, 3)), 0, 1).astype(np.float32)
+    own, common = per_label(labels, probs), shared(labels, probs)
+    np.testing.assert_allclose(per_label(labels, probs, prior=1e12), common, atol=1e-9)
+    positives = labels.sum(axis=0)
+    expected = (positives * own + 10 * common) / (positives + 10)
+    np.testing.assert_allclose(per_label(labels, probs, prior=10.0), expected)
+
+
+def test_plug_in_of_sharp_probabilities_is_half_the_promise():
+    """Where calibration has nothing to do: F* by hand from the probabilities alone."""
+    rng = np.random.default_rng(1)
+    probs = rng.beta(0.5, 2.0, (40_000, 1)).astype(np.float32)
+    labels = (rng.random(probs.shape) < probs).astype(np.float32)
+    p = np.sort(probs[:, 0].astype(np.float64))[::-1]
+    best = (2 * np.cumsum(p) / (np.arange(1, len(p) + 1) + p.sum())).max()
+    assert plug_in(labels, probs)[0] == pytest.approx(best / 2, abs=0.01)
+    assert per_label(labels, probs)[0] == pytest.approx(best / 2, abs=0.1)
+
+
+def test_every_rule_has_its_test():
+    assert set(THRESHOLDS) == {
+        "fixed", "per_label", "shared", "plug_in", "recall_at", "precision_at",
+    }  # fmt: skip

@@ -13,6 +13,8 @@ from torch_models import hf_config, randomize
 
 import jaxclf
 from jaxclf.config import Data, Encoder, Experiment, Spec
+from jaxclf.decisions.calibration import Calibration, to_json
+from jaxclf.decisions.ledger import make_ledger
 from jaxclf.errors import ConfigError
 from jaxclf.model.handover import Handover, open_encoder, pretrained_params, save_model
 from jaxclf.model.inference import gather, prediction_shape, score
@@ -64,7 +66,9 @@ def make_run(folder, variant, tokenizer_folder, pool="cls", head="native"):
         for path, leaf in leaves_of(shapes).items()
     } | leaves_of(pretrained_params(encoder, shapes))
     record = {name: {"value": 0.25, "split": "val", "rule": "fixed"} for name in LABELS}
-    handover = Handover(experiment, hf, LABELS, record, unflatten_dict(params))
+    curves = to_json(Calibration("temperature", ({"temperature": 2.0},) * 3))
+    ledger = make_ledger({}, {"calibration": "temperature", "threshold": "fixed"})
+    handover = Handover(experiment, hf, LABELS, record, curves, ledger, unflatten_dict(params))
     save_model(folder / "run" / "model", handover, tokenizer, "a card")
     return folder / "run"
 
@@ -109,6 +113,7 @@ def test_what_went_out_comes_back_to_the_bit(variant, tiny_encoder, tmp_path):
     for path in one:
         np.testing.assert_array_equal(one[path], other[path])
     np.testing.assert_array_equal(before.thresholds, after.thresholds)
+    assert before.calibration == after.calibration
 
 
 @pytest.mark.parametrize(("pool", "head"), [("attention", "linear"), ("mean", "native")])

@@ -1,0 +1,46 @@
+"""Which split fitted what: a figure on a split that fitted something flatters, and is called so."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Ledger = Mapping[str, Any]
+
+
+def make_ledger(
+    splits: Mapping[str, Mapping[str, Any]], rules: Mapping[str, str]
+) -> dict[str, Any]:
+    """What goes to ledger.json.
+
+    splits: name -> {"file", "rows", "sha256"}. rules: "threshold" and "calibration" -> the rule.
+    """
+    fitted = [
+        {"what": "the weights", "split": "train"},
+        {"what": "the choice of the epoch", "split": "val"},
+    ]
+    if rules["calibration"] not in ("none", "focal"):
+        fitted.append({"what": f"the calibration ({rules['calibration']})", "split": "val"})
+    if rules["threshold"] != "fixed":
+        fitted.append({"what": f"the thresholds ({rules['threshold']})", "split": "val"})
+    return {"splits": {name: dict(split) for name, split in splits.items()}, "fitted": fitted}
+
+
+def fitted_by(ledger: Ledger, split: str) -> list[str]:
+    """What a split fitted, in words; nothing for one that is honest."""
+    return [entry["what"] for entry in ledger["fitted"] if entry["split"] == split]
+
+
+def split_of(ledger: Ledger, sha256: str) -> str | None:
+    """The split with this fingerprint, whatever its file is called."""
+    for name, split in ledger["splits"].items():
+        if split["sha256"] == sha256:
+            return name
+    return None
+
+
+def warning(ledger: Ledger, split: str) -> str | None:
+    """A sentence for the report and the terminal, None where the split fitted nothing."""
+    what = fitted_by(ledger, split)
+    if not what:
+        return None
+    listed = ", ".join(what[:-1]) + " and " + what[-1] if len(what) > 1 else what[0]
+    return f"{split} fitted {listed}: figures on it flatter."
