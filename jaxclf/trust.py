@@ -11,6 +11,7 @@ from jaxclf.errors import DataError
 # Far above any published file of its kind, far below what hurts.
 JSON_LIMIT = 4 * 2**20
 TOKENIZER_LIMIT = 48 * 2**20
+PARTS, TOKENIZER_PARTS = 2**18, 600_000  # commas: a part takes many times the memory of its text
 
 
 def holds(folder: Path, name: str) -> bool:
@@ -25,12 +26,17 @@ def file_in(folder: Path, name: str, limit: int | None = None) -> Path:
     Raises DataError where it is missing, leads out of the folder, is no plain file or is too large.
     A hub cache keeps its files as links into `blobs/` beside `snapshots/`: those count as inside.
     """
-    path = folder / name
     if Path(name).name != name:
-        raise DataError(f"{folder}: {name!r} names a file outside the folder")
+        raise DataError(f"{folder}: {name[:80]!r} names a file outside the folder")
+    if not name.isprintable() or len(name.encode()) > 255:
+        raise DataError(f"{folder}: {name[:80]!r} is no name of a file")
+    path = folder / name
     if not holds(folder, name):
         raise DataError(f"{path}: no such file")
-    real = path.resolve()
+    try:
+        real = path.resolve()
+    except RuntimeError:
+        raise DataError(f"{path}: a link that leads to itself") from None
     home = folder.resolve()
     inside = [home]
     if home.parent.name == "snapshots":
@@ -45,13 +51,23 @@ def file_in(folder: Path, name: str, limit: int | None = None) -> Path:
     return path
 
 
-def read_json(folder: Path, name: str, limit: int = JSON_LIMIT) -> dict[str, Any]:
+def short(text: str, most: int = 100) -> str:
+    """What a file says, for a message: no longer than that, nothing a terminal obeys."""
+    return repr(text[:most])[1:-1] + "…" * (len(text) > most)
+
+
+def read_json(
+    folder: Path, name: str, limit: int = JSON_LIMIT, parts: int = PARTS
+) -> dict[str, Any]:
     """A JSON object; a key may stand in it once. Raises DataError."""
     path = file_in(folder, name, limit)
-    return parse_json(path.read_bytes(), str(path))
+    return parse_json(path.read_bytes(), str(path), parts)
 
 
-def parse_json(content: bytes, where: str) -> dict[str, Any]:
+def parse_json(content: bytes, where: str, parts: int = PARTS) -> dict[str, Any]:
+    if content.count(b",") > parts:
+        raise DataError(f"{where}: of more than {parts:,} parts")
+
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):

@@ -1,5 +1,6 @@
 """Holding an experiment to its ranges and registries, before any data is read."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -48,8 +49,10 @@ OPTION_BOUNDS = {
     "gamma": Bound(0, 2**10),
     "pos_weight": Bound(0, float("inf"), open=True),
     "power": Bound(0, 2**10),
+    "prior": Bound(0, float("inf")),
     "shrink": Bound(0, 2),
     "smoothing": Bound(0, 1),
+    "target": Bound(0, math.nextafter(1, 2), open=True),  # 1 is allowed
     "value": Bound(0, 2),
     "width": Bound(1, 2**20),
 }
@@ -71,9 +74,9 @@ def check(experiment: Experiment, registries: Registries) -> Experiment:
             _check_bound(key, value, BOUNDS[key])
         if key in CHOICES and value not in CHOICES[key]:
             raise ConfigError(f"{key}={value!r}" + did_you_mean(value, CHOICES[key]))
-        if isinstance(value, Spec):
+        if isinstance(value, Spec) and key in registries:
             _check_spec(key, value, registries[key])
-    if experiment.train.metric not in registries["train.metric"]:
+    if experiment.train.metric not in registries.get("train.metric", [experiment.train.metric]):
         metric = experiment.train.metric
         raise ConfigError(
             f"train.metric={metric!r}" + did_you_mean(metric, registries["train.metric"])

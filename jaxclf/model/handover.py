@@ -9,7 +9,6 @@ README.md                     what it is and what it is not
 """
 
 import json
-import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,20 +21,24 @@ import safetensors.numpy
 from tokenizers import Tokenizer
 
 from jaxclf.config import Experiment, from_dict, to_dict
-from jaxclf.errors import DataError
+from jaxclf.decisions.calibration import calibrated, from_json
+from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.classifier import Family, family_of
+from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.model.weights import (
     SINGLE,
     fit,
     leaves_of,
     open_safetensors,
     open_tensors,
+    read_all,
     refuse,
     to_params,
     to_tensors,
 )
 from jaxclf.text.tokens import largest_id, load_tokenizer
-from jaxclf.trust import holds, read_json
+from jaxclf.trust import holds, read_json, short
+from jaxclf.validation import check
 
 HEAD, META = "head.safetensors", "jaxclf.json"
 FORMAT = 2
@@ -63,10 +66,23 @@ def read_hf_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _check_depth(folder: Path, hf_config: Mapping[str, Any]) -> None:
+    """The weights reach to the config's last layer: a network is traced only then."""
+    family = family_of(hf_config)
+    last = family.from_hf(hf_config).layers - 1
+    needed = tuple(
+        name.replace("{i}", str(last)) + "." for name in family.names.values() if "{i}" in name
+    )
+    found = open_tensors(folder)
+    if not any(name.removeprefix(family.prefix).startswith(needed) for name in found):
+        raise DataError(f"{folder}: the weights do not fit the encoder: missing {needed[0]}*")
+
+
 def open_encoder(folder: Path) -> tuple[dict[str, Any], Tokenizer]:
     """The config and the tokenizer of an encoder's folder, found to fit each other. Raises
     DataError."""
     hf_config = read_hf_config(folder)
+    _check_depth(folder, hf_config)
     tokenizer = load_tokenizer(folder)
     size = family_of(hf_config).from_hf(hf_config).vocab_size
     largest = largest_id(tokenizer)
@@ -92,9 +108,9 @@ def _read_params(
     names: Mapping[str, str],
     optional: tuple[str, ...],
 ) -> dict[str, Any]:
-    room = sum(4 * math.prod(leaf.shape) for leaf in leaves_of(shapes).values())
-    tensors = open_tensors(folder, room)
-    return to_params(tensors, shapes, names, family.surplus, family.prefix, optional)
+    return to_params(
+        open_tensors(folder), shapes, names, family.surplus, family.prefix, optional, str(folder)
+    )
 
 
 def save_model(
@@ -158,10 +174,13 @@ def load_model(folder: Path, shapes_of: Any) -> Handover:
     meta = read_json(folder, META)
     if meta.get("format") != FORMAT:
         raise DataError(
-            f"{folder / META}: format {meta.get('format')}; this version reads {FORMAT}"
+            f"{folder / META}: format {short(str(meta.get('format')))}; this version reads {FORMAT}"
         )
-    experiment, hf_config = from_dict(meta["experiment"]), read_hf_config(folder)
-    labels = tuple(meta["labels"])
+    labels = _read_labels(meta, folder)
+    hf_config = read_hf_config(folder)
+    _check_depth(folder, hf_config)
+    longest = family_of(hf_config).from_hf(hf_config).max_positions
+    experiment = _read_experiment(meta, folder, longest)
     shapes = shapes_of(experiment, hf_config, len(labels))
     family = family_of(hf_config)
     if opens_whole(experiment) and not holds(folder, HEAD):
@@ -176,16 +195,78 @@ def load_model(folder: Path, shapes_of: Any) -> Handover:
         hf_config,
         labels,
         meta["thresholds"],
-        meta["calibration"],
-        meta["ledger"],
+        _read_calibration(meta, folder, len(labels)),
+        _read_ledger(meta, folder),
         params,
     )
+
+
+def _read_labels(meta: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    """The labels in order, each with a threshold."""
+    labels, thresholds = meta.get("labels"), meta.get("thresholds")
+    if (
+        not isinstance(labels, list)
+        or not labels
+        or not all(isinstance(name, str) for name in labels)
+        or len(set(labels)) < len(labels)
+    ):
+        raise DataError(f"{folder / META}: labels are not the names of distinct labels")
+    for name in labels:
+        one = thresholds.get(name) if isinstance(thresholds, dict) else None
+        value = one.get("value") if isinstance(one, dict) else None
+        if type(value) not in (int, float) or not 0 <= value <= 2:
+            raise DataError(f"{folder / META}: thresholds has no number for {short(name)!r}")
+    return tuple(labels)
+
+
+def _read_experiment(meta: Mapping[str, Any], folder: Path, longest: int) -> Experiment:
+    try:
+        if not isinstance(meta.get("experiment"), dict):
+            raise ConfigError("experiment is no object")
+        experiment = check(from_dict(meta["experiment"]), {"pool": POOLS, "head": HEADS})
+        if experiment.data.max_length > longest:
+            raise ConfigError(f"data.max_length={experiment.data.max_length}, of {longest}")
+        return experiment
+    except ConfigError as error:
+        raise DataError(f"{folder / META}: {short(str(error), 300)}") from None
+
+
+def _read_calibration(meta: Mapping[str, Any], folder: Path, classes: int) -> dict[str, Any]:
+    """A curve for each label, finite and rising."""
+    given = meta.get("calibration")
+    if isinstance(given, dict):
+        try:
+            calibration = from_json(given)
+        except DataError as error:
+            raise DataError(f"{folder / META}: calibration: {short(str(error))}") from None
+        if len(calibration.curves) == classes:
+            ladder = np.linspace(0, 1, 33, dtype=np.float32)
+            curve = calibrated(calibration, np.repeat(ladder[:, None], classes, axis=1))
+            if (np.diff(curve, axis=0) >= 0).all():  # false for NaN too
+                return given
+    raise DataError(f"{folder / META}: calibration has no rising curve for each label")
+
+
+def _read_ledger(meta: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    given = meta.get("ledger")
+    if (
+        not isinstance(given, dict)
+        or not isinstance(given.get("splits"), dict)
+        or not isinstance(given.get("fitted"), list)
+        or not all(
+            isinstance(one, dict) and {"what", "split"} <= one.keys() for one in given["fitted"]
+        )
+        or not all(isinstance(one, dict) and "sha256" in one for one in given["splits"].values())
+    ):
+        raise DataError(f"{folder / META}: ledger does not say which split fitted what")
+    return given
 
 
 def _read_head(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
     stored = open_safetensors(folder, HEAD)
     expected = {"/".join(path): leaf.shape for path, leaf in leaves_of(shapes).items()}
-    found, faults = fit(stored, expected)
-    faults += [f"surplus {name}" for name in stored if name not in expected]
+    fitting, faults = fit(stored, expected)
+    faults += [f"surplus {short(name)}" for name in stored if name not in expected]
     refuse(faults, str(folder / HEAD))
+    found = read_all(fitting, str(folder / HEAD))
     return flax.traverse_util.unflatten_dict(found, sep="/")

@@ -6,45 +6,21 @@ Files are distrusted: names, shapes and kinds of numbers are read and compared b
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.serialization
 import flax.traverse_util
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxclf.errors import DataError
-from jaxclf.trust import file_in, holds, parse_json, read_json
+from jaxclf.model.flax_file import MSGPACK, open_flax
+from jaxclf.model.stored import FLOATS, LEAVES, Stored
+from jaxclf.trust import file_in, holds, parse_json, read_json, short
 
-SINGLE, INDEX, MSGPACK = "model.safetensors", "model.safetensors.index.json", "flax_model.msgpack"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEADER_LIMIT = 16 * 2**20
-
-# Kinds of numbers that weights may be stored as.
-FLOATS = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(jnp.bfloat16),
-}
-
-# The leaf of a Flax module -> its name in a torch state dict, and whether it is stored transposed.
-LEAVES = {
-    "kernel": ("weight", True),
-    "bias": ("bias", False),
-    "scale": ("weight", False),
-    "embedding": ("weight", False),
-}
-
-
-class Stored(NamedTuple):
-    """A tensor that lies in a file, not yet read. dtype: as the file names it."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    read: Callable[[], np.ndarray]
 
 
 def leaves_of(params: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
@@ -52,20 +28,15 @@ def leaves_of(params: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     return dict(flax.traverse_util.flatten_dict(dict(params)))
 
 
-def open_tensors(folder: Path, room: int) -> dict[str, Stored]:
+def open_tensors(folder: Path) -> dict[str, Stored]:
     """All tensors of a model folder under their torch names: one safetensors file, shards, or Flax
-    msgpack.
-
-    room: bytes of the network's parameters; a msgpack file, which is read whole, may have twice
-        that.
-    Raises DataError for what cannot be trusted.
-    """
+    msgpack. Raises DataError for what cannot be trusted."""
     if holds(folder, SINGLE):
         return open_safetensors(folder, SINGLE)
     if holds(folder, INDEX):
         return _open_shards(folder)
     if holds(folder, MSGPACK):
-        return _open_msgpack(file_in(folder, MSGPACK, 2 * room + 2**20))
+        return open_flax(folder)
     if list(folder.glob("*.bin")) or list(folder.glob("*.pt")) or list(folder.glob("*.pth")):
         raise DataError(f"{folder}: {conversion(str(folder), str(folder))}")
     raise DataError(f"{folder}: none of {SINGLE}, {INDEX}, {MSGPACK}")
@@ -94,13 +65,13 @@ def open_safetensors(folder: Path, name: str) -> dict[str, Stored]:
         if size > HEADER_LIMIT:
             raise DataError(f"{path}: not a safetensors file: a header of {size:,} bytes")
         header = file.read(size)
+    entries = parse_json(header, f"{path}, its header")
     # The library holds offsets and sizes to the file; that a name stands there once, it does not.
     try:
         with safe_open(path, framework="np") as file:
             names = set(file.keys())
     except SafetensorError as error:
-        raise DataError(f"{path}: not a safetensors file: {error}") from None
-    entries = parse_json(header, f"{path}, its header")
+        raise DataError(f"{path}: not a safetensors file: {short(str(error))}") from None
     start = 8 + size
 
     def stored(entry: Mapping[str, Any]) -> Stored:
@@ -116,7 +87,7 @@ def open_safetensors(folder: Path, name: str) -> dict[str, Stored]:
 
 
 def _open_shards(folder: Path) -> dict[str, Stored]:
-    places = read_json(folder, INDEX, HEADER_LIMIT).get("weight_map")
+    places = read_json(folder, INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(one, str) for one in places.values()):
         raise DataError(f"{folder / INDEX}: no weight_map from tensors to files")
     tensors: dict[str, Stored] = {}
@@ -127,25 +98,6 @@ def _open_shards(folder: Path) -> dict[str, Stored]:
             raise DataError(f"{folder / INDEX}: does not place {odd[0][:80]!r} in {name}")
     if odd := sorted(places.keys() - tensors.keys()):
         raise DataError(f"{folder / INDEX}: {odd[0][:80]!r} is not in {places[odd[0]]}")
-    return tensors
-
-
-def _open_msgpack(path: Path) -> dict[str, Stored]:
-    """Flax's own format, kernels turned and leaves named as torch has them."""
-    try:
-        tree = flax.serialization.msgpack_restore(path.read_bytes())
-        flat = flax.traverse_util.flatten_dict(tree)
-    except (ValueError, TypeError, AssertionError, AttributeError, KeyError) as error:
-        raise DataError(f"{path}: not a Flax msgpack file: {error}") from None
-    tensors = {}
-    for (*module, leaf), value in flat.items():
-        name, transposed = LEAVES.get(leaf, (str(leaf), False))
-        if not isinstance(value, np.ndarray):
-            raise DataError(f"{path}: {leaf!r} is no tensor")
-        tensor = value.T if transposed else value
-        dtype = next((key for key, one in FLOATS.items() if one == value.dtype), str(value.dtype))
-        full = ".".join([*map(str, module), name])
-        tensors[full] = Stored(tensor.shape, dtype, lambda tensor=tensor: tensor)
     return tensors
 
 
@@ -180,12 +132,14 @@ def to_params(
     surplus: tuple[str, ...],
     prefix: str,
     optional: tuple[str, ...],
+    where: str,
 ) -> dict[str, Any]:
     """The leaves of `shapes` that the table names, float32, from a file's tensors.
 
     shapes: nested dict of anything with `.shape`, the network's own leaves.
     surplus: beginnings of names that a file may hold and the network does not use.
     prefix: dropped from names, of the file and of the table, where they carry it.
+    where: the folder, for messages.
     optional: beginnings of our paths that may be missing from the file; they are missing from the
         result then.
 
@@ -196,7 +150,7 @@ def to_params(
     for name, tensor in tensors.items():
         bare = _modern(name.removeprefix(prefix))
         if bare in left:
-            faults.append(f"{_short(name)} stands there twice")
+            faults.append(f"{short(name)} stands there twice")
         left[bare] = tensor
     for path in (leaves := leaves_of(shapes)):
         name = file_name(path, names)
@@ -208,14 +162,15 @@ def to_params(
         name: leaves[path].shape[::-1] if turned[name] else leaves[path].shape
         for name, path in paths.items()
     }
-    found, more = fit(left, wanted)
+    fitting, more = fit(left, wanted)
     faults += more
     faults += [
-        f"surplus {_short(name)}"
+        f"surplus {short(name)}"
         for name in left
         if name not in paths and not name.startswith(surplus)
     ]
-    refuse(faults, "the weights do not fit the encoder")
+    refuse(faults, f"{where}: the weights do not fit the encoder")
+    found = read_all(fitting, where)
     return flax.traverse_util.unflatten_dict(
         {
             path: np.ascontiguousarray(found[name].T if turned[name] else found[name])
@@ -226,12 +181,12 @@ def to_params(
 
 def fit(
     tensors: Mapping[str, Stored], wanted: Mapping[str, tuple[int, ...]]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The wanted tensors as float32, and what is amiss with each that is not among them.
+) -> tuple[dict[str, Stored], list[str]]:
+    """The wanted tensors, none of them read, and what is amiss with each that is not among them.
 
-    wanted: name -> shape. Nothing is read that has another shape or kind.
+    wanted: name -> shape.
     """
-    found, faults = {}, []
+    fitting, faults = {}, []
     for name, shape in wanted.items():
         if name not in tensors:
             faults.append(f"missing {name}")
@@ -241,11 +196,26 @@ def fit(
             faults.append(f"{name} has shape {tensor.shape}, expected {shape}")
         elif tensor.dtype not in FLOATS:
             faults.append(f"{name} is of {tensor.dtype}, expected one of {', '.join(FLOATS)}")
-        elif not np.isfinite(value := tensor.read().astype(np.float32)).all():
-            faults.append(f"{name} holds NaN or infinity")
         else:
-            found[name] = value
-    return found, faults
+            fitting[name] = tensor
+    return fitting, faults
+
+
+def read_all(tensors: Mapping[str, Stored], where: str) -> dict[str, np.ndarray]:
+    """The tensors as float32. Raises DataError that lists all that hold what is no number."""
+    found = {}
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
+        for name, tensor in tensors.items():
+            found[name] = tensor.read().astype(np.float32)
+    refuse(
+        [
+            f"{name} holds NaN or infinity"
+            for name, value in found.items()
+            if not np.isfinite(value).all()
+        ],
+        where,
+    )
+    return found
 
 
 # A message names so many faults; where there are more, the file is of another model altogether.
@@ -257,10 +227,6 @@ def refuse(faults: list[str], where: str) -> None:
     if faults:
         more = f"; and {len(faults) - FAULTS:,} more" if len(faults) > FAULTS else ""
         raise DataError(f"{where}: " + "; ".join(faults[:FAULTS]) + more)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 100 else name[:100] + "…"
 
 
 def _modern(name: str) -> str:

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from tokenizers import AddedToken
 
 from jaxclf.text.settings import Token, fault
-from jaxclf.trust import TOKENIZER_LIMIT, file_in
+from jaxclf.trust import TOKENIZER_LIMIT, TOKENIZER_PARTS, file_in
 
 UNIGRAM, CONTROL, USER_DEFINED = 1, 3, 4  # sentencepiece's numbers for kinds of model and piece
 
@@ -20,7 +20,10 @@ def read_pieces(folder: Path, name: str) -> tuple[Path, Any, list[tuple[str, flo
     """A sentencepiece unigram model: its path, message, pieces and those it marks as special."""
     path = file_in(folder, name, TOKENIZER_LIMIT)
     try:
-        model = message_kind().FromString(path.read_bytes())
+        content = path.read_bytes()
+        if content.count(b"\n") > TOKENIZER_PARTS:  # the byte that every piece begins with
+            raise fault(path, f"of more than {TOKENIZER_PARTS:,} pieces")
+        model = message_kind().FromString(content)
     except DecodeError:
         raise fault(path, "not a sentencepiece model") from None
     scores = [(piece.piece, piece.score) for piece in model.pieces]

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from jaxclf.errors import DataError
 from jaxclf.text.pieces import sound
 from jaxclf.text.vocabularies import build_tokenizer
-from jaxclf.trust import TOKENIZER_LIMIT, holds, read_json
+from jaxclf.trust import TOKENIZER_LIMIT, TOKENIZER_PARTS, holds, read_json, short
 from jaxclf.types import Tokens
 
 TOKENIZER = "tokenizer.json"
@@ -24,7 +24,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if not holds(folder, TOKENIZER):
         return build_tokenizer(folder)
     path = folder / TOKENIZER
-    _check_for_panics(read_json(folder, TOKENIZER, TOKENIZER_LIMIT), path)
+    _check_for_panics(read_json(folder, TOKENIZER, TOKENIZER_LIMIT, TOKENIZER_PARTS), path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except (KeyboardInterrupt, SystemExit):
@@ -32,7 +32,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     except (
         BaseException
     ) as error:  # the library raises Exception itself, and Rust's panic beside it
-        raise DataError(f"{path}: not a tokenizer: {error}; {ADVICE}") from None
+        raise DataError(f"{path}: not a tokenizer: {short(str(error))}; {ADVICE}") from None
+    if not tokenizer.get_vocab_size():
+        raise DataError(f"{path}: has no tokens; {ADVICE}")
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -51,9 +53,13 @@ def _check_for_panics(content: dict[str, Any], path: Path) -> None:
                 fine = False
             if not fine:
                 raise DataError(f"{path}: its rules of normalization are damaged; {ADVICE}")
-        inner = [part.get("normalizer"), *(part.get("normalizers") or [])]
+        several = part.get("normalizers")
+        inner = [part.get("normalizer"), *(several if isinstance(several, list) else [])]
         parts += [one for one in inner if isinstance(one, dict)]
-    for token in content.get("added_tokens") or []:
+    added = content.get("added_tokens") or []
+    if not isinstance(added, list):
+        raise DataError(f"{path}: added_tokens is no list; {ADVICE}")
+    for token in added:
         text = token.get("content") if isinstance(token, dict) else None
         stripped = isinstance(token, dict) and (token.get("lstrip") or token.get("rstrip"))
         if not isinstance(text, str) or not text or (stripped and not text.strip()):
@@ -63,7 +69,7 @@ def _check_for_panics(content: dict[str, Any], path: Path) -> None:
 def largest_id(tokenizer: Tokenizer) -> int:
     """The largest id the tokenizer can give, special tokens included."""
     around = tokenizer.encode("").ids
-    return max([*tokenizer.get_vocab(with_added_tokens=True).values(), *around])
+    return max([*tokenizer.get_vocab(with_added_tokens=True).values(), *around], default=-1)
 
 
 def tokenize(

@@ -20,7 +20,7 @@ from jaxclf.text.settings import (
     read_settings,
     special,
 )
-from jaxclf.trust import TOKENIZER_LIMIT, file_in, holds, read_json
+from jaxclf.trust import TOKENIZER_LIMIT, TOKENIZER_PARTS, file_in, holds, read_json
 
 BERT = ["", "", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"]
 DEBERTA = ["[CLS]", "[SEP]", *BERT[2:]]
@@ -89,7 +89,7 @@ def wordpiece(settings: Settings) -> tuple[Tokenizer, list[Token]]:
 
 def byte_pairs(settings: Settings) -> tuple[Tokenizer, list[Token]]:
     path, lines = read_lines(settings.folder, "merges.txt")
-    vocabulary = read_json(settings.folder, "vocab.json", TOKENIZER_LIMIT)
+    vocabulary = read_json(settings.folder, "vocab.json", TOKENIZER_LIMIT, TOKENIZER_PARTS)
     "".join(vocabulary).encode()  # or a UnicodeError, of which the library makes another one
     ids = list(vocabulary.values())
     if not all(type(number) is int and 0 <= number < 2**31 for number in ids):
@@ -153,7 +153,10 @@ def metaspace(settings: Settings, otherwise: str) -> pre_tokenizers.Metaspace:
 def read_lines(folder: Path, name: str) -> tuple[Path, list[str]]:
     path = file_in(folder, name, TOKENIZER_LIMIT)
     try:
-        lines = path.read_bytes().decode("utf-8").split("\n")  # at nothing else that ends a line
+        content = path.read_bytes()
+        if content.count(b"\n") > TOKENIZER_PARTS:
+            raise fault(path, f"of more than {TOKENIZER_PARTS:,} lines")
+        lines = content.decode("utf-8").split("\n")  # at nothing else that ends a line
     except UnicodeDecodeError:
         raise fault(path, "not UTF-8") from None
     return path, [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
@@ -161,7 +164,7 @@ def read_lines(folder: Path, name: str) -> tuple[Path, list[str]]:
 
 def distinct(values: list[Any], path: Path, *needed: str) -> None:
     if len(set(values)) < len(values):
-        raise fault(path, f"{Counter(values).most_common(1)[0][0]!r} stands there twice")
+        raise fault(path, f"{Counter(values).most_common(1)[0][0]!r:.82} stands there twice")
     if lacking := set(needed) - set(values):
         raise fault(path, f"has no {lacking.pop()!r}")
 

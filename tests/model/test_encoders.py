@@ -149,7 +149,7 @@ def test_weights_there_and_back_are_bitwise(variant_folder):
     params = pretrained_params(variant_folder, shapes)
     back = to_tensors(params, family.names)
     back = {name.removeprefix(family.prefix): tensor for name, tensor in back.items()}
-    stored = open_tensors(variant_folder, 0)
+    stored = open_tensors(variant_folder)
     used = {name for name in stored if not name.startswith(family.surplus)}
     assert used <= back.keys() <= stored.keys()
     for name, tensor in back.items():

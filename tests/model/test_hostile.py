@@ -36,6 +36,7 @@ from jaxclf.serving.predictor import leaves
 
 SECONDS, MEMORY, LETTERS = 1.0, 200e6, 25_000
 
+NAN = float("nan")
 LABELS = ("alpha", "beta", "gamma")
 EXPERIMENT = Experiment(
     Data("", "", "", max_length=16, max_windows=2, overlap=2),
@@ -590,6 +591,21 @@ HOSTILE = {
             "jaxclf.json.*(labels|thresholds)|head/classifier/bias has shape",
         ),
         "thresholds a number": (meta(thresholds=5), "jaxclf.json.*thresholds"),
+        "calibration a number": (meta(calibration=5), "jaxclf.json.*calibration"),
+        "calibration of another kind": (
+            edit(META, lambda meta: meta["calibration"].update(kind="exec")),
+            "jaxclf.json.*calibration",
+        ),
+        "a curve too few": (
+            edit(META, lambda meta: meta["calibration"]["curves"].pop()),
+            "jaxclf.json.*calibration",
+        ),
+        "a curve of NaN": (
+            edit(META, lambda meta: meta["calibration"]["curves"][0].update(temperature=NAN)),
+            "jaxclf.json.*calibration",
+        ),
+        "ledger a list": (meta(ledger=[]), "jaxclf.json.*ledger"),
+        "ledger of words": (meta(ledger={"splits": "x", "fitted": ["y"]}), "jaxclf.json.*ledger"),
         "no threshold for a label": (
             edit(META, lambda meta: meta["thresholds"].pop("beta")),
             "jaxclf.json.*beta",
@@ -670,7 +686,9 @@ def save(folder: Path, hf_config: dict, tokenizer: Tokenizer) -> None:
     shapes = leaves(EXPERIMENT, hf_config, len(LABELS))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     thresholds = {name: {"value": 0.5, "split": "val", "rule": "fixed"} for name in LABELS}
-    handover = Handover(EXPERIMENT, hf_config, LABELS, thresholds, params)
+    curves = {"kind": "temperature", "curves": [{"temperature": 1.5}] * len(LABELS)}
+    ledger = {"splits": {}, "fitted": [{"what": "the weights", "split": "train"}]}
+    handover = Handover(EXPERIMENT, hf_config, LABELS, thresholds, curves, ledger, params)
     save_model(folder, handover, tokenizer, "a card")
 
 

@@ -73,11 +73,14 @@ FIELDS = {
 def from_hf(config: Mapping[str, Any]) -> Config:
     """As DeBERTa's, and what is new."""
     found = read_fields(config, FIELDS)
+    base, buckets = deberta.from_hf(config), max(found["position_buckets"], 0)
+    if buckets and not 0 < buckets // 2 < base.span - 1:
+        refuse([f"position_buckets={buckets} does not divide distances up to {base.span}"])
     size = found["conv_kernel_size"]
     if size and size % 2 == 0:
         refuse([f"conv_kernel_size={size} has no middle"])
     return Config(
-        *deberta.from_hf(config),
+        *base,
         buckets=max(found["position_buckets"], 0),
         shared=found["share_att_key"],
         norm_relative=found["norm_rel_ebd"] == "layer_norm",

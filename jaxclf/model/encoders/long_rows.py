@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from jaxclf.model.encoders.common import Heads, attention_weights, drop, same_segment
@@ -68,9 +67,9 @@ def local_attention(
     rows, heads, length, width = query.shape
     scaled = query * width**-0.5
     if length <= 3 * reach:  # what a block sees is the row
-        places = np.arange(length)
-        near = np.abs(places[:, None] - places[None]) <= reach
-        mask = same_segment(segments) & jnp.asarray(near)[None, None]
+        places = jnp.arange(length)
+        near = jnp.abs(places[:, None] - places[None]) <= reach
+        mask = same_segment(segments) & near[None, None]
         return weigh(scaled @ key.swapaxes(-1, -2), mask, 0) @ value
     count = -(-length // reach)
     spare = count * reach - length
@@ -86,9 +85,9 @@ def local_attention(
     owners = jnp.pad(segments, ((0, 0), (0, spare)), constant_values=-1)
     around = jnp.pad(segments, ((0, 0), (reach, spare + reach)), constant_values=-1)
     seen = with_neighbours(around.reshape(rows, -1, reach), 1)
-    near = np.abs(np.arange(reach)[:, None] + reach - np.arange(3 * reach)[None]) <= reach
+    near = jnp.abs(jnp.arange(reach)[:, None] + reach - jnp.arange(3 * reach)[None]) <= reach
     same = owners.reshape(rows, count, reach, 1) == seen[:, :, None]
-    mask = (same & jnp.asarray(near)[None, None])[:, None]
+    mask = (same & near[None, None])[:, None]
     keys, values = (with_neighbours(blocks(x, reach), 2) for x in (key, value))
     mixed = weigh(blocks(scaled, 0) @ keys.swapaxes(-1, -2), mask, 0) @ values
     return mixed.reshape(rows, heads, -1, width)[:, :, :length]

@@ -97,7 +97,7 @@ def from_hf(config: Mapping[str, Any]) -> Config:
     kinds = config.get("layer_types")
     if kinds is None:
         local = tuple(index % every > 0 for index in range(layers))
-    elif isinstance(kinds, list) and len(kinds) == layers and set(kinds) <= set(KINDS):
+    elif isinstance(kinds, list) and len(kinds) == layers and all(one in KINDS for one in kinds):
         local = tuple(kind == KINDS[0] for kind in kinds)
     else:
         refuse([f"layer_types is not a list of {layers} of {' and '.join(map(repr, KINDS))}"])
