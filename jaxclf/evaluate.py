@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ import numpy as np
 
 from jaxclf import catalogue
 from jaxclf.command import parser_of, run_command
-from jaxclf.config import Spec
+from jaxclf.config import Data, Experiment, override, parse_overrides, walk
+from jaxclf.decisions.calibration import CALIBRATORS
 from jaxclf.decisions.ledger import make_ledger, split_of, warning
 from jaxclf.decisions.predictions import load_predictions, with_unknown
-from jaxclf.decisions.report import evaluate_split, score_run, table, write_json
-from jaxclf.errors import DataError
+from jaxclf.decisions.report import calibrate, evaluate_split, score_run, table, write_json
+from jaxclf.decisions.thresholds import THRESHOLDS
+from jaxclf.errors import ConfigError, DataError
 from jaxclf.serving.predictor import load
 from jaxclf.text.reader import read
 from jaxclf.text.splits import fingerprint
 from jaxclf.types import Predictions
+from jaxclf.validation import check
 
 
 def evaluate_file(run: Path, data: Path) -> tuple[dict[str, Any], str | None]:
@@ -34,27 +38,46 @@ def evaluate_file(run: Path, data: Path) -> tuple[dict[str, Any], str | None]:
     return figures, warning(classifier.ledger, split) if split else None
 
 
-def evaluate_predictions(run: Path) -> tuple[dict[str, Any], list[str]]:
-    """report.json anew from the run's predictions alone: thresholds fitted on val by the run's
-    rule (per_label where the folder has no config.json, as another program's), both splits
-    scored; and the warnings of splits that fitted something."""
+def evaluate_predictions(
+    run: Path, changes: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """report.json anew from the run's predictions alone: calibrated and thresholds fitted on val,
+    both splits scored; and the warnings of splits that fitted something.
+
+    changes: `calibration` and `threshold` in place of the run's own (for another program's
+        predictions, which have no config.json: none and per_label).
+    """
     path = run / "labels.json"
     if not path.is_file():
         raise DataError(f"{path}: no such file; is it a run's folder?")
     names = tuple(json.loads(path.read_text(encoding="utf-8")))
     config = run / "config.json"
-    rule = catalogue.load(str(config)).threshold if config.is_file() else Spec("per_label")
+    blank = Experiment(Data("", "", ""))
+    own = catalogue.load(str(config)) if config.is_file() else blank
+    plain = override(blank, {"threshold": own.threshold})
+    wanted = override(plain, changes or {})
+    if other := [key for key, value in walk(wanted) if value != dict(walk(plain))[key]]:
+        _check_changes(other, own, wanted)
     found = {
         split: load_predictions(run / "predictions" / f"{split}.npz") for split in ("val", "test")
     }
+    found, _ = calibrate(found, wanted.calibration)
     ledger = run / "ledger.json"
-    known = (
-        json.loads(ledger.read_text(encoding="utf-8"))
-        if ledger.is_file()
-        else make_ledger({}, {"calibration": "none", "threshold": rule.name})
-    )
-    report, _ = score_run(found, rule, names, known)
+    if ledger.is_file() and not changes:
+        known = json.loads(ledger.read_text(encoding="utf-8"))
+    else:
+        rules = {"calibration": wanted.calibration.name, "threshold": wanted.threshold.name}
+        known = make_ledger({}, rules)
+    report, _ = score_run(found, wanted.threshold, names, known)
     return report, [said for split in report if (said := warning(known, split))]
+
+
+def _check_changes(keys: list[str], own: Experiment, wanted: Experiment) -> None:
+    if odd := [key for key in keys if key not in ("calibration", "threshold")]:
+        raise ConfigError(f"{odd[0]}: only calibration and threshold can be changed after training")
+    if "calibration" in keys and own.calibration.name != "none":
+        raise ConfigError("calibration: this run's predictions are calibrated already")
+    check(wanted, {"calibration": CALIBRATORS, "threshold": THRESHOLDS})
 
 
 def main() -> int:
@@ -64,16 +87,25 @@ def main() -> int:
         "--data", type=Path, help="a labelled file; without it the run's own predictions are scored"
     )
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
+    parser.add_argument(
+        "override",
+        nargs="*",
+        metavar="key=value",
+        help="without --data: calibration=platt, threshold=plug_in and their options instead of "
+        "the run's own",
+    )
     return run_command(parser, _command)
 
 
 def _command(args: argparse.Namespace) -> None:
+    if args.data and args.override:
+        raise ConfigError("--data is scored as the model answers; give no key=value with it")
     if args.data:
         figures, said = evaluate_file(args.run, args.data)
         print(table(figures, args.data.stem))
         said = [said] if said else []
     else:
-        figures, said = evaluate_predictions(args.run)
+        figures, said = evaluate_predictions(args.run, parse_overrides(args.override))
         print("\n\n".join(table(part, split) for split, part in figures.items()))
     print("".join(f"\n- {sentence}" for sentence in said))
     if args.output:

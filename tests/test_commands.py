@@ -14,6 +14,7 @@ from flax.traverse_util import unflatten_dict
 
 import jaxclf
 from jaxclf import catalogue
+from jaxclf.compare import ablate, ablation_table, score_ablation
 from jaxclf.config import override, to_dict
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.errors import ConfigError, DataError
@@ -187,6 +188,38 @@ def test_a_file_that_fitted_something_is_known_whatever_it_is_called(finished, t
     )
     (tmp_path / "fewer.jsonl").write_text("\n".join(json.dumps(row) for row in rows[1:]))
     assert evaluate_file(out, tmp_path / "fewer.jsonl")[1] is None
+
+
+def test_other_thresholds_can_be_tried_on_a_runs_predictions(finished):
+    out, _, report = finished
+    tried, warnings = evaluate_predictions(out, {"calibration": "platt", "threshold": "plug_in"})
+    assert tried["test"]["ece"] != report["test"]["ece"]
+    assert tried["test"]["macro_auc"] == pytest.approx(report["test"]["macro_auc"])
+    assert "the calibration (platt)" in warnings[0]
+    with pytest.raises(ConfigError, match="pool: only calibration and threshold"):
+        evaluate_predictions(out, {"pool": "mean"})
+    with pytest.raises(ConfigError, match="did you mean 'platt'"):
+        evaluate_predictions(out, {"calibration": "plat"})
+
+
+def test_compare_prints_a_verdict_and_an_ablation_goes_on(tiny_encoder, tiny_data, tmp_path):
+    changes = overrides(tiny_encoder, tiny_data, **{"train.epochs": 1, "data.train_rows": 40})
+    changes |= {"pool": "cls", "head": "native", "sampler": "shuffle", "optim.schedule": "linear"}
+    runs = ablate("focal_attention", changes, 1, tmp_path / "runs")
+    assert list(runs) == ["full", "loss=bce", "baseline"]
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("report.json")}
+    assert len(times) == 3
+    assert ablate("focal_attention", changes, 1, tmp_path / "runs") == runs  # nothing anew
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    record = score_ablation(runs, 200)
+    assert list(record) == ["loss=bce", "baseline", "threshold=fixed"]
+    text = ablation_table(record)
+    assert "| loss=bce | " in text
+    done = command("compare", runs["full"][0], runs["loss=bce"][0], "--resamples", 200)
+    assert done.returncode == 0, done.stderr
+    assert "no evidence of a difference" in done.stdout or "is better" in done.stdout
+    alone = command("compare", runs["full"][0])
+    assert (alone.returncode, alone.stderr.count("\n")) == (2, 1)
 
 
 def test_a_calibrated_run_answers_calibrated_probabilities(tiny_encoder, tiny_data, tmp_path):

@@ -2,9 +2,24 @@
 
 Examples are drawn with replacement, thresholds held fixed (Efron 1979). A resample without
 positives of a label leaves that label out of its macro means; a resample about which nothing can
-be said is left out of the interval. The percentile interval cuts off the tails of the replicates;
+be said is left out of the interval. There are three kinds of interval:
+
+percentile cuts off the tails of the replicates.
+
 BCa shifts the cuts for bias and for a spread that changes with the figure (Efron 1987, "Better
 bootstrap confidence intervals"), its acceleration from a jackknife over 200 groups of examples.
+
+Smoothed is for F1 of a label and macro F1. Six positives of which none is found have F1 0 in every
+resample, as if there were no doubt. So every resample's true positives, false positives and false
+negatives are each given a draw from Gamma(1/2), after Jeffreys' prior of a count (as Goutte and
+Gaussier 2005, "A probabilistic interpretation of precision, recall and F-score", give theirs), and
+the tails are cut off; the interval is widened to the figure where it lies outside.
+
+In simulations with GoEmotions' label counts, 95 % intervals of macro F1 held the population's in
+89 to 94 % (percentile), 91 to 95 % (BCa) and 94 to 97 % (smoothed); of the F1 of a label with 6
+positives in as few as 17 % (both) and 95 % or more (smoothed). Two figures are biased, which no
+interval here mends: mAP is too high with rare labels (BCa holds in 89 %), and ECE is too high
+where the model is well calibrated (BCa may never hold).
 """
 
 from collections.abc import Iterator
@@ -15,7 +30,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from jaxclf.decisions.metrics import Decided, Labels, Probs
-from jaxclf.decisions.weighted import METRICS, figures, table
+from jaxclf.decisions.weighted import METRICS, figures, smoothed_f1, table
 
 RESAMPLES, SEED, LEVEL = 2000, 0, 0.95
 # Resamples in one product; the number of groups a large jackknife leaves out in turn.
@@ -26,12 +41,16 @@ Figures = Float64[np.ndarray, " figures"]
 
 
 class Estimate(NamedTuple):
-    """A figure, what it is in each resample, and its 95 % intervals; NaN where nothing is known."""
+    """A figure, what it is in each resample, and its 95 % intervals; NaN where nothing is known.
+
+    `interval` is the one to report: smoothed for macro F1 and the F1 of a label, else BCa.
+    """
 
     value: float
     replicates: Float64[np.ndarray, " resamples"]
     percentile: tuple[float, float]
     bca: tuple[float, float]
+    interval: tuple[float, float]
 
 
 class Resampled(NamedTuple):
@@ -46,12 +65,21 @@ def bootstrap(
 ) -> Resampled:
     """Every figure with its intervals, all from the same resamples."""
     system, count = table(labels, probs, decided), len(labels)
-    values = figures(system, np.ones((count, 1), np.float32))[:, 0]
-    replicates = [figures(system, weights) for weights in resampled(count, resamples, seed)]
-    skew = acceleration(influence(figures(system, left_out(count))))
+    rng = np.random.default_rng([seed, 1])
+    values = figures(system, np.ones((count, 1), np.float32))[:, 0].tolist()
+    chunks, smooth_chunks = [], []
+    for weights in resampled(count, resamples, seed):
+        chunks.append(figures(system, weights))
+        smooth_chunks.append(smoothed_f1(system, weights, rng))
+    replicates = np.concatenate(chunks, axis=1)
+    skew = acceleration(influence(figures(system, left_out(count)))).tolist()
+    corrected = [bca(*each) for each in zip(values, replicates, skew, strict=True)]
+    macro, *f1 = [percentile(row) for row in np.concatenate(smooth_chunks, axis=1)]
     found = [
-        Estimate(float(value), row, percentile(row), bca(float(value), row, float(a)))
-        for value, row, a in zip(values, np.concatenate(replicates, axis=1), skew, strict=True)
+        Estimate(value, row, percentile(row), shifted, (min(low, value), max(high, value)))
+        for value, row, shifted, (low, high) in zip(
+            values, replicates, corrected, [macro, *corrected[1 : len(METRICS)], *f1], strict=True
+        )
     ]
     metrics = dict(zip(METRICS, found, strict=False))
     return Resampled(metrics, tuple(found[len(METRICS) :]))
@@ -60,7 +88,7 @@ def bootstrap(
 def f1_intervals(labels: Labels, decided: Decided) -> dict[str, tuple[float, float]]:
     """95 % intervals of macro and micro F1."""
     found = bootstrap(labels, decided.astype(np.float32), decided).metrics
-    return {name: found[name].percentile for name in ("macro_f1", "micro_f1")}
+    return {name: found[name].interval for name in ("macro_f1", "micro_f1")}
 
 
 def resampled(

@@ -153,8 +153,8 @@ def table(part: Mapping[str, Any], split: str) -> str:
     if honest := part.get("crossfit"):
         score, optimism = honest["macro_f1"]["score"], honest["macro_f1"]["optimism"]
         lines.append(
-            f"macro F1 under thresholds fitted on other folds {_figure(score)}: fitted here they "
-            f"flatter by {_figure(optimism)}"
+            f"macro F1 cross-fitted, thresholds of other folds {_figure(score)}   "
+            f"optimism of the figure above {optimism:+.3f}"
         )
     return "\n".join(lines)
 

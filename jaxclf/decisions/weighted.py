@@ -64,7 +64,7 @@ def _sums(true, known, probs, decided) -> Float64[np.ndarray, "sums examples"]:
     spoken = known.any(axis=1)
     either = true.sum(axis=1) + decided.sum(axis=1)
     f1 = np.where(either > 0, 2 * (true & decided).sum(axis=1) / np.maximum(either, 1), 1.0)
-    p = probs.astype(np.float64)
+    p = np.where(known, probs, 0).astype(np.float64)
     held = np.clip(p, 1e-7, 1 - 1e-7)
     losses = -np.where(true, np.log(held), np.log1p(-held))
     bins = np.minimum((p * ECE_BINS).astype(int), ECE_BINS - 1)
@@ -125,6 +125,22 @@ def figures(table: Table, weights: Weights) -> Float64[np.ndarray, "figures resa
         "log_loss": ratio(loss, known),
     }
     return np.concatenate([[rows[name] for name in METRICS], f1])
+
+
+def smoothed_f1(
+    table: Table, weights: Weights, rng: np.random.Generator
+) -> Float64[np.ndarray, "figures resamples"]:
+    """Macro F1, then each label's, every count with a draw from Gamma(1/2) added to it.
+
+    A label without positives in the table, not in a weighting, is NaN and left out.
+    """
+    classes, resamples = len(table.rankings), weights.shape[1]
+    counts = (table.counts @ weights).reshape(4, classes, resamples)[:3]
+    tp, fp, fn = counts + rng.standard_gamma(0.5, counts.shape)
+    hits, _, misses, _ = table.counts.sum(axis=1).reshape(4, classes, 1)
+    there = hits + misses > 0
+    f1 = np.where(there, 2 * tp / (2 * tp + fp + fn), np.nan)
+    return np.concatenate([_mean(f1, np.ones_like(f1))[None], f1])
 
 
 def _areas(ranking, weights, positives, negatives):

@@ -1,8 +1,10 @@
 """The neighbours of an experiment: each with one choice put back to the baseline's."""
 
-from jaxclf.config import Experiment, Spec, override, walk
+from jaxclf.config import Experiment, override, walk
 
 FULL, BASELINE = "full", "baseline"
+# The neighbour that needs no training of its own: the full runs, decided at 0.5 for every label.
+THRESHOLD = "threshold=fixed"
 
 # What a neighbour may put back, by its dotted key. Everything else is budget, and equal for all.
 CHOICES = ("pool", "head", "loss", "sampler", "optim.schedule")
@@ -18,8 +20,3 @@ def neighbours(experiment: Experiment, baseline: Experiment) -> dict[str, Experi
         found[f"{key}={value.name}"] = override(experiment, {key: value})
     found[BASELINE] = override(experiment, differing)
     return found
-
-
-def fixed_threshold(experiment: Experiment) -> Experiment:
-    """The neighbour that needs no training of its own: 0.5 for every label."""
-    return override(experiment, {"threshold": Spec("fixed", value=0.5)})

@@ -1,0 +1,143 @@
+"""Runs against runs: their predictions on one split, the differences, the verdict in words."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxclf.decisions.comparison import Compared, Difference, Outputs, holm, paired, verdict
+from jaxclf.decisions.predictions import load_predictions
+from jaxclf.decisions.thresholds import decide, per_label
+from jaxclf.errors import DataError
+
+# What the table shows, and whether more of it is better.
+SHOWN = {
+    "macro_f1": True,
+    "micro_f1": True,
+    "map": True,
+    "macro_auc": True,
+    "ece": False,
+    "log_loss": False,
+}
+
+
+class System(NamedTuple):
+    """One way to train, by its runs, which differ in their seed."""
+
+    name: str
+    runs: list[Outputs]
+    ids: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+
+
+def read_system(name: str, folders: Sequence[Path], split: str, half: bool = False) -> System:
+    """The runs' probabilities on a split and what their thresholds decide.
+
+    half: 0.5 for every label in place of the run's thresholds.
+    Raises DataError for a folder that is no run and for runs of different examples or labels.
+    """
+    runs, first = [], None
+    for folder in folders:
+        path = folder / "labels.json"
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; give folders of finished runs")
+        names = tuple(json.loads(path.read_text(encoding="utf-8")))
+        found = load_predictions(folder / "predictions" / f"{split}.npz")
+        here = System(name, runs, found.ids, found.labels, names)
+        first = first or here
+        check_same(first, here, folder)
+        thresholds = np.full(len(names), 0.5) if half else _thresholds(folder, names)
+        runs.append((found.probs, decide(found.probs, thresholds)))
+    if first is None:
+        raise DataError(f"{name}: no runs")
+    return first
+
+
+def check_same(one: System, other: System, where: Path | str) -> None:
+    """DataError where two do not speak of the same examples and labels in the same order."""
+    if one.names != other.names:
+        raise DataError(f"{where}: labels are {', '.join(other.names)}, not {', '.join(one.names)}")
+    if not np.array_equal(one.ids, other.ids):
+        raise DataError(f"{where}: predictions of other examples; they cannot be paired")
+    if not np.array_equal(one.labels, other.labels, equal_nan=True):
+        raise DataError(f"{where}: the examples are labelled otherwise; they cannot be paired")
+
+
+def _thresholds(folder: Path, names: tuple[str, ...]) -> np.ndarray:
+    """The run's own; for another program's predictions, fitted per label on val."""
+    path = folder / "thresholds.json"
+    if path.is_file():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return np.array([record[name]["value"] for name in names])
+    val = load_predictions(folder / "predictions" / "val.npz")
+    return per_label(val.labels, val.probs)
+
+
+def contest(one: System, other: System, resamples: int, seed: int) -> Compared:
+    """`one` less `other`, paired."""
+    check_same(one, other, other.name)
+    return paired(one.labels, one.runs, other.runs, resamples, resamples, seed)
+
+
+def say_difference(found: Difference, better: bool, p: float) -> str:
+    low, high = found.bca
+    return verdict(found.value, low, high, p, better)
+
+
+def record_of(found: Compared, names: Sequence[str]) -> dict[str, Any]:
+    """Plain JSON values: every figure, and the labels' F1 with p-values adjusted by Holm."""
+
+    def plain(one: Difference, p: float, better: bool) -> dict[str, Any]:
+        return {
+            "one": one.one,
+            "other": one.other,
+            "difference": one.value,
+            "interval": list(one.bca),
+            "p": p,
+            "verdict": say_difference(one, better, p),
+        }
+
+    adjusted = holm([label.p for label in found.f1])
+    return {
+        "metrics": {
+            name: plain(found.metrics[name], found.metrics[name].p, better)
+            for name, better in SHOWN.items()
+        },
+        "f1": {
+            name: plain(label, float(p), True)
+            for name, label, p in zip(names, found.f1, adjusted, strict=True)
+        },
+    }
+
+
+def table_of(record: Mapping[str, Any], one: str, other: str) -> str:
+    """A comparison as text. A is `one`, B is `other`."""
+    width = max(len(name) for name in [*record["metrics"], *record["f1"]])
+    head = f"{'':<{width}}  {'A':>7}  {'B':>7}  {'A - B':>7}  {'95 % interval':>18}  {'p':>7}"
+    lines = [f"A: {one}", f"B: {other}", "", head]
+    for part, rows in record.items():
+        if part == "f1":
+            lines += ["", "F1 by label (p adjusted by Holm over the labels)"]
+        for name, row in rows.items():
+            low, high = (_figure(end, True) for end in row["interval"])
+            cells = (
+                f"{_figure(row['one']):>7}  {_figure(row['other']):>7}  "
+                f"{_figure(row['difference'], True):>7}  {low + ' to ' + high:>18}  "
+                f"{in_words(row['p']):>7}"
+            )
+            lines.append(f"{name:<{width}}  {cells}  {row['verdict']}")
+    return "\n".join(lines)
+
+
+def in_words(p: float) -> str:
+    """A p-value as it is printed."""
+    return "<0.001" if p < 0.001 else _figure(p)
+
+
+def _figure(value: float, signed: bool = False) -> str:
+    if np.isnan(value):
+        return "n/a"
+    return f"{value:+.3f}" if signed else f"{value:.3f}"

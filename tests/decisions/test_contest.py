@@ -1,0 +1,97 @@
+"""Runs against runs: read alike, refused where they cannot be paired, the verdict in words."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxclf.decisions.contest import contest, read_system, record_of, table_of
+from jaxclf.decisions.predictions import save_predictions
+from jaxclf.decisions.thresholds import per_label
+from jaxclf.errors import DataError
+from jaxclf.types import Predictions
+
+NAMES = ("joy", "fear")
+ROWS = 400
+
+
+def make_run(folder, skill, seed=0, thresholds=(0.5, 0.4), names=NAMES, shift=0):
+    """A run's folder: labels the same for all, probabilities as good as `skill`."""
+    truth = np.random.default_rng(7).random((ROWS, 2)) < 0.3
+    noise = np.random.default_rng([8, seed]).random((ROWS, 2))
+    probs = (skill * truth + (1 - skill) * noise).astype(np.float32)
+    labels = truth.astype(np.float32)
+    for split in ("val", "test"):
+        ids = np.array([f"{split}-{row + shift}" for row in range(ROWS)])
+        save_predictions(
+            folder / "predictions" / f"{split}.npz", Predictions(ids, probs, labels, split)
+        )
+    (folder / "labels.json").write_text(json.dumps(names))
+    if thresholds:
+        record = {name: {"value": value} for name, value in zip(names, thresholds, strict=True)}
+        (folder / "thresholds.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_a_system_is_its_runs_under_their_thresholds(tmp_path):
+    folders = [make_run(tmp_path / str(seed), 0.4, seed) for seed in range(3)]
+    system = read_system("a", folders, "test")
+    assert len(system.runs) == 3
+    probs, decided = system.runs[1]
+    np.testing.assert_array_equal(decided, probs >= [0.5, 0.4])
+    half = read_system("a", folders, "test", half=True)
+    np.testing.assert_array_equal(half.runs[1][1], probs >= 0.5)
+
+
+def test_another_programs_run_has_thresholds_fitted_on_val(tmp_path):
+    folder = make_run(tmp_path / "run", 0.4, thresholds=None)
+    ((probs, decided),) = read_system("a", [folder], "test").runs
+    labels = read_system("a", [folder], "val").labels
+    np.testing.assert_array_equal(decided, probs >= per_label(labels, probs))
+
+
+def test_a_better_system_is_called_better_from_either_side(tmp_path):
+    good = read_system("good", [make_run(tmp_path / "good", 0.5)], "test")
+    poor = read_system("poor", [make_run(tmp_path / "poor", 0.2)], "test")
+    one = record_of(contest(good, poor, 500, 0), NAMES)
+    other = record_of(contest(poor, good, 500, 0), NAMES)
+    for metric in ("macro_f1", "micro_f1", "map", "macro_auc"):
+        assert one["metrics"][metric]["verdict"] == "A is better"
+        assert other["metrics"][metric]["verdict"] == "B is better"
+        low, high = one["metrics"][metric]["interval"]
+        assert 0 < low < one["metrics"][metric]["difference"] < high
+    text = table_of(one, "good", "poor")
+    assert "A: good" in text
+    assert "A is better" in text
+    # A smaller log loss is a better one.
+    loss = one["metrics"]["log_loss"]
+    assert (loss["difference"] < 0) == (loss["verdict"] == "A is better")
+
+
+def test_the_same_twice_is_no_evidence(tmp_path):
+    run = read_system("a", [make_run(tmp_path / "a", 0.4)], "test")
+    record = record_of(contest(run, run, 200, 0), NAMES)
+    for row in [*record["metrics"].values(), *record["f1"].values()]:
+        assert row["difference"] == 0
+        assert row["p"] == 1
+        assert row["verdict"] == "no evidence of a difference"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"names": ("joy", "anger")}, "labels are joy, anger, not joy, fear"),
+        ({"shift": 1}, "predictions of other examples"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_paired_is_refused(tmp_path, change, named):
+    one = read_system("a", [make_run(tmp_path / "a", 0.4)], "test")
+    other = read_system("b", [make_run(tmp_path / "b", 0.4, **change)], "test")
+    with pytest.raises(DataError, match=named):
+        contest(one, other, 200, 0)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"labels\.json: no such file"):
+        read_system("a", [tmp_path], "test")

@@ -1,0 +1,40 @@
+"""Neighbours differ from the experiment in one choice, and from each other in nothing else."""
+
+from jaxclf import catalogue
+from jaxclf.config import override, walk
+from jaxclf.training.ablation import BASELINE, CHOICES, FULL, neighbours
+
+
+def differences(one, other):
+    ours, theirs = dict(walk(one)), dict(walk(other))
+    return {key for key in ours if ours[key] != theirs[key]}
+
+
+def test_each_neighbour_has_one_choice_of_the_baseline():
+    full = override(catalogue.load("focal_attention"), {"train.epochs": 2, "seed": 3})
+    baseline = catalogue.load("baseline")
+    found = neighbours(full, baseline)
+    assert list(found) == [
+        FULL,
+        "pool=cls",
+        "head=native",
+        "loss=bce",
+        "sampler=shuffle",
+        "optim.schedule=linear",
+        BASELINE,
+    ]
+    assert found[FULL] is full
+    for label, experiment in found.items():
+        if label not in (FULL, BASELINE):
+            key, _, name = label.partition("=")
+            assert differences(full, experiment) == {key}
+            assert dict(walk(experiment))[key] == dict(walk(baseline))[key]
+            assert dict(walk(experiment))[key].name == name
+    # The budget stays that of the experiment.
+    assert differences(full, found[BASELINE]) == set(CHOICES)
+    assert found[BASELINE].train.epochs == 2
+
+
+def test_what_is_the_baselines_already_makes_no_neighbour():
+    baseline = catalogue.load("baseline")
+    assert list(neighbours(baseline, baseline)) == [FULL, BASELINE]
