@@ -187,18 +187,18 @@ def _smoothed(y: Values) -> Values:
     return low + (high - low) * y
 
 
-def _knots(z: Values, y: Values) -> tuple[Values, Values]:
+def _knots(z: Values, y: Values) -> Float[np.ndarray, "2 knots"]:
     """(logits, calibrated logits) of the plateaus, between two ends; without rows, the identity."""
     ends = np.array([-END, END])
     if not len(y):
-        return ends, ends
+        return np.stack([ends, ends])
     distinct, place, count = np.unique(z, return_inverse=True, return_counts=True)
     level = isotonic_regression(np.bincount(place, _smoothed(y)) / count, weights=count).x
     starts = np.flatnonzero(np.diff(level, prepend=-1) > 1e-12)
     centres = np.add.reduceat(count * distinct, starts) / np.add.reduceat(count, starts)
     values = logit(level[starts])
     beyond = values[[0, -1]] + TILT * (ends - centres[[0, -1]])
-    return np.insert(ends, 1, centres), np.insert(beyond, 1, values)
+    return np.stack([np.insert(ends, 1, centres), np.insert(beyond, 1, values)])
 
 
 def _fit(
@@ -215,10 +215,8 @@ def _fit(
     pooled, penalty = identity.astype(np.float64), TRACE * np.eye(len(identity))
     floor, targets = np.where(identity, LEAST, -np.inf), _smoothed if smooth else np.asarray
     pooled, information = _minimum(terms(z), targets(y), pooled, penalty, floor)
-    strength = min(prior, 1e12) / max(y.sum(), 1)  # 1e12 is as good as infinite
-    penalty = penalty + strength * information
-    lines = [_minimum(terms(z), targets(y), pooled, penalty, floor)[0] for z, y in each]
-    return np.stack(lines).tolist()
+    penalty = penalty + min(prior, 1e12) / max(y.sum(), 1) * information  # 1e12: as infinity
+    return [_minimum(terms(z), targets(y), pooled, penalty, floor)[0].tolist() for z, y in each]
 
 
 def _minimum(

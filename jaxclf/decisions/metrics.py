@@ -126,6 +126,22 @@ def expected_calibration_error(labels: Labels, probs: Probs) -> float:
     return float(ratio(gaps.sum(), len(y)))
 
 
+def calibration_error(labels: Labels, probs: Probs) -> PerLabel:
+    """`expected_calibration_error` of each label alone; NaN where nothing is known of it."""
+    pairs = zip(
+        np.split(labels, labels.shape[1], 1), np.split(probs, probs.shape[1], 1), strict=True
+    )
+    return np.array([expected_calibration_error(y, p) for y, p in pairs], np.float64)
+
+
+def brier(labels: Labels, probs: Probs) -> PerLabel:
+    """Mean squared difference between probability and truth (Brier 1950), NaN where nothing is
+    known; `reshape(-1, 1)` both for all labels together."""
+    known = ~np.isnan(labels)
+    squares = np.where(known, probs.astype(np.float64) - labels, 0) ** 2
+    return ratio(squares.sum(axis=0), known.sum(axis=0))
+
+
 def log_loss(labels: Labels, probs: Probs) -> float:
     """Mean binary cross-entropy in nats; probabilities are held 1e-7 away from 0 and 1."""
     known = ~np.isnan(labels)

@@ -25,8 +25,13 @@ FALLBACK = 0.5
 
 
 class Cuts(NamedTuple):
-    """One label's distinct ways to cut, from the highest threshold down, and what each gives."""
+    """One label's distinct ways to cut, from the highest threshold down, and what each gives.
 
+    scores: the lowest probability that each still takes in; thresholds: below it, in the middle to
+        the next.
+    """
+
+    scores: np.ndarray
     thresholds: np.ndarray
     tp: np.ndarray
     decided: np.ndarray
@@ -57,7 +62,7 @@ def per_label(
         prior) of its own, the rest of that.
     """
     cuts = cuts_of(labels, probs)
-    own = np.array([FALLBACK if one is None else _best(one, one.f1) for one in cuts])
+    own = np.array([FALLBACK if one is None else _best(one.thresholds, one.f1) for one in cuts])
     if prior == 0:
         return own
     positives = np.nansum(labels, axis=0)
@@ -142,15 +147,19 @@ def _cuts(y: np.ndarray, p: np.ndarray) -> Cuts | None:
         return None
     distinct, tp, decided = cumulative(truth, scores)
     distinct = distinct.astype(np.float64)
-    below = np.append(distinct[1:], 0.0)
-    middle = (distinct + below) / 2
-    cuts = np.where(middle > below, middle, distinct)  # neighbouring floats have no middle
-    return Cuts(cuts, tp, decided, positives)
+    return Cuts(distinct, _middles(distinct), tp, decided, positives)
 
 
-def _best(cuts: Cuts, score: np.ndarray) -> float:
-    best = cuts.thresholds[score >= score.max() - 1e-12]
+def _best(thresholds: np.ndarray, score: np.ndarray) -> float:
+    best = thresholds[score >= score.max() - 1e-12]
     return float(best[np.argmin(np.abs(best - FALLBACK))])
+
+
+def _middles(scores: np.ndarray) -> np.ndarray:
+    """Half way from each of the falling scores to the next; neighbouring floats have no middle."""
+    below = np.append(scores[1:], 0.0)
+    middle = (scores + below) / 2
+    return np.where(middle > below, middle, scores)
 
 
 def _shared(cuts: list[Cuts | None]) -> float:
@@ -158,13 +167,12 @@ def _shared(cuts: list[Cuts | None]) -> float:
     there = [one for one in cuts if one is not None]
     if not there:
         return FALLBACK
-    places = np.concatenate([one.thresholds for one in there])
+    places = np.concatenate([one.scores for one in there])
     steps = np.concatenate([np.diff(one.f1, prepend=0.0) for one in there])
     order = np.argsort(-places, kind="stable")
     places, total = places[order], np.cumsum(steps[order])
     last = np.append(places[1:] != places[:-1], True)  # all steps at one place are taken together
-    whole = Cuts(places[last], total[last], total[last], 1)
-    return _best(whole, total[last])
+    return _best(_middles(places[last]), total[last])
 
 
 def _promised_cut(p: np.ndarray, q: np.ndarray) -> float:
@@ -182,7 +190,7 @@ def _target(labels, probs, names, only, cut) -> Thresholds:
     cuts = cuts_of(labels, probs)
     return np.array(
         [
-            FALLBACK if one is None else cut(one) if mine else _best(one, one.f1)
+            FALLBACK if one is None else cut(one) if mine else _best(one.thresholds, one.f1)
             for one, mine in zip(cuts, chosen, strict=True)
         ],
         np.float64,
@@ -199,7 +207,7 @@ def _precision_cut(cuts: Cuts, target: float) -> float:
     reached = np.flatnonzero(share >= target - 1e-12)
     if len(reached):
         return float(cuts.thresholds[reached[-1]])
-    return _best(cuts, share)
+    return _best(cuts.thresholds, share)
 
 
 THRESHOLDS = {

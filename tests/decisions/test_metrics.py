@@ -17,7 +17,9 @@ from jaxclf.decisions.metrics import (
     aggregate,
     auc,
     average_precision,
+    brier,
     by_label,
+    calibration_error,
     count,
     cumulative,
     expected_calibration_error,
@@ -314,6 +316,27 @@ def test_ece_on_a_table_one_can_check_by_hand():
     same(expected_calibration_error(column(1, 0), column(0.93, 0.935)), (0.07 + 0.935) / 2)
     # A cell not known is in no bin.
     same(expected_calibration_error(column(0, 0, 1, 1, NAN), column(0.1, 0.1, 0.1, 0.9, 1)), 0.2)
+
+
+@settings(deadline=None, max_examples=60)
+@given(WITH_MISSING)
+def test_each_labels_calibration_error_is_that_of_its_column(table):
+    labels, probs, _ = table
+    columns = [slice(index, index + 1) for index in range(labels.shape[1])]
+    alone = [expected_calibration_error(labels[:, one], probs[:, one]) for one in columns]
+    same(calibration_error(labels, probs), alone)
+
+
+@settings(deadline=None, max_examples=60)
+@given(WITH_MISSING)
+def test_brier_is_scikit_learns_on_the_known_cells(table):
+    labels, probs, _ = table
+    for ours, y, p in zip(brier(labels, probs), labels.T, probs.T, strict=True):
+        known = ~np.isnan(y)
+        if not known.any():
+            assert np.isnan(ours)
+            continue
+        same(ours, sklearn.brier_score_loss(y[known], p[known].astype(np.float64), pos_label=1))
 
 
 def test_log_loss_stays_finite_at_certainty():
