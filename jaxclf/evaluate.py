@@ -14,6 +14,7 @@ from jaxclf.command import parser_of, run_command
 from jaxclf.config import Data, Experiment, override, parse_overrides, walk
 from jaxclf.decisions.calibration import CALIBRATORS
 from jaxclf.decisions.ledger import make_ledger, split_of, warning
+from jaxclf.decisions.page import write_page
 from jaxclf.decisions.predictions import load_predictions, with_unknown
 from jaxclf.decisions.report import calibrate, evaluate_split, score_run, table, write_json
 from jaxclf.decisions.thresholds import THRESHOLDS
@@ -21,6 +22,7 @@ from jaxclf.errors import ConfigError, DataError
 from jaxclf.serving.predictor import load
 from jaxclf.text.reader import read
 from jaxclf.text.splits import fingerprint
+from jaxclf.text.tokens import lengths, tokenize
 from jaxclf.types import Predictions
 from jaxclf.validation import check
 
@@ -80,6 +82,26 @@ def _check_changes(keys: list[str], own: Experiment, wanted: Experiment) -> None
     check(wanted, {"calibration": CALIBRATORS, "threshold": THRESHOLDS})
 
 
+def rewrite_page(run: Path, show_text: bool = False) -> Path:
+    """report.html anew from the run's files. Texts and their lengths come from the test file that
+    config.json names; lengths are left out where file or model are not there."""
+    if not (run / "config.json").is_file() or not (run / "model").is_dir():
+        if show_text:
+            raise DataError(f"{run}: no config.json and model/, so no texts to show")
+        return write_page(run)
+    classifier = load(run)
+    data = classifier.experiment.data
+    if not Path(data.test).is_file() and not show_text:
+        return write_page(run)
+    examples = read(data.test, classifier.labels)
+    if list(examples.ids) != list(load_predictions(run / "predictions" / "test.npz").ids):
+        raise DataError(f"{data.test}: its rows are not those that this run was tested on")
+    tokens = tokenize(
+        classifier.tokenizer, examples.texts, data.max_length, data.max_windows, data.overlap
+    )
+    return write_page(run, lengths(tokens), examples.texts if show_text else None)
+
+
 def main() -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="a run's folder")
@@ -87,6 +109,14 @@ def main() -> int:
         "--data", type=Path, help="a labelled file; without it the run's own predictions are scored"
     )
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
+    parser.add_argument(
+        "--page", action="store_true", help="write the run's report.html and plots/ anew"
+    )
+    parser.add_argument(
+        "--show-text",
+        action="store_true",
+        help="with --page: show the texts of the hardest test examples, not their ids alone",
+    )
     parser.add_argument(
         "override",
         nargs="*",
@@ -98,6 +128,11 @@ def main() -> int:
 
 
 def _command(args: argparse.Namespace) -> None:
+    if args.page:
+        print(rewrite_page(args.run, args.show_text))
+        return
+    if args.show_text:
+        raise ConfigError("--show-text goes with --page")
     if args.data and args.override:
         raise ConfigError("--data is scored as the model answers; give no key=value with it")
     if args.data:

@@ -20,6 +20,7 @@ from jaxclf.decisions.card import card
 from jaxclf.decisions.diagnosis import diagnose
 from jaxclf.decisions.ledger import make_ledger, warning
 from jaxclf.decisions.metrics import SELECTION, aggregate, log_loss
+from jaxclf.decisions.page import write_page
 from jaxclf.decisions.predictions import save_predictions, with_unknown
 from jaxclf.decisions.report import (
     calibrate,
@@ -40,7 +41,7 @@ from jaxclf.text.packing import Placement, fill, plan, training_shape
 from jaxclf.text.reader import read
 from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.splits import describe, sample, shared_texts
-from jaxclf.text.tokens import tokenize
+from jaxclf.text.tokens import lengths, tokenize
 from jaxclf.training import checkpoint
 from jaxclf.training.checkpoint import Figures
 from jaxclf.training.folder import environment, open_run, pinned_revision
@@ -71,12 +72,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, Any]:
+def train(
+    experiment: Experiment, out: Path, resume: str = "auto", show_text: bool = False
+) -> dict[str, Any]:
     """Train, choose the best checkpoint by validation, score the test split once, and write the
     run folder.
 
     resume: "auto" goes on from a run of the same experiment in `out`, or answers with its report
         where it is finished; "never" wants `out` to be new.
+    show_text: whether report.html shows the texts of the hardest test examples, or their ids alone.
     Returns what report.json holds. Raises JaxclfError; nothing is written before data and
     experiment are found good.
     """
@@ -102,9 +106,14 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
     pretrained = pretrained_params(resolved.folder, shapes)
     pretrained = without_last_layers(pretrained, experiment.optim.reinit)
 
+    def page() -> None:
+        texts = splits["test"].texts if show_text else None
+        write_page(out, lengths(tokens["test"]), texts)
+
     open_run(out, experiment, resume)
     if (out / "report.json").is_file():
         say(f"{out} is finished; its report:")
+        page()
         return json.loads((out / "report.json").read_text(encoding="utf-8"))
     write_json(out / "labels.json", names)
     write_json(out / "environment.json", environment())
@@ -181,7 +190,8 @@ def train(experiment: Experiment, out: Path, resume: str = "auto") -> dict[str, 
     )
     save_model(out / "model", handover, tokenizer, text)
     write_json(out / "diagnosis.json", diagnose(ledger.history, report))
-    write_json(out / "report.json", report)  # last: it marks a finished run
+    write_json(out / "report.json", report)  # it marks a finished run
+    page()
     return report
 
 
@@ -264,6 +274,11 @@ def main() -> int:
     parser.add_argument(
         "--show", action="store_true", help="print the resolved experiment and stop"
     )
+    parser.add_argument(
+        "--show-text",
+        action="store_true",
+        help="show the texts of the hardest test examples in report.html",
+    )
     parser.add_argument("override", nargs="*", metavar="key=value", help="such as train.epochs=1")
     return run_command(parser, _command)
 
@@ -277,7 +292,7 @@ def _command(args: argparse.Namespace) -> None:
     keep_freed_memory()
     name = Path(args.exp).parent.name if args.exp.endswith(".json") else Path(args.exp).stem
     out = args.out or Path("runs") / name
-    report = train(experiment, out, args.resume)
+    report = train(experiment, out, args.resume, args.show_text)
     print()
     print(table(report["test"], "test"))
     print()
@@ -287,7 +302,7 @@ def _command(args: argparse.Namespace) -> None:
             print(f"- {said}")
     for sentence in json.loads((out / "diagnosis.json").read_text(encoding="utf-8")):
         print(f"- {sentence}")
-    print(f"run folder: {out}")
+    print(f"report: {out / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from jaxclf.decisions.intervals import (
-    CHUNK,
+    COLUMNS,
     LEVEL,
     SEED,
     acceleration,
     bca,
+    chunks,
     influence,
     left_out,
     percentile,
@@ -35,7 +36,6 @@ from jaxclf.decisions.metrics import Decided, Labels, Probs
 from jaxclf.decisions.weighted import METRICS, Table, figures, table
 
 RESAMPLES, SWAPS = 10_000, 10_000
-SWAP_CHUNK = CHUNK // 2  # swaps in one product, of twice the rows and two columns each
 
 Outputs = tuple[Probs, Decided]
 PerFigure = Float64[np.ndarray, " figures"]
@@ -150,8 +150,8 @@ def _swapped(
 ) -> Iterator[Float32[np.ndarray, "twice_examples columns"]]:
     """One system's weights on its own outputs, then on the other's."""
     rng = np.random.default_rng([seed, 2])
-    for start in range(0, swaps, SWAP_CHUNK):
-        own = rng.integers(0, 2, (min(SWAP_CHUNK, swaps - start), count), np.uint8).T
+    for columns in chunks(2 * count, swaps, COLUMNS // 2):
+        own = rng.integers(0, 2, (columns, count), np.uint8).T
         yield np.concatenate([own, 1 - own]).astype(np.float32)
 
 

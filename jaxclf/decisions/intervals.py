@@ -33,8 +33,8 @@ from jaxclf.decisions.metrics import Decided, Labels, Probs
 from jaxclf.decisions.weighted import METRICS, figures, smoothed_f1, table
 
 RESAMPLES, SEED, LEVEL = 2000, 0, 0.95
-# Resamples in one product; the number of groups a large jackknife leaves out in turn.
-CHUNK, GROUPS = 64, 200
+# Columns and entries of one weight matrix at most; the groups a large jackknife leaves out in turn.
+COLUMNS, ENTRIES, GROUPS = 64, 2**22, 200
 NORMAL = NormalDist()
 
 Figures = Float64[np.ndarray, " figures"]
@@ -99,10 +99,16 @@ def resampled(
     The draws depend on the seed alone, not on the chunks.
     """
     rng = np.random.default_rng(seed)
-    for start in range(0, resamples, CHUNK):
-        drawn = rng.integers(0, count, (min(CHUNK, resamples - start), count))
-        times = [np.bincount(row, minlength=count) for row in drawn]
-        yield np.stack(times, axis=1).astype(np.float32)
+    for columns in chunks(count, resamples):
+        drawn = rng.integers(0, count, (columns, count))
+        times = [np.bincount(row, minlength=count).astype(np.float32) for row in drawn]
+        yield np.stack(times, axis=1)
+
+
+def chunks(count: int, total: int, most: int = COLUMNS) -> Iterator[int]:
+    """Sizes of the chunks that so many columns of weights on so many examples are worked off in."""
+    size = max(min(most, ENTRIES // max(count, 1)), 1)
+    yield from (min(size, total - start) for start in range(0, total, size))
 
 
 def left_out(count: int) -> Float32[np.ndarray, "examples groups"]:

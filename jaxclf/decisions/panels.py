@@ -6,7 +6,6 @@ colour-blind tell apart; dashes say the same once more.
 
 import io
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
@@ -62,25 +62,48 @@ CHOSEN = Mark("chosen threshold", VERMILION, marker="o")
 
 def png(draw: Callable[[Columns], Figure], columns: Columns) -> bytes:
     """One picture in the style of all, whatever the user's own settings."""
-    with matplotlib.style.context(STYLE, after_reset=True), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    with matplotlib.style.context(STYLE, after_reset=True):
         file = io.BytesIO()
         draw(columns).savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()
 
 
-def shown(names: Iterable[str], letters: int = 20) -> list[str]:
-    """Names as a picture shows them: a long one without its middle, one in letters that the font
-    lacks as its place among the labels."""
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+def shown(names: Iterable[str], room: float = 1.6, bold: bool = False) -> list[str]:
+    """Names as a picture shows them: one wider than `room` (inches) without its middle, one in
+    letters that the font lacks as its place among the labels."""
     said = []
     for place, name in enumerate(names, 1):
-        name = " ".join(name.split())
-        if not name or not all(font.get_char_index(ord(character)) for character in name):
-            name = f"label {place}"
-        half = letters // 2
-        said.append(name if len(name) <= letters else f"{name[:half]}…{name[half + 1 - letters :]}")
+        name = " ".join(name.split()) if writable(name) else f"label {place}"
+        short, letters = name, min(len(name), 100)
+        while letters > 3 and (len(short) > 100 or width(short, bold) > room):
+            letters -= 1
+            short = f"{name[: letters // 2]}…{name[letters // 2 + 1 - letters :]}"
+        said.append(short)
     return said
+
+
+def width(text: str, bold: bool = False) -> float:
+    """Of a line at the pictures' size of letters, in inches."""
+    font = _font(bold)
+    font.set_size(STYLE["font.size"], 64)  # so the 64ths it counts in are 4096ths of an inch
+    font.set_text(text)
+    return font.get_width_height()[0] / 4096
+
+
+def writable(name: str) -> bool:
+    """Whether the pictures' font has all of a name's letters."""
+    letters = "".join(name.split())
+    return bool(letters) and all(_font().get_char_index(ord(letter)) for letter in letters)
+
+
+def _font(bold: bool = False) -> FT2Font:
+    return font_manager.get_font(
+        font_manager.findfont(
+            font_manager.FontProperties(
+                family=STYLE["font.family"], weight="bold" if bold else "normal"
+            )
+        )
+    )
 
 
 def panels(
@@ -93,18 +116,19 @@ def panels(
     labels = by_label(columns)
     across_count = min(len(labels), 3 if len(labels) <= 9 else 4)
     down_count = math.ceil(len(labels) / across_count)
-    short = shown(labels, 24 if across_count < 4 else 17)
-    width, each = (WIDTH if across_count > 2 else 3.2 * across_count + 0.6), 1.75
-    top, bottom, left = 0.65, 0.5, 0.65
+    wide = WIDTH if across_count > 2 else 3.2 * across_count + 0.6
+    top, bottom, left, right, gap, each = 0.65, 0.5, 0.65, 0.15, 0.25, 1.75
     height = top + bottom + each * down_count
-    figure = Figure(figsize=(width, height))
+    panel = (wide - left - right + gap) / across_count - gap
+    short = shown(labels, panel - 0.6, bold=True)  # a figure stands beside it
+    figure = Figure(figsize=(wide, height))
     grid = figure.subplots(down_count, across_count, squeeze=False)
     figure.subplots_adjust(
-        left=left / width,
-        right=1 - 0.15 / width,
+        left=left / wide,
+        right=1 - right / wide,
         top=1 - top / height,
         bottom=bottom / height,
-        wspace=0.14,
+        wspace=gap / panel,
         hspace=0.5 if own_scale else 0.36,
     )
     for index, axes in enumerate(grid.ravel()):
@@ -119,7 +143,7 @@ def panels(
     for axes, name in zip(grid.ravel(), short, strict=False):
         axes.set_title(name, loc="left", fontweight="bold", pad=4)
     figure.supxlabel(across, fontsize=9, y=0.1 / height)
-    figure.supylabel(up, fontsize=9, x=0.06 / width)
+    figure.supylabel(up, fontsize=9, x=0.06 / wide)
     handles = [
         Line2D([], [], color=mark.colour, linestyle=mark.dash, marker=mark.marker) for mark in marks
     ]
@@ -127,7 +151,7 @@ def panels(
         handles,
         [mark.name for mark in marks],
         loc="upper left",
-        bbox_to_anchor=((left - 0.1) / width, 1 - 0.04 / height),
+        bbox_to_anchor=((left - 0.1) / wide, 1 - 0.04 / height),
         ncols=len(marks),
         columnspacing=1.6,
     )

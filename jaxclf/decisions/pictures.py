@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,6 +103,8 @@ def pictures(
             f"<p>Where each of the {len(names)} labels would have a panel or a row, the "
             f"{MOST_LABELS} with most positives on test are shown.</p>",
         )
+    if strange := _in_other_letters(names[index] for index in shown):
+        parts.insert(0, f"<p>The pictures' font lacks letters of some labels: {strange}.</p>")
     return "\n".join(parts)
 
 
@@ -121,11 +124,13 @@ def _columns(
     )
     log = out / "metrics.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    drawn = curves.reliability(test.labels, test.probs, names)
+    kept = (drawn["all"] == 1) | np.isin(drawn["label"], some[1])
     training = curves.training([json.loads(line) for line in lines])
     return {
         "precision_recall": curves.precision_recall(*on_test, *some),
         "roc": curves.roc(*on_test, *some),
-        "reliability": curves.reliability(test.labels, test.probs, names),
+        "reliability": {name: values[kept] for name, values in drawn.items()},
         "threshold_curves": curves.threshold_curves(*on_val, *some),
         "score_histograms": curves.score_histograms(*on_test, *some),
         "error_pairs": curves.error_pairs(test.labels[:, shown], decided[:, shown], some[1]),
@@ -134,6 +139,15 @@ def _columns(
         if lengths is None
         else curves.length_errors(lengths, test.labels, decided),
     }
+
+
+def _in_other_letters(names: Iterable[str]) -> str:
+    """What pictures call labels that their font cannot write."""
+    from jaxclf.decisions.panels import shown, writable
+
+    listed = list(names)
+    places = zip(shown(listed), listed, strict=True)
+    return ", ".join(f"{place} is {text_of(name)}" for place, name in places if not writable(name))
 
 
 def _picture(folder: Path, name: str, columns: Columns | str) -> str:

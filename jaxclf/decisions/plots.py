@@ -29,6 +29,7 @@ from jaxclf.decisions.panels import (
     point,
     scale,
     shown,
+    width,
 )
 
 CURVE = Mark("curve", BLUE, "-")
@@ -90,7 +91,7 @@ def score_histograms(columns: Columns) -> Figure:
     threshold = Mark("chosen threshold", VERMILION, "--")
     figure, each = panels(columns, "probability", "texts", (*marks, threshold), own_scale=True)
     for axes, rows in each:
-        count_axis(axes, max(columns["positives"].max(), columns["negatives"].max()))
+        count_axis(axes, float(max(columns["positives"].max(), columns["negatives"].max())))
         if np.isnan(rows["low"][0]):
             nothing(axes, "not known")
             continue
@@ -127,7 +128,7 @@ def reliability(columns: Columns) -> Figure:
         colour, dash = styles.get(name, (PALE, "-"))
         often = labels[name]["count"] >= FEW
         x, y = (labels[name][column][often] for column in ("probability", "frequency"))
-        said = f"{names[name]}, off by {gaps[name]:.2f}" if name in far else None
+        said = f"off by {gaps[name]:.2f}: {names[name]}" if name in far else None
         axes.plot(x, y, dash, color=colour, linewidth=1.2, zorder=1.8 + (name in far), label=said)
     if len(labels) > len(far):
         axes.plot([], [], color=PALE, linewidth=1.2, label="the other labels")
@@ -139,7 +140,7 @@ def reliability(columns: Columns) -> Figure:
     if whole["count"].any():
         widths = whole["high"] - whole["low"]
         below.bar(whole["low"], whole["count"], widths, align="edge", color=BLUE, edgecolor=PAPER)
-    count_axis(below, whole["count"].max())
+    count_axis(below, float(whole["count"].max()))
     below.set(xlim=(0, 1), xlabel="probability", ylabel="count")
     return figure
 
@@ -150,11 +151,11 @@ def error_pairs(columns: Columns) -> Figure:
     wrongly = columns["false_positives"].reshape(texts.shape)[:, 0]
     short = shown(names)
     cell = float(np.clip(5.4 / len(names), 0.265, 0.8))
-    side, letters, most = cell * len(names), max(map(len, short)) * 0.064, max(int(texts.max()), 1)
-    left, bottom, top, right = letters + 0.8, letters + 0.4, 0.1, 0.1
-    width, height = max(left + side + right, 5.0), bottom + side + top
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    side, most, longest = cell * len(names), max(int(texts.max()), 1), max(map(width, short))
+    left, bottom, top, right = longest + 0.85, longest + 0.4, 0.1, 0.1
+    wide, high = max(left + side + right, 5.0), bottom + side + top
+    figure = Figure(figsize=(wide, high))
+    axes = figure.add_axes((left / wide, bottom / high, side / wide, side / high))
     axes.imshow(texts, cmap="Blues", norm=PowerNorm(0.5, 0, most))
     for given, missed in np.argwhere(texts > 0):
         count = texts[given, missed]
@@ -164,8 +165,8 @@ def error_pairs(columns: Columns) -> Figure:
     rows = [f"{name}  ({count:,})" for name, count in zip(short, wrongly, strict=True)]
     axes.set_xticks(range(len(names)), short, rotation=90)
     axes.set_yticks(range(len(names)), rows)
-    figure.supxlabel("missed", fontsize=9, x=(left + side / 2) / width, y=0.08 / height)
-    figure.supylabel("given wrongly (texts)", fontsize=9, y=(bottom + side / 2) / height, x=0.01)
+    figure.supxlabel("missed", fontsize=9, x=(left + side / 2) / wide, y=0.08 / high)
+    figure.supylabel("given wrongly (texts)", fontsize=9, y=(bottom + side / 2) / high, x=0.01)
     axes.grid(False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

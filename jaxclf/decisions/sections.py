@@ -82,10 +82,10 @@ def headline(report: Mapping[str, Any], sizes: Mapping[str, int]) -> str:
         f"<tbody>{rows}</tbody></table>"
     )
     said = (
-        f"<p>{100 * LEVEL:.0f}&nbsp;% interval <strong>{figure_of(low)} to {figure_of(high)}</strong></p>"
-        f'<p class="soft">A bootstrap interval: {RESAMPLES:,} times the {sizes["test"]:,} texts of '
-        "the test split are drawn anew. Model and thresholds are held fixed, so it does not say "
-        "what another seed would give.</p>"
+        f"<p>{100 * LEVEL:.0f}&nbsp;% interval <strong>{figure_of(low)} to {figure_of(high)}"
+        f'</strong></p><p class="soft">A bootstrap interval: {RESAMPLES:,} times the '
+        f"{sizes['test']:,} texts of the test split are drawn anew. Model and thresholds are held "
+        "fixed, so it does not say what another seed would give.</p>"
     )
     return (
         f'<div class="headline"><div><p>Macro F1 on test</p><p class="number">'
@@ -195,8 +195,8 @@ def _cell(key: str, value: float | None, below: str) -> str:
         return "<td>n/a</td>"
     if key == "support":
         return f'<td data-value="{value:.0f}">{value:,.0f}</td>'
-    bar = f' class="share" style="--share:{100 * value:.0f}%"' if key == "f1" else ""
-    return f'<td data-value="{value:.6f}"{bar}>{value:.3f}{below}</td>'
+    bar = f'<span class="bar" style="--share:{100 * value:.0f}%"></span>' if key == "f1" else ""
+    return f'<td data-value="{value:.6f}">{value:.3f}{bar}{below}</td>'
 
 
 def hardest(examples: Sequence[Hard], shown: bool) -> str:
@@ -223,7 +223,8 @@ def hardest(examples: Sequence[Hard], shown: bool) -> str:
             f"<dt>most wrong</dt><dd>{text_of(example.label)}, {side} at "
             f"{example.probability:.3f}</dd></dl></li>"
         )
-    return f'{what}.</p><ol class="examples">{"".join(items)}</ol>'
+    asked = "They stand here because they were asked for: mind who is given this page."
+    return f'{what}. {asked}</p><ol class="examples">{"".join(items)}</ol>'
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -93,8 +93,8 @@ def _ranking(true, known, p) -> Any:
 def figures(table: Table, weights: Weights) -> Float64[np.ndarray, "figures resamples"]:
     """A row for each of METRICS, then one for each label's F1; a column for each weighting.
 
-    NaN where `metrics.aggregate` says NaN. Weights are whole numbers; sums of them are exact up
-    to 2**24, the examples of a test set at most.
+    NaN where `metrics.aggregate` says NaN. Weights are whole numbers that sum to at most 2**24, up
+    to where float32 counts exactly.
     """
     classes, resamples = len(table.rankings), weights.shape[1]
     counts = (table.counts @ weights).reshape(4, classes, resamples).astype(np.float64)

@@ -214,7 +214,7 @@ def _read_labels(meta: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     for name in labels:
         one = thresholds.get(name) if isinstance(thresholds, dict) else None
         value = one.get("value") if isinstance(one, dict) else None
-        if type(value) not in (int, float) or not 0 <= value <= 2:
+        if not isinstance(value, int | float) or not 0 <= value <= 2:
             raise DataError(f"{folder / META}: thresholds has no number for {short(name)!r}")
     return tuple(labels)
 

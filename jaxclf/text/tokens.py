@@ -103,3 +103,8 @@ def tokenize(
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
         np.array(owners, np.int32),
     )
+
+
+def lengths(tokens: Tokens) -> np.ndarray:
+    """Tokens of each example, those of all its windows together."""
+    return np.bincount(tokens.owners, np.diff(tokens.starts)).astype(np.int64)
