@@ -184,7 +184,14 @@ def train(
     report, record = score_run(found, experiment.threshold, names, ledger_of_splits)
     write_json(out / "thresholds.json", record)
     sizes = {name: len(split.ids) for name, split in splits.items()}
-    text = card(out.name, experiment.encoder.name, report, experiment.threshold.name, sizes)
+    text = card(
+        out.name,
+        experiment.encoder.name,
+        report,
+        experiment.threshold.name,
+        experiment.calibration.name,
+        sizes,
+    )
     handover = Handover(
         experiment, hf_config, names, record, to_json(calibration), ledger_of_splits, chosen
     )

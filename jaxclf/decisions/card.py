@@ -8,24 +8,56 @@ from jaxclf.decisions.report import table
 
 
 def card(
-    name: str, encoder: str, report: Mapping[str, Any], rule: str, sizes: Mapping[str, int]
+    name: str,
+    encoder: str,
+    report: Mapping[str, Any],
+    rule: str,
+    calibration: str,
+    sizes: Mapping[str, int],
 ) -> str:
-    """Markdown. sizes: examples of each split."""
+    """Markdown.
+
+    rule, calibration: names of the threshold rule and the calibrator. sizes: examples of each
+        split.
+    """
     counts = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
     origin = "set by hand" if rule == "fixed" else "fitted on the validation split"
+    labels = ", ".join(f"`{label}`" for label in report["test"]["labels"])
+    means = (
+        "as the model gives them: they rank, and need not be frequencies"
+        if calibration == "none"
+        else f"calibrated (`{calibration}`) to be frequencies on texts like those of the "
+        "validation split"
+    )
     return f"""# {name}
 
 A multi-label text classifier: the encoder `{encoder}` fine-tuned with jaxclf. Examples: {counts}.
-Thresholds: rule `{rule}`, {origin}; the test split fitted nothing.
+
+Labels: {labels}. What each means is what the examples it was trained on mean by it; the names say
+no more.
+
+## Figures on the test split, which fitted nothing
 
 ```
 {table(report["test"], "test")}
 ```
 
+Intervals are over test texts, thresholds held fixed; another seed may give other figures. A label
+with few positives has a wide one, and "n/a" stands where nothing can be said.
+
+## How it decides
+
+Thresholds: rule `{rule}`, {origin}. A text that reaches none gets no label, which is an answer.
+Probabilities are {means}.
+
     import jaxclf
     classifier = jaxclf.load("this/folder")
     classifier.predict(["a text"])
+    classifier.predict_proba(["a text"])
 
-A person decides: the labels help to find what should be read first. They are no diagnosis and no
-judgement of a person, and a figure above holds for texts like those of its test split alone.
+## What it is for, and what it must not decide alone
+
+It helps to find what should be read first, in texts like those it was trained on. A person decides:
+a label is no diagnosis and no judgement of anybody, a missing label is no all-clear, and the
+figures above hold for texts like those of the test split alone.
 """
