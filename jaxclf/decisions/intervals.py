@@ -85,12 +85,6 @@ def bootstrap(
     return Resampled(metrics, tuple(found[len(METRICS) :]))
 
 
-def f1_intervals(labels: Labels, decided: Decided) -> dict[str, tuple[float, float]]:
-    """95 % intervals of macro and micro F1."""
-    found = bootstrap(labels, decided.astype(np.float32), decided).metrics
-    return {name: found[name].interval for name in ("macro_f1", "micro_f1")}
-
-
 def resampled(
     count: int, resamples: int, seed: int
 ) -> Iterator[Float32[np.ndarray, "examples chunk"]]:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxclf.config import Spec
 from jaxclf.decisions.calibration import CALIBRATORS, Calibration, calibrated, out_of_fold
 from jaxclf.decisions.crossfit import Rule, crossfit
-from jaxclf.decisions.intervals import f1_intervals
+from jaxclf.decisions.intervals import Resampled, bootstrap
 from jaxclf.decisions.ledger import Ledger, fitted_by
 from jaxclf.decisions.metrics import aggregate, by_label, count, f1, mean_where_known
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
@@ -102,11 +102,19 @@ def evaluate_split(
         "macro_f1_at_half": mean_where_known(
             f1(count(labels, decide(probs, np.full(len(names), 0.5))))
         ),
-        "intervals": f1_intervals(labels, decided),
+        "intervals": intervals_of(bootstrap(labels, probs, decided), names),
         "labels": {
             name: {**row, "threshold": float(threshold)}
             for (name, row), threshold in zip(rows.items(), thresholds, strict=True)
         },
+    }
+
+
+def intervals_of(found: Resampled, names: tuple[str, ...]) -> dict[str, Any]:
+    """95 % intervals of every figure, and under `labels` of each label's F1."""
+    return {
+        **{metric: one.interval for metric, one in found.metrics.items()},
+        "labels": {name: one.interval for name, one in zip(names, found.f1, strict=True)},
     }
 
 

@@ -111,7 +111,7 @@ def test_p_is_never_nought_and_a_better_system_is_found_better():
     for name in ("macro_f1", "micro_f1", "macro_auc", "map", "hamming_loss", "log_loss"):
         each = found[name]
         assert each.p == 1 / 301
-        said = verdict(each.value, *each.bca, each.p, name in SELECTION)
+        said = verdict(each.value, *each.percentile, each.p, name in SELECTION)
         assert said == "A is better", name
 
 
@@ -163,7 +163,7 @@ def test_nothing_known_gives_no_difference(rows, value):
     outputs = np.full((rows, 2), 0.5, np.float32), np.ones((rows, 2), bool)
     for each in every(paired(labels, outputs, outputs, 20, 20)):
         assert np.isnan([each.value, *each.percentile, *each.bca, each.p]).all()
-        assert verdict(each.value, *each.bca, each.p) == "no evidence of a difference"
+        assert verdict(each.value, *each.percentile, each.p) == "no evidence of a difference"
 
 
 @pytest.mark.parametrize("rows", [1, 2, 6])
@@ -255,8 +255,8 @@ def false_positives(simulations: int, resamples: int, swaps: int, *world, seed: 
             [
                 (
                     each.p <= 0.05,
-                    not each.bca[0] <= 0 <= each.bca[1],
-                    verdict(each.value, *each.bca, each.p) != "no evidence of a difference",
+                    not each.percentile[0] <= 0 <= each.percentile[1],
+                    verdict(each.value, *each.percentile, each.p) != "no evidence of a difference",
                 )
                 for each in found
             ]

@@ -22,7 +22,6 @@ from jaxclf.decisions.intervals import (
     acceleration,
     bca,
     bootstrap,
-    f1_intervals,
     influence,
     left_out,
 )
@@ -241,13 +240,6 @@ def test_the_same_data_and_seed_give_the_same_interval_and_fewer_resamples_are_t
     np.testing.assert_equal(one, same)
     assert one.metrics["macro_f1"].interval != other.metrics["macro_f1"].interval
     np.testing.assert_array_equal(one.metrics["map"].replicates[:70], few.metrics["map"].replicates)
-    assert f1_intervals(*table[::2]) == f1_intervals(*table[::2])
-
-
-def test_the_intervals_of_a_report_are_those_of_the_bootstrap():
-    labels, decided = random_table(0, 20)
-    found = bootstrap_f1(labels, decided)
-    assert f1_intervals(labels, decided) == {name: each.interval for name, each in found.items()}
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
@@ -283,8 +275,6 @@ def test_nothing_known_gives_no_interval(rows, value):
     labels = np.full((rows, 2), value, np.float32)
     for each in every(bootstrap(*scored(labels, np.ones((rows, 2), bool)), 100)):
         assert np.isnan([each.value, *each.percentile, *each.bca, *each.interval]).all()
-    for pair in f1_intervals(labels, np.ones((rows, 2), bool)).values():
-        assert np.isnan(pair).all()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 6])

@@ -227,7 +227,12 @@ def test_the_figures_are_the_reports(shown):
         row = test["labels"][name]
         keys = ("precision", "recall", "f1", "auc", "ap", "threshold")
         figures = ["n/a" if row[key] is None else f"{row[key]:.3f}" for key in keys]
-        assert found.row(name) == [name, f"{row['support']:.0f}", *figures]
+        label, support, *cells = found.row(name)
+        assert [label, support] == [name, f"{row['support']:.0f}"]
+        assert [cell[:5] for cell in cells] == figures
+        # F1 has its interval beside it.
+        low, high = test["intervals"]["labels"][name]
+        assert low is None or f"{low:.3f} to {high:.3f}" in cells[2].replace("\xa0", " ")
     assert found.row("absent").count("n/a") == 4
     assert not re.search("nan|None", found.text)
 

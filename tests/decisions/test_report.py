@@ -13,13 +13,14 @@ from scipy.special import expit, logit
 from jaxclf.config import Spec
 from jaxclf.decisions.calibration import calibrated
 from jaxclf.decisions.card import card
-from jaxclf.decisions.intervals import f1_intervals
+from jaxclf.decisions.intervals import bootstrap
 from jaxclf.decisions.ledger import make_ledger
 from jaxclf.decisions.metrics import aggregate, by_label, expected_calibration_error
 from jaxclf.decisions.report import (
     calibrate,
     evaluate_split,
     fit_thresholds,
+    intervals_of,
     score_run,
     table,
     threshold_record,
@@ -79,7 +80,10 @@ def test_a_splits_figures_are_those_of_the_decisions_under_its_thresholds():
     decided = decide(found.probs, THRESHOLDS)
     for name, value in aggregate(found.labels, found.probs, decided).items():
         np.testing.assert_equal(part[name], value)
-    np.testing.assert_equal(part["intervals"], f1_intervals(found.labels, decided))
+    every = bootstrap(found.labels, found.probs, decided)
+    np.testing.assert_equal(part["intervals"], intervals_of(every, NAMES))
+    assert set(part["intervals"]) == {*every.metrics, "labels"}
+    assert part["intervals"]["labels"]["stress"] == every.f1[0].interval
     rows = by_label(found.labels, found.probs, decided, NAMES)
     for name, threshold in zip(NAMES, THRESHOLDS, strict=True):
         np.testing.assert_equal(part["labels"][name], {**rows[name], "threshold": threshold})
