@@ -10,7 +10,7 @@ import jax
 
 from jaxclf import catalogue
 from jaxclf.command import parser_of, run_command
-from jaxclf.config import override, parse_overrides
+from jaxclf.config import Experiment, override, parse_overrides
 from jaxclf.decisions.comparison import holm
 from jaxclf.decisions.contest import (
     System,
@@ -50,15 +50,23 @@ def ablate(name: str, changes: Mapping[str, Any], seeds: int, out: Path) -> dict
     for experiment in todo.values():
         check(experiment, REGISTRIES)
     runs: dict[str, list[Path]] = {label: [] for label in todo}
+    # Where one choice differs, putting it back is the baseline: the same experiment trains once.
+    name_of = {label: _first(todo, experiment) for label, experiment in todo.items()}
     # Seeds outermost: after the first round every neighbour has a run, whenever it is stopped.
     for seed in range(seeds):
         for label, experiment in todo.items():
-            folder = out / f"{label.replace('=', '-')}-seed{seed}"
+            folder = out / f"{name_of[label].replace('=', '-')}-seed{seed}"
+            runs[label].append(folder)
+            if name_of[label] != label:
+                continue
             say(f"\n{label}, seed {seed}: {folder}")
             train(override(experiment, {"seed": seed}), folder)
-            runs[label].append(folder)
             jax.clear_caches()  # another network's programs
     return runs
+
+
+def _first(todo: Mapping[str, Experiment], experiment: Experiment) -> str:
+    return next(label for label, one in todo.items() if one == experiment)
 
 
 def score_ablation(runs: Mapping[str, list[Path]], resamples: int) -> dict[str, Any]:

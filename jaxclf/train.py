@@ -113,7 +113,8 @@ def train(
     open_run(out, experiment, resume)
     if (out / "report.json").is_file():
         say(f"{out} is finished; its report:")
-        page()
+        if show_text or not (out / "report.html").is_file():
+            page()
         return json.loads((out / "report.json").read_text(encoding="utf-8"))
     write_json(out / "labels.json", names)
     write_json(out / "environment.json", environment())
