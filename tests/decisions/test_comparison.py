@@ -224,7 +224,8 @@ def test_ten_thousand_paired_resamples_take_seconds():
     one, other = (probs, probs >= 0.3), (probs**2, probs >= 0.4)
     start = time.process_time()
     paired(labels, one, other, 640, 0)
-    assert (time.process_time() - start) * 10_000 / 640 < 10
+    # Ten seconds of two cores are twenty of processor time, whatever else the machine does.
+    assert (time.process_time() - start) * 10_000 / 640 < 20
 
 
 def alike(rng, rows, share, distance, runs: int, unrest: float = 0.0):
