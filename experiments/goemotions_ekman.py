@@ -20,6 +20,16 @@ experiment = Experiment(
         test=str(DATA / "test.jsonl"),
         max_length=64,  # 99 % of the texts have at most 38 tokens; a longer one is read in windows
         max_windows=6,
+        meanings={
+            "anger": "anger, annoyance or disapproval",
+            "disgust": "disgust",
+            "fear": "fear or nervousness",
+            "joy": "joy, amusement, approval, excitement, gratitude, love, optimism, relief, "
+            "pride, admiration, desire or caring",
+            "neutral": "none of the others, or no emotion at all",
+            "sadness": "sadness, disappointment, embarrassment, grief or remorse",
+            "surprise": "surprise, realization, confusion or curiosity",
+        },
     ),
     pool=Spec("attention"),
     head=Spec("linear"),

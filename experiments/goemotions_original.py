@@ -24,5 +24,6 @@ experiment = replace(
         train=finer(ekman.data.train),
         val=finer(ekman.data.val),
         test=finer(ekman.data.test),
+        meanings={},
     ),
 )

@@ -40,6 +40,9 @@ class Data:
     max_windows: int = 4  # a longer text is cut after so many windows
     overlap: int = 16  # tokens that neighbouring windows share
     train_rows: int = 0  # so many training rows, the same for every seed; 0: all
+    folds: int = 0  # training rows are cut into so many folds, and one held out; 0: all train
+    fold: int = 0  # the one that is held out; its rows are scored as the split `held_out`
+    meanings: dict[str, str] = field(default_factory=dict)  # label -> what it means, for the card
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class Experiment:
     head: Spec = field(default_factory=lambda: Spec("native"))
     loss: Spec = field(default_factory=lambda: Spec("bce"))
     sampler: Spec = field(default_factory=lambda: Spec("shuffle"))
+    augment: Spec = field(default_factory=lambda: Spec("none"))
     optim: Optim = Optim()
     train: Train = Train()
     calibration: Spec = field(default_factory=lambda: Spec("none"))
@@ -124,6 +128,11 @@ def fits(value: Any, hint: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         return isinstance(value, list | tuple) and all(
             fits(one, typing.get_args(hint)[0]) for one in value
+        )
+    if typing.get_origin(hint) is dict:
+        key, inner = typing.get_args(hint)
+        return isinstance(value, dict) and all(
+            fits(k, key) and fits(v, inner) for k, v in value.items()
         )
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)

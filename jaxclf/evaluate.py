@@ -24,7 +24,7 @@ from jaxclf.text.reader import read
 from jaxclf.text.splits import fingerprint
 from jaxclf.text.tokens import lengths, tokenize
 from jaxclf.types import Predictions
-from jaxclf.validation import check
+from jaxclf.validation import check, check_labels
 
 
 def evaluate_file(run: Path, data: Path) -> tuple[dict[str, Any], str | None]:
@@ -60,6 +60,7 @@ def evaluate_predictions(
     wanted = override(plain, changes or {})
     if other := [key for key, value in walk(wanted) if value != dict(walk(plain))[key]]:
         _check_changes(other, own, wanted)
+        check_labels(wanted, names)
     found = {
         split: load_predictions(run / "predictions" / f"{split}.npz") for split in ("val", "test")
     }

@@ -4,7 +4,6 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,37 +28,37 @@ from jaxclf.decisions.report import (
     table,
     write_json,
 )
-from jaxclf.decisions.thresholds import THRESHOLDS, check_names, decide
-from jaxclf.errors import DataError
+from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.model.classifier import build
 from jaxclf.model.handover import Handover, open_encoder, pretrained_params, save_model
 from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.model.pretrained import resolve
 from jaxclf.model.weights import leaves_of
-from jaxclf.text.packing import Placement, fill, plan, training_shape
-from jaxclf.text.reader import read
+from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.sampling import SAMPLERS
-from jaxclf.text.splits import describe, sample, shared_texts
+from jaxclf.text.splits import describe
 from jaxclf.text.tokens import lengths, tokenize
 from jaxclf.training import checkpoint
 from jaxclf.training.checkpoint import Figures
+from jaxclf.training.data import file_of, make_epochs, read_splits
 from jaxclf.training.folder import environment, open_run, pinned_revision
 from jaxclf.training.groups import check_groups, hold_frozen, without_last_layers
-from jaxclf.training.loop import Epochs, fit, start
+from jaxclf.training.loop import fit, start
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.memory import keep_freed_memory
 from jaxclf.training.optimizer import learning_rate, make_optimizer
 from jaxclf.training.schedules import SCHEDULES
 from jaxclf.training.step import dropout_key, make_train_step
-from jaxclf.types import Batch, Examples, LabelStats, Predictions, Tokens
-from jaxclf.validation import check
+from jaxclf.types import Batch, LabelStats, Predictions
+from jaxclf.validation import check, check_labels
 
 REGISTRIES = {
     "pool": POOLS,
     "head": HEADS,
     "loss": LOSSES,
     "sampler": SAMPLERS,
+    "augment": AUGMENTERS,
     "optim.schedule": SCHEDULES,
     "calibration": CALIBRATORS,
     "threshold": THRESHOLDS,
@@ -85,22 +84,27 @@ def train(
     experiment are found good.
     """
     check(experiment, REGISTRIES)
-    splits = _read(experiment)
+    splits = read_splits(experiment, say)
     names = splits["train"].names
     resolved = resolve(experiment.encoder.name, pinned_revision(out, experiment))
     experiment = override(experiment, {"encoder.revision": resolved.revision})
     hf_config, tokenizer = open_encoder(resolved.folder)
     init, apply = build(experiment, hf_config, len(names))
-    check_names(experiment.threshold.options, names)
+    check_labels(experiment, names)
     data = experiment.data
-    tokens = {
-        name: tokenize(tokenizer, split.texts, data.max_length, data.max_windows, data.overlap)
-        for name, split in splits.items()
-    }
+    cut = functools.partial(
+        tokenize,
+        tokenizer,
+        max_length=data.max_length,
+        max_windows=data.max_windows,
+        overlap=data.overlap,
+    )
+    scored = {name: split for name, split in splits.items() if name != "train"}
+    tokens = {name: cut(split.texts) for name, split in scored.items()}
+    epochs = make_epochs(experiment, splits["train"], cut)
 
     # The network's leaves: what the encoder's folder holds, the rest random.
-    shape = training_shape(tokens["train"], experiment.train.batch_size, data.max_length)
-    example = fill(tokens["train"], splits["train"].labels, splits["train"].known, None, shape)
+    example = next(epochs.batches(0, 0))
     shapes = jax.eval_shape(init, jax.random.key(0), example)
     check_groups(experiment.optim, shapes)
     pretrained = pretrained_params(resolved.folder, shapes)
@@ -119,7 +123,7 @@ def train(
     write_json(out / "labels.json", names)
     write_json(out / "environment.json", environment())
     ledger_of_splits = make_ledger(
-        {name: describe(split, getattr(data, name)) for name, split in splits.items()},
+        {name: describe(split, file_of(experiment, name)) for name, split in splits.items()},
         {"calibration": experiment.calibration.name, "threshold": experiment.threshold.name},
     )
     write_json(out / "ledger.json", ledger_of_splits)
@@ -128,7 +132,6 @@ def train(
         made, given = leaves_of(init(key, batch)), leaves_of(pretrained)
         return unflatten_dict({path: made[path] for path in made if path not in given})
 
-    epochs = _epochs(experiment, splits["train"], tokens["train"], shape)
     accumulate = experiment.optim.accumulate
     updates = sum(epochs.sizes) // accumulate
     tx = make_optimizer(experiment.optim, updates)
@@ -149,7 +152,8 @@ def train(
         return Predictions(np.array(examples.ids), probs, labels, split)
 
     def evaluate(params: dict) -> Figures:
-        found = predict(params, "val")
+        calibrated, _ = calibrate({"val": predict(params, "val")}, experiment.calibration)
+        found = calibrated["val"]
         decided = decide(found.probs, fit_thresholds(found, experiment.threshold, names))
         figures = aggregate(found.labels, found.probs, decided)
         say(
@@ -178,11 +182,12 @@ def train(
     )
 
     chosen = checkpoint.restore(out, checkpoint.best(out, say), like).params
-    found = {split: predict(chosen, split) for split in ("val", "test")}
+    found = {split: predict(chosen, split) for split in scored}
     found, calibration = calibrate(found, experiment.calibration)
     for split, predictions in found.items():
         save_predictions(out / "predictions" / f"{split}.npz", predictions)
-    report, record = score_run(found, experiment.threshold, names, ledger_of_splits)
+    reported = {split: found[split] for split in ("val", "test")}
+    report, record = score_run(reported, experiment.threshold, names, ledger_of_splits)
     write_json(out / "thresholds.json", record)
     sizes = {name: len(split.ids) for name, split in splits.items()}
     text = card(
@@ -192,6 +197,7 @@ def train(
         experiment.threshold.name,
         experiment.calibration.name,
         sizes,
+        data.meanings,
     )
     handover = Handover(
         experiment, hf_config, names, record, to_json(calibration), ledger_of_splits, chosen
@@ -201,51 +207,6 @@ def train(
     write_json(out / "report.json", report)  # it marks a finished run
     page()
     return report
-
-
-def _read(experiment: Experiment) -> dict[str, Examples]:
-    """The three splits under one label order, with what is worth saying of them said."""
-    data = experiment.data
-    first = read(data.train, data.labels)
-    splits = {
-        "train": sample(first, data.train_rows),
-        "val": read(data.val, first.names),
-        "test": read(data.test, first.names),
-    }
-    for name, split in splits.items():
-        say(f"{name:<5} {split.form}")
-        if not split.labels.any():
-            raise DataError(
-                f"{getattr(data, name)}: no example has a label; nothing can be learned or measured"
-            )
-    say(f"labels, in this order: {', '.join(first.names)}")
-    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = shared_texts(splits[one], splits[other])
-        if shared:
-            say(
-                f"note: {shared} of {len(splits[other].ids)} {other} texts stand in {one} too; "
-                "scores flatter"
-            )
-    return splits
-
-
-def _epochs(experiment: Experiment, examples: Examples, tokens: Tokens, shape: Any) -> Epochs:
-    """Every epoch's batches, a pure function of (seed, epoch); each epoch ends with a whole
-    update."""
-    sampler = SAMPLERS[experiment.sampler.name]
-    accumulate = experiment.optim.accumulate
-
-    def placements(epoch: int) -> list[Placement | None]:
-        rng = np.random.default_rng([experiment.seed, epoch])
-        order = sampler(examples.labels, rng, **experiment.sampler.options)
-        placed: list[Placement | None] = list(plan(tokens, order.tolist(), shape))
-        return placed + [None] * (-len(placed) % accumulate)
-
-    def batches(epoch: int, first: int) -> Iterator[Batch]:
-        for placement in placements(epoch)[first:]:
-            yield fill(tokens, examples.labels, examples.known, placement, shape)
-
-    return Epochs([len(placements(epoch)) for epoch in range(experiment.train.epochs)], batches)
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

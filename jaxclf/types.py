@@ -14,6 +14,7 @@ class Examples(NamedTuple):
     known: Float32[Any, "examples classes"]
     names: tuple[str, ...]
     form: str  # what the reader found, in words
+    groups: tuple[str, ...] = ()  # "" for a row without; empty where no row has one
 
 
 class Tokens(NamedTuple):

@@ -1,7 +1,7 @@
 """Holding an experiment to its ranges and registries, before any data is read."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from jaxclf.config import Experiment, Spec, did_you_mean, fits, hint_of, in_words, options_of, walk
@@ -23,6 +23,8 @@ BOUNDS = {
     "data.max_windows": Bound(1, 2**20),
     "data.overlap": Bound(0, 2**20),
     "data.train_rows": Bound(0, 2**31),
+    "data.folds": Bound(0, 2**10),
+    "data.fold": Bound(0, 2**10 - 1),
     "encoder.dropout": Bound(0, 1),
     "encoder.attention_dropout": Bound(0, 1),
     "optim.lr": Bound(0, 1, open=True),
@@ -39,20 +41,38 @@ BOUNDS = {
     "seed": Bound(0, 2**31),
 }
 
+UP_TO_ONE = Bound(0, math.nextafter(1, 2))
+
 # The same for options of registered functions, by their names, wherever they stand.
 OPTION_BOUNDS = {
     "alpha": Bound(0, 1),
+    "beta": Bound(0, 1, open=True),
+    "bias": Bound(0, 2**10),
     "blocks": Bound(0, 2**10),
     "cycles": Bound(1, 2**20),
+    "drop": UP_TO_ONE,
     "dropout": Bound(0, 1),
     "end": Bound(0, 2),
     "gamma": Bound(0, 2**10),
+    "gamma_neg": Bound(0, 2**10),
+    "gamma_pos": Bound(0, 2**10),
+    "lift": Bound(0, 2**10),
+    "margin": Bound(0, 1),
+    "midpoint": Bound(0, 2**10),
     "pos_weight": Bound(0, float("inf"), open=True),
     "power": Bound(0, 2**10),
     "prior": Bound(0, float("inf")),
+    "pseudocount": Bound(0, 2**10, open=True),
+    "share": UP_TO_ONE,
     "shrink": Bound(0, 2),
     "smoothing": Bound(0, 1),
+    "span": UP_TO_ONE,
+    "steepness": Bound(0, 2**10),
+    "swap": UP_TO_ONE,
+    "synonym": UP_TO_ONE,
     "target": Bound(0, math.nextafter(1, 2), open=True),  # 1 is allowed
+    "tolerance": Bound(0, 2**10, open=True),
+    "typo": UP_TO_ONE,
     "value": Bound(0, 2),
     "width": Bound(1, 2**20),
 }
@@ -85,7 +105,36 @@ def check(experiment: Experiment, registries: Registries) -> Experiment:
     # Two special tokens stand in each window, and each must bring a token that is new.
     if overlap > min(length // 2, length - 3):
         raise ConfigError("data.overlap must be at most half of data.max_length")
+    folds, fold = experiment.data.folds, experiment.data.fold
+    if folds == 1 or fold >= max(folds, 1):
+        raise ConfigError(
+            f"data.folds={folds}, data.fold={fold}: give two folds or more, and one of them, from 0"
+        )
     return experiment
+
+
+def check_labels(experiment: Experiment, names: tuple[str, ...]) -> None:
+    """Hold what an experiment says of labels to those there are: `data.meanings`, a threshold
+    rule's `only`, and options with a number per label. Raises ConfigError."""
+    _are_labels("data.meanings", experiment.data.meanings, names)
+    for key, value in walk(experiment):
+        if not isinstance(value, Spec):
+            continue
+        for name, option in value.options.items():
+            if name == "only":
+                _are_labels(f"{key}.only", option, names)
+            numbers = isinstance(option, tuple) and all(fits(one, float) for one in option)
+            if numbers and option and len(option) != len(names):
+                raise ConfigError(
+                    f"{key}.{name} has {len(option)} numbers for {len(names)} labels: "
+                    f"{', '.join(names)}"
+                )
+
+
+def _are_labels(key: str, given: Iterable[str], names: tuple[str, ...]) -> None:
+    for name in given:
+        if name not in names:
+            raise ConfigError(f"{key}: {name!r} is no label" + did_you_mean(name, names))
 
 
 def _check_bound(key: str, value: float | int, bound: Bound) -> None:

@@ -59,9 +59,10 @@ def as_words(changes):
 
 @pytest.fixture(scope="module")
 def finished(tiny_encoder, tiny_data, tmp_path_factory):
-    """A run of focal_attention, made by the function behind the command."""
+    """A run of focal_attention on varied texts, made by the function behind the command."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    experiment = override(catalogue.load("focal_attention"), overrides(tiny_encoder, tiny_data))
+    changes = overrides(tiny_encoder, tiny_data, augment="words")
+    experiment = override(catalogue.load("focal_attention"), changes)
     report = train(experiment, out)
     return out, experiment, report
 
@@ -243,6 +244,39 @@ def test_a_calibrated_run_answers_calibrated_probabilities(tiny_encoder, tiny_da
     assert evaluate_predictions(tmp_path / "run")[0] == report
 
 
+def test_folds_are_audited_and_hold_every_row_out_once(tiny_encoder, tiny_data, tmp_path):
+    out = tmp_path / "audit"
+    words = ["--exp", "baseline", "--folds", 2, "--out", out]
+    words += as_words(overrides(tiny_encoder, tiny_data, **{"train.epochs": 1}))
+    answer = command("audit", *words)
+    assert answer.returncode == 0, answer.stderr
+    rows = json.loads(tiny_data["train"].read_text(encoding="utf-8"))
+    merged = load_predictions(out / "predictions" / "held_out.npz")
+    assert sorted(merged.ids) == sorted(row["id"] for row in rows)
+    by_id = {row["id"]: list(row["labels"].values()) for row in rows}
+    np.testing.assert_array_equal(merged.labels, [by_id[name] for name in merged.ids])
+    parts = [
+        set(load_predictions(out / f"fold-{fold}" / "predictions" / "held_out.npz").ids)
+        for fold in (0, 1)
+    ]
+    assert not parts[0] & parts[1]
+    ledger = json.loads((out / "fold-1" / "ledger.json").read_text())
+    assert ledger["splits"]["train"]["rows"] == len(parts[0])
+    assert set(json.loads((out / "fold-0" / "report.json").read_text())) == {"val", "test"}
+    csv_file = (out / "audit.csv").read_text(encoding="utf-8")
+    assert csv_file.startswith("id,label,given,suggested,probability\n")
+    assert f"{csv_file.count(chr(10)) - 1} given values to look at again" in answer.stdout
+    assert not any(row["text"] in csv_file + answer.stdout + answer.stderr for row in rows)
+    shown = command(
+        "audit", "--run", out / "fold-0", "--split", "held_out", "--show-text",
+        "--output", tmp_path / "shown.csv",
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    texts = {row["id"]: row["text"] for row in rows}
+    with (tmp_path / "shown.csv").open(encoding="utf-8", newline="") as file:
+        assert all(texts[row["id"]] == row["text"] for row in csv.DictReader(file))
+
+
 @pytest.mark.parametrize("text", ["", "  ", "half \ud83d a pair"])
 def test_what_is_no_text_is_refused_by_its_number(finished, text):
     with pytest.raises(DataError, match="text 1 "):
@@ -290,7 +324,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bits(
     whole, _, _ = finished
     torn = tmp_path / "torn"
     words = ["--exp", "focal_attention", "--out", torn]
-    words += as_words(overrides(tiny_encoder, tiny_data))
+    words += as_words(overrides(tiny_encoder, tiny_data, augment="words"))
     for checkpoints in (1, 2):
         process = subprocess.Popen(
             [sys.executable, "-m", "jaxclf.train", *map(str, words)], stderr=subprocess.PIPE
@@ -375,6 +409,8 @@ def test_a_bad_key_or_experiment_is_one_line(tmp_path, words, message):
         ("predict", ["--run", "nowhere"], "give texts, or --input"),
         ("predict", ["--run", "nowhere", " "], "an empty text"),
         ("evaluate", ["--run", "nowhere"], "no such file"),
+        ("audit", ["--run", "nowhere"], "no such file"),
+        ("audit", ["--exp", "baseline"], "--exp NAME with --out DIR"),
     ],
 )
 def test_other_commands_say_what_is_missing(module, words, message):
@@ -384,7 +420,7 @@ def test_other_commands_say_what_is_missing(module, words, message):
     assert message in line
 
 
-@pytest.mark.parametrize("module", ["train", "predict", "evaluate"])
+@pytest.mark.parametrize("module", ["train", "predict", "evaluate", "compare", "audit"])
 def test_help_suffices(module):
     answer = command(module, "--help")
     assert answer.returncode == 0

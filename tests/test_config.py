@@ -24,7 +24,7 @@ from jaxclf.config import (
 )
 from jaxclf.errors import ConfigError
 from jaxclf.train import REGISTRIES
-from jaxclf.validation import BOUNDS, OPTION_BOUNDS, check
+from jaxclf.validation import BOUNDS, OPTION_BOUNDS, check, check_labels
 
 PLAIN = Experiment(Data("a.json", "b.json", "c.json"))
 SPECS = [key for key, value in walk(PLAIN) if isinstance(value, Spec)]
@@ -46,6 +46,7 @@ def checked(changes):
 
 def test_every_key_can_be_overridden_and_nothing_else_changes():
     other = {str: "z", int: 3, float: 0.25, tuple: ("u", "v"), Spec: Spec("z", option=1)}
+    other[dict] = {"u": "v"}
     for key, value in walk(PLAIN):
         wanted = other[type(value)]
         given_as = {"name": "z", "option": 1} if isinstance(value, Spec) else wanted
@@ -212,8 +213,8 @@ def test_values_lie_within_their_bounds(key):
     outside = [low if open_below else low - step, high, *([] if whole else [math.nan])]
     if key == "data.overlap":
         inside.pop()  # the other end is half of max_length
-    # A window as long as can be and no overlap: those two are not to stand in each other's way.
-    roomy = {"data.max_length": 2**20 - 1, "data.overlap": 0}
+    # Keys that bound each other are not to stand in each other's way.
+    roomy = {"data.max_length": 2**20 - 1, "data.overlap": 0, "data.folds": 2**10 - 1}
     for value in inside:
         assert checked({**roomy, key: value})
     for value in outside:
@@ -356,3 +357,31 @@ def test_a_word_without_an_equals_sign_is_an_error():
 def test_the_nearest_name_is_meant_and_else_all_are_listed():
     assert did_you_mean("gama", ["gamma", "alpha"]) == "; did you mean 'gamma'?"
     assert did_you_mean("qqq", iter(["gamma", "alpha"])) == "; there is: gamma, alpha"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"data.meanings": {"strees": "much"}}, "data.meanings: 'strees' is no label; did you mea"),
+        ({"threshold": "recall_at", "threshold.only": ["c"]}, "threshold.only: 'c' is no label"),
+        ({"calibration": "focal", "calibration.gamma": [1.0]}, "calibration.gamma has 1 numbers"),
+        (
+            {"loss": "bce", "loss.pos_weight": [1.0, 2.0, 3.0]},
+            "loss.pos_weight has 3 numbers for 2",
+        ),
+    ],
+)
+def test_what_is_said_of_labels_is_held_to_those_there_are(changes, says):
+    names = ("stress", "neutral")
+    message = complaint(check_labels, override(PLAIN, changes), names)
+    assert says in message
+    fine = {"data.meanings": {"stress": "much"}, "threshold": "recall_at"}
+    fine |= {"threshold.only": ["stress"], "loss": "bce", "loss.pos_weight": [1.0, 2.0]}
+    check_labels(override(PLAIN, fine), names)
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(1, 0), (0, 1), (3, 3)])
+def test_a_fold_is_one_of_the_folds(folds, fold):
+    message = complaint(checked, {"data.folds": folds, "data.fold": fold})
+    assert message.startswith(f"data.folds={folds}, data.fold={fold}:")
+    assert checked({"data.folds": 3, "data.fold": 2})

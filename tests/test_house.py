@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxclf"
 # From the top down. A module may import from its own layer's folder and from layers below, never
 # from a neighbour beside it.
 LAYERS = [
-    {"train", "evaluate", "predict", "export", "compare", "command"},
+    {"train", "evaluate", "predict", "export", "compare", "audit", "command"},
     {"training", "serving"},
     {"model"},
     {"text", "decisions"},

@@ -6,6 +6,8 @@ from typing import Any
 
 from jaxclf.decisions.report import table
 
+UNSAID = "not written down (`data.meanings`): what the training examples mean by it"
+
 
 def card(
     name: str,
@@ -14,15 +16,18 @@ def card(
     rule: str,
     calibration: str,
     sizes: Mapping[str, int],
+    meanings: Mapping[str, str],
 ) -> str:
     """Markdown.
 
     rule, calibration: names of the threshold rule and the calibrator. sizes: examples of each
-        split.
+        split. meanings: label -> when a text has it; of those that are left out only the name is
+        known.
     """
     counts = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
     origin = "set by hand" if rule == "fixed" else "fitted on the validation split"
-    labels = ", ".join(f"`{label}`" for label in report["test"]["labels"])
+    said = {label: meanings.get(label, UNSAID) for label in report["test"]["labels"]}
+    labels = "\n".join(f"| `{label}` | {_cell(meaning)} |" for label, meaning in said.items())
     means = (
         "as the model gives them: they rank, and need not be frequencies"
         if calibration == "none"
@@ -33,8 +38,9 @@ def card(
 
 A multi-label text classifier: the encoder `{encoder}` fine-tuned with jaxclf. Examples: {counts}.
 
-Labels: {labels}. What each means is what the examples it was trained on mean by it; the names say
-no more.
+| label | a text has it where |
+|---|---|
+{labels}
 
 ## Figures on the test split, which fitted nothing
 
@@ -61,3 +67,8 @@ It helps to find what should be read first, in texts like those it was trained o
 a label is no diagnosis and no judgement of anybody, a missing label is no all-clear, and the
 figures above hold for texts like those of the test split alone.
 """
+
+
+def _cell(text: str) -> str:
+    """As the cell of a table: one line, no bar."""
+    return " ".join(text.split()).replace("|", "\\|")

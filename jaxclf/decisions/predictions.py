@@ -43,3 +43,9 @@ def load_predictions(path: Path) -> Predictions:
 def with_unknown(labels: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Labels with NaN where `known` is 0, as Predictions hold them."""
     return np.where(known > 0, labels, np.nan).astype(np.float32)
+
+
+def merge_predictions(parts: list[Predictions]) -> Predictions:
+    """Parts of one split, one after another."""
+    ids, probs, labels, (split, *_) = zip(*parts, strict=True)
+    return Predictions(np.concatenate(ids), np.concatenate(probs), np.concatenate(labels), split)

@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float
 
 from jaxclf.decisions.calibration import CALIBRATORS, calibrated
 from jaxclf.decisions.metrics import cumulative
-from jaxclf.errors import ConfigError
 
 Labels = Float[np.ndarray, "examples classes"]
 Probs = Float[np.ndarray, "examples classes"]
@@ -125,12 +124,6 @@ def precision_at(
     only: for these labels, the others by per_label; empty: for all.
     """
     return _target(labels, probs, names, only, lambda cuts: _precision_cut(cuts, target))
-
-
-def check_names(options: dict, names: tuple[str, ...]) -> None:
-    """ConfigError where a rule's `only` names what is no label."""
-    if odd := [name for name in options.get("only", ()) if name not in names]:
-        raise ConfigError(f"threshold.only={odd[0]!r} is no label; there is: {', '.join(names)}")
 
 
 def cuts_of(labels: Labels, probs: Probs) -> list[Cuts | None]:

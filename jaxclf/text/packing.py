@@ -23,11 +23,12 @@ class Placement(NamedTuple):
     slots: Int[np.ndarray, " windows"]
 
 
-def training_shape(tokens: Tokens, batch_size: int, length: int) -> Shape:
+def training_shape(tokens: Tokens, batch_size: int, length: int, least: int = 1) -> Shape:
     """Rows enough for `batch_size` examples of average length, slots for twice as many, so that
-    rows, not slots, end a batch; and never fewer rows than the longest text has windows."""
+    rows, not slots, end a batch; never fewer rows than the longest text has windows, nor than
+    `least`."""
     rows = round(batch_size * len(tokens.ids) / example_count(tokens) / length)
-    return Shape(max(rows, most_windows(tokens)), length, 2 * batch_size)
+    return Shape(max(rows, most_windows(tokens), least), length, 2 * batch_size)
 
 
 def example_count(tokens: Tokens) -> int:

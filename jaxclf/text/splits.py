@@ -1,9 +1,12 @@
-"""Splits of a data set: a smaller one, and what two must not share."""
+"""Splits of a data set: a smaller one, what two must not share, and what must stay together."""
 
 import hashlib
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from jaxclf.types import Examples
 
@@ -34,16 +37,39 @@ def describe(examples: Examples, file: str) -> dict[str, Any]:
     return {"file": file, "rows": len(examples.ids), "sha256": fingerprint(examples)}
 
 
+def take(examples: Examples, rows: Int[np.ndarray, " rows"], form: str) -> Examples:
+    """Some of the examples, with words for what they are."""
+    return examples._replace(
+        ids=tuple(examples.ids[row] for row in rows),
+        texts=tuple(examples.texts[row] for row in rows),
+        labels=examples.labels[rows],
+        known=examples.known[rows],
+        groups=tuple(examples.groups[row] for row in rows) if examples.groups else (),
+        form=f"{examples.form}; {form}",
+    )
+
+
 def sample(examples: Examples, count: int) -> Examples:
     """So many examples drawn once and for all, in their order; all of them where count is 0 or
     more than there are."""
     if not 0 < count < len(examples.ids):
         return examples
     chosen = np.sort(np.random.default_rng(0).permutation(len(examples.ids))[:count])
-    return examples._replace(
-        ids=tuple(examples.ids[row] for row in chosen),
-        texts=tuple(examples.texts[row] for row in chosen),
-        labels=examples.labels[chosen],
-        known=examples.known[chosen],
-        form=f"{examples.form}; {count:,} of its rows are taken",
-    )
+    return take(examples, chosen, f"{count:,} of its rows are taken")
+
+
+def bound_together(examples: Examples) -> Int[np.ndarray, " examples"]:
+    """A number for each example, equal for those of one group or one text (but for case and white
+    space), directly or through others: what no two folds may share."""
+    groups = examples.groups or ("",) * len(examples.ids)
+    nodes: dict[tuple[str, str], int] = {}
+    edges = [
+        (row, nodes.setdefault(key, len(nodes)))
+        for row, (text, group) in enumerate(zip(examples.texts, groups, strict=True))
+        for key in [("text", _plain(text)), ("group", group)]
+        if key[1]
+    ]
+    rows, keys = np.array(edges, np.int64).reshape(-1, 2).T
+    size = len(examples.ids) + len(nodes)
+    graph = coo_array((np.ones(len(rows)), (rows, len(examples.ids) + keys)), shape=(size, size))
+    return connected_components(graph, directed=False)[1][: len(examples.ids)].astype(np.int64)

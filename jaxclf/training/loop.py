@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import tensorboardX
@@ -17,18 +16,11 @@ from tqdm import tqdm
 from jaxclf.errors import DivergedError, StoppedError
 from jaxclf.training import checkpoint
 from jaxclf.training.checkpoint import Figures, Ledger
+from jaxclf.training.data import Epochs
 from jaxclf.training.step import StepMetrics
 from jaxclf.types import Batch, State
 
 LOG_EVERY = 10  # batches between lines of metrics.jsonl
-
-
-class Epochs(NamedTuple):
-    """The batches of a run as a pure function: epoch -> its batches, from the one of an index
-    on."""
-
-    sizes: list[int]  # batches of each epoch
-    batches: Callable[[int, int], Iterator[Batch]]
 
 
 def fit(

@@ -291,14 +291,16 @@ def test_a_card_says_what_the_model_is_and_shows_its_test_figures():
         "val": evaluate_split(predictions(60), THRESHOLDS, NAMES),
         "test": evaluate_split(predictions(61), THRESHOLDS, NAMES),
     }
-    text = card("my-run", "minilm", report, "per_label", "platt", SIZES)
+    means = {NAMES[0]: "it is\nso | or so"}
+    text = card("my-run", "minilm", report, "per_label", "platt", SIZES, means)
     assert text.startswith("# my-run\n")
     assert "`minilm`" in text
     assert "train 12,345, val 60, test 61" in text
     assert "`per_label`, fitted on the validation split" in text
     assert f"\n```\n{table(report['test'], 'test')}\n```\n" in text
     assert "calibrated (`platt`)" in text
-    assert all(f"`{name}`" in text for name in NAMES)
+    assert f"\n| `{NAMES[0]}` | it is so \\| or so |\n" in text
+    assert all(f"\n| `{name}` | not written down" in text for name in NAMES[1:])
     assert 'jaxclf.load("' in text
     assert "A person decides" in text
     assert not any(line != line.rstrip() for line in text.splitlines())
@@ -307,5 +309,5 @@ def test_a_card_says_what_the_model_is_and_shows_its_test_figures():
 def test_a_card_does_not_claim_that_a_fixed_threshold_was_fitted():
     report = {"test": evaluate_split(predictions(), np.full(5, 0.5), NAMES)}
     assert "fitted on the validation" not in card(
-        "my-run", "minilm", report, "fixed", "none", SIZES
+        "my-run", "minilm", report, "fixed", "none", SIZES, {}
     )

@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 from jaxclf.decisions.metrics import count, f1
 from jaxclf.decisions.thresholds import (
     THRESHOLDS,
-    check_names,
     decide,
     fixed,
     per_label,
@@ -20,7 +19,6 @@ from jaxclf.decisions.thresholds import (
     recall_at,
     shared,
 )
-from jaxclf.errors import ConfigError
 
 NAN = float("nan")
 
@@ -241,9 +239,6 @@ def test_only_the_named_labels_have_the_target():
     found = recall_at(labels, probs, names, target=1.0, only=("other",))
     assert found[0] == per_label(labels, probs)[0]
     assert found[1] == pytest.approx(0.1)
-    check_names({"only": ("other",)}, names)
-    with pytest.raises(ConfigError, match=r"threshold.only='others' is no label"):
-        check_names({"only": ("others",)}, names)
 
 
 def test_shrinking_goes_from_its_own_to_the_shared():

@@ -406,3 +406,18 @@ def test_labels_that_were_asked_for_must_all_be_there(tmp_path):
     bare = write(tmp_path / "b.jsonl", '{"text": "raven", "labels": []}')
     assert "data.labels=a,b,c" in complaint(bare)
     assert read(bare, ("x", "y")).labels.tolist() == [[0, 0]]
+
+
+def test_groups_are_read_and_are_no_labels(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,text,group,x\n1,one,anna,1\n2,two,,0\n3,three,7,0\n")
+    found = read(path)
+    assert found.groups == ("anna", "", "7")
+    assert found.names == ("x",)
+    assert found.form.endswith("in groups")
+    other = tmp_path / "a.json"
+    other.write_text('[{"text": "one", "labels": {"x": 1}}]')
+    assert read(other).groups == ()
+    other.write_text('[{"text": "one", "group": [1], "labels": {"x": 1}}]')
+    with pytest.raises(DataError, match="'group' must be a string or a number"):
+        read(other)

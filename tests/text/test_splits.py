@@ -1,10 +1,10 @@
-"""Texts that two splits share are found whatever their case and white space."""
+"""Texts that two splits share are found whatever their case and white space; groups stay whole."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxclf.text.splits import shared_texts
+from jaxclf.text.splits import bound_together, shared_texts, take
 from jaxclf.types import Examples
 
 
@@ -38,3 +38,24 @@ def test_it_is_what_comparing_all_pairs_gives(one, other):
 
     expected = sum(any(equal(text, seen) for seen in one) for text in other)
     assert shared_texts(examples(*one), examples(*other)) == expected
+
+
+def test_what_must_stay_together_is_found_through_others():
+    found = examples("a b", "c", " A  B ", "d", "C", "e", "e")._replace(
+        groups=("", "one", "one", "", "", "two", "")
+    )
+    bound = bound_together(found)
+    assert bound[0] == bound[1] == bound[2] == bound[4]  # a text, then a group, then a text
+    assert bound[5] == bound[6]
+    assert len(set(bound.tolist())) == 3
+    apart = bound_together(examples("a", "b", "c"))
+    assert len(set(apart.tolist())) == 3
+    assert len(bound_together(examples())) == 0
+
+
+def test_taken_rows_keep_their_columns_together():
+    found = examples("a", "b", "c")._replace(groups=("x", "", "y"))
+    some = take(found, np.array([2, 0]), "two of them")
+    assert (some.ids, some.texts, some.groups) == (("2", "0"), ("c", "a"), ("y", "x"))
+    assert len(some.labels) == len(some.known) == 2
+    assert take(examples("a"), np.array([0]), "all").groups == ()

@@ -1,0 +1,197 @@
+"""Words that a variation of a text may not touch, and those it may exchange."""
+
+# A negation and what it bears on decide a label.
+NEGATIONS = frozenset(
+    """
+    no not never none nobody nothing nowhere neither nor without cannot hardly barely scarcely
+    rarely seldom stop stopped unless except
+    aint arent cant couldnt didnt doesnt dont hadnt hasnt havent isnt mustnt neednt shouldnt wasnt
+    werent wont wouldnt
+    """.split()
+)  # and all that end in n't
+
+# What tells one label from another in texts about danger and despair: who, harm, help, and when.
+PROTECTED = frozenset(
+    """
+    i me my myself mine you your he him his she her they them their we us our
+    abuse abused abuses abusing afraid alive alone angry anger attack attacked beat beaten beating
+    better bleed bleeding blood burn burned burning bye cut cuts cutting danger dangerous dead death
+    die died dies dying disappear drown end ended ending enough ever everyone fear fine goodbye
+    gun gone hang hanging hate hated hates help helped helps hide hiding hit hits hitting hope
+    hopeless hurt hurting hurts jump jumping kill killed killing kills knife last leave leaving
+    letter live living lock locked lose losing lost miss nobody note numb ok okay overdose pain
+    panic pills plan planned plans police punch punched push pushed rope run safe scared scream
+    screaming self-harm shelter shoot sleep soon suicidal suicide survive survived threat threaten
+    threatened threatening threatens threats tired today tonight tomorrow unsafe violence violent
+    want wanted wants weapon wish wished worthless yesterday
+    """.split()
+)
+
+# Groups whose members say the same in most sentences.
+_GROUPS = """
+big large huge
+little small
+quick fast
+begin start
+begins starts
+began started
+finish complete
+finished completed
+job work
+boss manager
+kid child
+kids children
+mum mom mother
+dad father
+buy purchase
+bought purchased
+maybe perhaps
+also too
+really truly
+very extremely
+pretty fairly quite
+almost nearly
+about around
+often frequently
+sometimes occasionally
+usually normally
+because since
+but though
+however still
+while whilst
+many several
+lots plenty
+all every
+anyway anyhow
+probably likely
+certainly surely definitely
+exactly precisely
+suddenly abruptly
+finally eventually
+simply just
+talk speak
+talks speaks
+talking speaking
+talked spoke
+say tell
+think believe
+thinks believes
+thought believed
+guess suppose
+know realise
+understand grasp
+look glance
+looks seems
+looked seemed
+show display
+shows displays
+need require
+needs requires
+get receive
+gets receives
+got received
+give hand
+keep hold
+choose pick
+chose picked
+answer reply
+answered replied
+ask question
+house home
+flat apartment
+street road
+car vehicle
+shop store
+film movie
+photo picture
+meal dinner
+phone mobile
+email message
+school college
+teacher tutor
+exam test
+exams tests
+homework assignment
+project task
+deadline cutoff
+meeting appointment
+holiday vacation
+trip journey
+weekend break
+evening night
+problem issue
+problems issues
+story tale
+money cash
+bill invoice
+bills invoices
+rent lease
+friend mate
+friends mates
+guy man
+guys men
+folks people
+nice pleasant
+great wonderful
+good decent
+awesome amazing fantastic
+funny amusing
+weird strange odd
+hard difficult tough
+easy simple
+strong powerful
+clever smart
+stupid silly dumb
+rich wealthy
+busy occupied
+new fresh
+old aged
+beautiful lovely
+ugly unsightly
+true real
+wrong incorrect
+right correct
+whole entire
+main chief
+certain particular
+glad pleased
+happy joyful cheerful
+sad unhappy
+mad furious
+annoyed irritated
+surprised astonished
+confused puzzled
+curious interested
+grateful thankful
+proud honoured
+thanks cheers
+hello hi hey
+yes yeah yep
+""".strip()
+
+# The keys beside each key.
+_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+
+
+def _synonyms() -> dict[str, tuple[str, ...]]:
+    groups = [line.split() for line in _GROUPS.split("\n")]
+    return {
+        word: tuple(other for other in group if other != word) for group in groups for word in group
+    }
+
+
+def _neighbours() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for row, keys in enumerate(_ROWS):
+        for column, key in enumerate(keys):
+            around = [(row, column - 1), (row, column + 1)]
+            around += [(row - 1, column), (row - 1, column + 1)]
+            around += [(row + 1, column - 1), (row + 1, column)]
+            found[key] = "".join(
+                _ROWS[r][c] for r, c in around if 0 <= r < 3 and 0 <= c < len(_ROWS[r])
+            )
+    return found
+
+
+SYNONYMS = _synonyms()
+NEIGHBOURS = _neighbours()

@@ -1,0 +1,52 @@
+"""Folds of groups: whole, spread evenly by label and by size, the same for the same seed."""
+
+import numpy as np
+import pytest
+from goemotions_like import draw
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxclf.decisions.folds import grouped_folds
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.booleans()), max_size=40),
+    count=st.integers(2, 5),
+)
+def test_a_group_lies_in_one_fold(rows, count):
+    groups = np.array([row[0] for row in rows], np.int64)
+    labels = np.array([row[1:] for row in rows], np.float32).reshape(-1, 2)
+    fold = grouped_folds(labels, groups, count)
+    assert fold.shape == groups.shape
+    assert ((fold >= 0) & (fold < count)).all()
+    for group in set(groups.tolist()):
+        assert len(set(fold[groups == group].tolist())) == 1
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_labels_and_sizes_are_spread_evenly(count):
+    labels, _ = draw(4)
+    groups = np.random.default_rng(0).integers(0, len(labels) // 2, len(labels))
+    fold = grouped_folds(labels, groups, count)
+    sizes = np.bincount(fold, minlength=count)
+    assert np.ptp(sizes) < 0.03 * len(labels)
+    for column in labels.T:
+        spread = np.bincount(fold[column == 1], minlength=count)
+        assert np.ptp(spread) <= max(3, 0.15 * column.sum() / count)
+
+
+def test_it_is_the_seeds_alone():
+    labels, _ = draw(5)
+    groups = np.arange(len(labels)) // 3
+    one = grouped_folds(labels, groups, 4)
+    np.testing.assert_array_equal(one, grouped_folds(labels, groups, 4))
+    assert (one != grouped_folds(labels, groups, 4, seed=1)).any()
+    np.testing.assert_array_equal(one, grouped_folds(labels, groups * 7 + 1, 4))  # names are names
+
+
+def test_unknown_labels_are_no_positives():
+    labels = np.array([[1, np.nan], [0, 1], [np.nan, 1], [1, 0]], np.float32)
+    fold = grouped_folds(labels, np.arange(4), 2)
+    assert np.bincount(fold[labels[:, 0] == 1], minlength=2).tolist() == [1, 1]
+    assert np.bincount(fold[labels[:, 1] == 1], minlength=2).tolist() == [1, 1]

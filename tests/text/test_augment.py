@@ -1,0 +1,130 @@
+"""Variations keep what decides a label, change what they say they change, and are pure."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxclf.config import options_of
+from jaxclf.text.augment import AUGMENTERS, SCOPE, free_words, none, plain, words
+from jaxclf.text.wording import NEGATIONS, NEIGHBOURS, PROTECTED, SYNONYMS
+
+STILL = {"drop": 0.0, "swap": 0.0, "typo": 0.0, "synonym": 0.0, "span": 0.0}
+WILD = {"share": 1.0, "drop": 0.5, "swap": 0.5, "typo": 0.5, "synonym": 0.5, "span": 1.0}
+TEXT = st.lists(
+    st.sampled_from(
+        "I not never Kill, tonight! job big Because walking table don't don\u2019t … 😀 é".split()
+    ),
+    min_size=1,
+    max_size=12,
+).map(" ".join)
+LONG = "the quiet garden behind that large wooden kitchen window keeps blooming every single summer"
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def vary(text, seed=0, **options):
+    return words(text, rng(seed), **{"share": 1.0, **STILL, **options})
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=TEXT, seed=st.integers(0, 1000))
+def test_what_is_not_free_stays_in_its_order(text, seed):
+    tokens = text.split()
+    held = [word for word, may in zip(tokens, free_words(tokens), strict=True) if not may]
+    after = words(text, rng(seed), **WILD).split()
+    rest = iter(after)
+    assert all(word in rest for word in held)  # a subsequence
+    assert after
+
+
+@settings(deadline=None)
+@given(text=TEXT, seed=st.integers(0, 1000))
+def test_it_is_a_pure_function_of_text_and_draws(text, seed):
+    assert words(text, rng(seed), **WILD) == words(text, rng(seed), **WILD)
+    assert words(text, rng(seed), **STILL, share=1.0).split() == text.split()
+    assert words(text, rng(seed), **{**WILD, "share": 0.0}) == text
+    assert none(text, rng(seed)) == text
+
+
+@pytest.mark.parametrize("negation", ["not", "Never", "don't", "DON\u2019T", "wasnt", "without,"])
+def test_a_negation_and_what_it_bears_on_are_held(negation):
+    tokens = ["table", negation, "walking", "garden", "window"]
+    assert free_words(tokens).tolist() == [True, False, False, False, True]
+    assert SCOPE == 2
+
+
+def test_protected_words_are_held_whatever_their_dress():
+    assert not free_words(["Kill,", "(tonight)", "ME!!", "😀", "—"]).any()
+    assert free_words(["walking"]).all()
+    assert not free_words(["Walking."], ("walking",)).any()
+
+
+def test_the_tables_do_not_contradict_each_other():
+    assert not set(SYNONYMS) & (PROTECTED | NEGATIONS)
+    for word, others in SYNONYMS.items():
+        assert word not in others
+        assert all(word in SYNONYMS[other] for other in others)
+        assert word == plain(word)
+    for key, around in NEIGHBOURS.items():
+        assert all(key in NEIGHBOURS[other] for other in around)
+    assert set(NEIGHBOURS["s"]) == set("adwezx")
+
+
+def test_a_synonym_keeps_capital_and_punctuation():
+    seen = {vary("Big, (big)", seed, synonym=1.0) for seed in range(50)}
+    assert seen == {f"{one}, ({two})" for one in ("Large", "Huge") for two in ("large", "huge")}
+
+
+def test_a_typo_is_one_slip_inside_a_word():
+    seen = {vary("garden", seed, typo=1.0) for seed in range(300)}
+    for word in seen:
+        assert word[0] == "g"
+        assert abs(len(word) - 6) <= 1
+        assert word[-1] == "n" or sorted(word) == sorted("garden")
+    kinds = {len(word) for word in seen}
+    assert kinds == {5, 6, 7}
+    assert vary("job", typo=1.0) == "job"
+
+
+def test_a_swap_moves_a_word_by_one_place():
+    before = LONG.split()
+    for seed in range(50):
+        after = vary(LONG, seed, swap=0.5).split()
+        assert sorted(after) == sorted(before)
+        assert all(abs(after.index(word) - place) <= 1 for place, word in enumerate(before))
+
+
+def test_a_span_is_one_run_of_at_most_a_fifth():
+    before = LONG.split()
+    for seed in range(50):
+        after = vary(LONG, seed, span=1.0).split()
+        gone = [place for place, word in enumerate(before) if word not in after]
+        assert gone == list(range(gone[0], gone[0] + len(gone)))
+        assert 1 <= len(gone) <= len(before) // 5
+
+
+@pytest.mark.parametrize("option", ["share", "drop", "typo", "synonym", "swap", "span"])
+def test_chances_are_what_they_say(option):
+    """Over 3,000 texts of one free word and a held one each share is within four standard
+    deviations of its option; two free words where a pair is needed."""
+    text = "big garden" if option == "swap" else "perhaps me"
+    options = {**STILL, "share": 1.0, option: 0.3}
+    if option == "share":
+        options["synonym"] = 1.0
+    changed = sum(words(text, rng(seed), **options) != text for seed in range(3000))
+    assert abs(changed / 3000 - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 3000)
+
+
+def test_no_option_does_nothing():
+    """Each option of each augmenter changes what comes out, over some seeds."""
+    base = {"share": 0.5, "drop": 0.2, "swap": 0.2, "typo": 0.2, "synonym": 0.5, "span": 0.5}
+    other = {name: value / 2 for name, value in base.items()} | {"protect": ("garden", "window")}
+    for name in options_of(AUGMENTERS["words"]):
+        changed = {**base, name: other[name]}
+        assert any(
+            words(LONG, rng(seed), **base) != words(LONG, rng(seed), **changed)
+            for seed in range(40)
+        )
