@@ -93,15 +93,13 @@ def write_suspects(
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        header = ["id", "label", "given", "suggested", "probability"]
-        writer.writerow(header + (["text"] if texts is not None else []))
+        last = () if texts is None else ("text",)
+        writer.writerow(("id", "label", "given", "suggested", "probability", *last))
         for row, column in zip(*found, strict=True):
-            given = int(predictions.labels[row, column])
-            line: list[Any] = [predictions.ids[row], names[column], given, 1 - given]
-            line.append(f"{predictions.probs[row, column]:.4f}")
-            writer.writerow(
-                line + ([texts[str(predictions.ids[row])]] if texts is not None else [])
-            )
+            name, given = str(predictions.ids[row]), int(predictions.labels[row, column])
+            last = () if texts is None else (texts[name],)
+            probability = f"{predictions.probs[row, column]:.4f}"
+            writer.writerow((name, names[column], given, 1 - given, probability, *last))
     part.replace(path)
     return len(found.rows)
 
