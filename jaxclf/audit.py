@@ -76,16 +76,19 @@ def _command(args: argparse.Namespace) -> None:
         raise ConfigError("give --run DIR, or --exp NAME with --out DIR")
     if args.run and args.override:
         raise ConfigError(f"{args.override[0]}: a finished run is audited as it is")
-    experiment = catalogue.load(args.exp or str(args.run / "config.json"))
-    experiment = override(experiment, parse_overrides(args.override))
     if args.run:
         found, names = read_run(args.run, args.split)
     else:
+        if args.folds < 2:
+            raise ConfigError(f"--folds {args.folds}: at least 2")
         keep_freed_memory()
+        experiment = override(catalogue.load(args.exp), parse_overrides(args.override))
         found, names = score_folds(experiment, args.folds, args.out)
     texts = None
     if args.show_text:
-        examples = read(file_of(experiment, found.split), labelled=False)
+        run = args.run or args.out / "fold-0"
+        file = file_of(catalogue.load(str(run / "config.json")), found.split)
+        examples = read(file, labelled=False)
         texts = dict(zip(examples.ids, examples.texts, strict=True))
     path = args.output or folder / "audit.csv"
     count = write_suspects(path, found, names, texts)

@@ -4,6 +4,7 @@ import argparse
 import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,11 @@ def say(text: str) -> None:
 
 
 def train(
-    experiment: Experiment, out: Path, resume: str = "auto", show_text: bool = False
+    experiment: Experiment,
+    out: Path,
+    resume: str = "auto",
+    show_text: bool = False,
+    watch: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
     """Train, choose the best checkpoint by validation, score the test split once, and write the
     run folder.
@@ -80,6 +85,7 @@ def train(
     resume: "auto" goes on from a run of the same experiment in `out`, or answers with its report
         where it is finished; "never" wants `out` to be new.
     show_text: whether report.html shows the texts of the hardest test examples, or their ids alone.
+    watch: called with each epoch's score on validation; what it raises ends the run there.
     Returns what report.json holds. Raises JaxclfError; nothing is written before data and
     experiment are found good.
     """
@@ -160,6 +166,8 @@ def train(
             f"  val {experiment.train.metric} {figures[experiment.train.metric]:.4f}, "
             f"log loss {log_loss(found.labels, found.probs):.4f}"
         )
+        if watch is not None:
+            watch(figures[experiment.train.metric])
         return {"score": figures[experiment.train.metric], **figures}
 
     params = _merge(jax.jit(fresh)(jax.random.key(experiment.seed), example), pretrained)
