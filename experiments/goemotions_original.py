@@ -27,3 +27,5 @@ experiment = replace(
         meanings={},
     ),
 )
+
+space = catalogue.load_space("goemotions_ekman")

@@ -4,9 +4,11 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 from jaxclf.config import Experiment, Spec, did_you_mean, from_dict, options_of, walk
 from jaxclf.errors import ConfigError
+from jaxclf.space import Dimension, Space
 
 PACKAGE = Path(__file__).parent
 # What a slip in an experiment's file raises.
@@ -36,12 +38,45 @@ def load(name: str) -> Experiment:
     path = Path(name)
     if path.suffix == ".json":
         return _from_json(path)
+    module = _module(name)
+    experiment = getattr(module, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(f"{module.__file__}: defines no `experiment = Experiment(…)`")
+    return experiment
+
+
+def load_space(name: str) -> Space:
+    """The search space beside the experiment of a name or .py path; ConfigError where there is
+    none."""
+    if name.endswith(".json"):
+        raise ConfigError(f"{name}: a run has no search space; give its experiment")
+    module = _module(name)
+    space = getattr(module, "space", None)
+    if not isinstance(space, dict) or not space:
+        raise ConfigError(
+            f"{module.__file__}: the experiment has no search space; define one, such as "
+            'space = {"optim.lr": Float(1e-5, 5e-4, log=True)}, as jaxclf/space.py has it'
+        )
+    for key, dimension in space.items():
+        if not isinstance(key, str) or not isinstance(dimension, Dimension):
+            raise ConfigError(f"{module.__file__}: space: {key!r} is no Float, Int or Choice")
+    return space
+
+
+def file_of(name: str) -> Path:
+    """Where the experiment of a name, or a .py path, lies; ConfigError where it does not."""
+    path = Path(name)
     if path.suffix != ".py":
         path = folder() / f"{name}.py"
         if name not in names():
             raise ConfigError(f"unknown experiment {name!r}" + did_you_mean(name, names()))
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
+    return path
+
+
+def _module(name: str) -> ModuleType:
+    path = file_of(name)
     spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -52,10 +87,7 @@ def load(name: str) -> Experiment:
         raise
     except PROGRAMMING as error:
         raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
-    experiment = getattr(module, "experiment", None)
-    if not isinstance(experiment, Experiment):
-        raise ConfigError(f"{path}: defines no `experiment = Experiment(…)`")
-    return experiment
+    return module
 
 
 def _from_json(path: Path) -> Experiment:

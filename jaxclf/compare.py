@@ -74,7 +74,10 @@ def score_ablation(runs: Mapping[str, list[Path]], resamples: int) -> dict[str, 
     full = read_system(FULL, runs[FULL], "test")
     others = [read_system(label, folders, "test") for label, folders in runs.items()][1:]
     others.append(read_system(THRESHOLD, runs[FULL], "test", half=True))
-    found = {other.name: contest(full, other, resamples, SEED) for other in others}
+    found = {
+        other.name: contest(full, other, resamples, SEED, matched=other.name == THRESHOLD)
+        for other in others
+    }
     adjusted = holm([one.metrics["macro_f1"].p for one in found.values()])
     record = {label: record_of(one, full.names) for label, one in found.items()}
     for row, p in zip(record.values(), adjusted, strict=True):

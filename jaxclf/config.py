@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxclf.errors import ConfigError
 
@@ -42,6 +42,10 @@ class Data:
     train_rows: int = 0  # so many training rows, the same for every seed; 0: all
     folds: int = 0  # training rows are cut into so many folds, and one held out; 0: all train
     fold: int = 0  # the one that is held out; its rows are scored as the split `held_out`
+    soft: str = (
+        ""  # a file of probabilities (npz) to learn the training rows from; "": their labels
+    )
+    soft_share: float = 1.0  # of those in what is learned, the rest being the labels
     meanings: dict[str, str] = field(default_factory=dict)  # label -> what it means, for the card
 
 
@@ -72,6 +76,17 @@ class Optim:
 
 
 @dataclass(frozen=True)
+class Regular:
+    """What keeps a network from learning its texts by heart."""
+
+    rdrop: float = 0.0  # weight of the disagreement of two dropout passes; 0: one pass
+    mixup: float = 0.0  # pooled texts are mixed in pairs by shares from Beta(mixup, mixup); 0: not
+    adversary: Spec = field(default_factory=lambda: Spec("none"))
+    ema: float = 0.0  # decay per update of a running mean of the weights, which is used; 0: none
+    average: Spec = field(default_factory=lambda: Spec("best"))  # of the epochs' weights
+
+
+@dataclass(frozen=True)
 class Train:
     """The loop. A micro-batch holds `batch_size` examples on average: rows are packed full."""
 
@@ -94,13 +109,18 @@ class Experiment:
     sampler: Spec = field(default_factory=lambda: Spec("shuffle"))
     augment: Spec = field(default_factory=lambda: Spec("none"))
     optim: Optim = Optim()
+    regular: Regular = field(default_factory=Regular)
     train: Train = Train()
     calibration: Spec = field(default_factory=lambda: Spec("none"))
     threshold: Spec = field(default_factory=lambda: Spec("per_label"))
     seed: int = 0
 
 
-def walk(experiment: Experiment) -> Iterator[tuple[str, Any]]:
+# An experiment, or another frozen dataclass of values, Specs and parts.
+Values = TypeVar("Values")
+
+
+def walk(experiment: Any) -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every field; a Spec is one value."""
     for part in dataclasses.fields(experiment):
         value = getattr(experiment, part.name)
@@ -170,7 +190,7 @@ def _place(key: str, value: Any, hint: Any) -> Any:
     raise ConfigError(f"{key}={value!r}: expected {in_words(hint)}")
 
 
-def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+def override(experiment: Values, changes: Mapping[str, Any]) -> Values:
     """The experiment with values replaced under dotted keys: `{"loss.gamma": 3.0, "pool":
     "mean_max"}`.
 
@@ -194,14 +214,14 @@ def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
-def hint_of(experiment: Experiment, key: str) -> Any:
+def hint_of(experiment: Any, key: str) -> Any:
     """The annotation of the field that a key names."""
     head, _, tail = key.partition(".")
     owner = getattr(experiment, head) if tail else experiment
     return typing.get_type_hints(type(owner))[tail or head]
 
 
-def _replace(experiment: Experiment, key: str, value: Any) -> Experiment:
+def _replace(experiment: Any, key: str, value: Any) -> Any:
     head, _, tail = key.partition(".")
     if tail:
         value = dataclasses.replace(getattr(experiment, head), **{tail: value})
@@ -232,7 +252,7 @@ def options_of(function: Callable) -> dict[str, inspect.Parameter]:
     }
 
 
-def to_dict(experiment: Experiment) -> dict[str, Any]:
+def to_dict(experiment: Any) -> dict[str, Any]:
     """Plain JSON values; a Spec becomes `{"name": …, option: …}`."""
 
     def plain(value: Any) -> Any:

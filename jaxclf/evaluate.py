@@ -14,6 +14,7 @@ from jaxclf.command import parser_of, run_command
 from jaxclf.config import Data, Experiment, override, parse_overrides, walk
 from jaxclf.decisions.calibration import CALIBRATORS
 from jaxclf.decisions.ledger import make_ledger, split_of, warning
+from jaxclf.decisions.members import MEMBERS
 from jaxclf.decisions.page import write_page
 from jaxclf.decisions.predictions import load_predictions, with_unknown
 from jaxclf.decisions.report import calibrate, evaluate_split, score_run, table, write_json
@@ -54,8 +55,12 @@ def evaluate_predictions(
         raise DataError(f"{path}: no such file; is it a run's folder?")
     names = tuple(json.loads(path.read_text(encoding="utf-8")))
     config = run / "config.json"
-    blank = Experiment(Data("", "", ""))
-    own = catalogue.load(str(config)) if config.is_file() else blank
+    own = blank = Experiment(Data("", "", ""))
+    if config.is_file():
+        own = catalogue.load(str(config))
+    elif (run / MEMBERS).is_file():  # an ensemble's own rule; its members are calibrated already
+        record = json.loads((run / MEMBERS).read_text(encoding="utf-8"))
+        own = override(blank, {"threshold": record["threshold"]})
     plain = override(blank, {"threshold": own.threshold})
     wanted = override(plain, changes or {})
     if other := [key for key, value in walk(wanted) if value != dict(walk(plain))[key]]:
@@ -69,7 +74,11 @@ def evaluate_predictions(
     if ledger.is_file() and not changes:
         known = json.loads(ledger.read_text(encoding="utf-8"))
     else:
-        rules = {"calibration": wanted.calibration.name, "threshold": wanted.threshold.name}
+        rules = {
+            "average": own.regular.average.name,
+            "calibration": wanted.calibration.name,
+            "threshold": wanted.threshold.name,
+        }
         known = make_ledger({}, rules)
     report, _ = score_run(found, wanted.threshold, names, known)
     return report, [said for split in report if (said := warning(known, split))]

@@ -41,6 +41,8 @@ from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.splits import describe
 from jaxclf.text.tokens import lengths, tokenize
 from jaxclf.training import checkpoint
+from jaxclf.training.adversary import ADVERSARIES
+from jaxclf.training.averaging import AVERAGES
 from jaxclf.training.checkpoint import Figures
 from jaxclf.training.data import file_of, make_epochs, read_splits
 from jaxclf.training.folder import environment, open_run, pinned_revision
@@ -50,7 +52,7 @@ from jaxclf.training.losses import LOSSES
 from jaxclf.training.memory import keep_freed_memory
 from jaxclf.training.optimizer import learning_rate, make_optimizer
 from jaxclf.training.schedules import SCHEDULES
-from jaxclf.training.step import dropout_key, make_train_step
+from jaxclf.training.step import dropout_key, make_train_step, weights_of
 from jaxclf.types import Batch, LabelStats, Predictions
 from jaxclf.validation import check, check_labels
 
@@ -61,6 +63,8 @@ REGISTRIES = {
     "sampler": SAMPLERS,
     "augment": AUGMENTERS,
     "optim.schedule": SCHEDULES,
+    "regular.adversary": ADVERSARIES,
+    "regular.average": AVERAGES,
     "calibration": CALIBRATORS,
     "threshold": THRESHOLDS,
     "train.metric": dict.fromkeys(SELECTION, aggregate),
@@ -78,6 +82,7 @@ def train(
     resume: str = "auto",
     show_text: bool = False,
     watch: Callable[[float], None] | None = None,
+    test: bool = True,
 ) -> dict[str, Any]:
     """Train, choose the best checkpoint by validation, score the test split once, and write the
     run folder.
@@ -86,6 +91,8 @@ def train(
         where it is finished; "never" wants `out` to be new.
     show_text: whether report.html shows the texts of the hardest test examples, or their ids alone.
     watch: called with each epoch's score on validation; what it raises ends the run there.
+    test: False ends the run before the test split is scored, as a search must: what returns is
+        `{"val": figures}` of the chosen weights, `score` among them, and the folder is unfinished.
     Returns what report.json holds. Raises JaxclfError; nothing is written before data and
     experiment are found good.
     """
@@ -97,6 +104,8 @@ def train(
     hf_config, tokenizer = open_encoder(resolved.folder)
     init, apply = build(experiment, hf_config, len(names))
     check_labels(experiment, names)
+    if surplus := sorted(experiment.data.meanings.keys() - set(names)):
+        say(f"note: data.meanings speaks of {', '.join(surplus)}, which the data do not have")
     data = experiment.data
     cut = functools.partial(
         tokenize,
@@ -130,7 +139,11 @@ def train(
     write_json(out / "environment.json", environment())
     ledger_of_splits = make_ledger(
         {name: describe(split, file_of(experiment, name)) for name, split in splits.items()},
-        {"calibration": experiment.calibration.name, "threshold": experiment.threshold.name},
+        {
+            "average": experiment.regular.average.name,
+            "calibration": experiment.calibration.name,
+            "threshold": experiment.threshold.name,
+        },
     )
     write_json(out / "ledger.json", ledger_of_splits)
 
@@ -138,14 +151,16 @@ def train(
         made, given = leaves_of(init(key, batch)), leaves_of(pretrained)
         return unflatten_dict({path: made[path] for path in made if path not in given})
 
-    accumulate = experiment.optim.accumulate
+    regular, accumulate = experiment.regular, experiment.optim.accumulate
     updates = sum(epochs.sizes) // accumulate
     tx = make_optimizer(experiment.optim, updates)
     schedule = learning_rate(experiment.optim, updates)
     stats = LabelStats(splits["train"].labels.sum(axis=0), splits["train"].known.sum(axis=0))
     loss = functools.partial(LOSSES[experiment.loss.name], **experiment.loss.options)
     trained = hold_frozen(apply, experiment.optim.freeze)
-    train_step = make_train_step(trained, loss, tx, stats, experiment.train.batch_size)
+    train_step = make_train_step(
+        trained, loss, tx, stats, experiment.train.batch_size, regular, accumulate
+    )
 
     predict_shape = prediction_shape(data.max_length, data.max_windows)
     predict_step = make_predict_step(apply)
@@ -166,12 +181,17 @@ def train(
             f"  val {experiment.train.metric} {figures[experiment.train.metric]:.4f}, "
             f"log loss {log_loss(found.labels, found.probs):.4f}"
         )
-        if watch is not None:
-            watch(figures[experiment.train.metric])
         return {"score": figures[experiment.train.metric], **figures}
 
+    def evaluate_epoch(params: dict) -> Figures:
+        figures = evaluate(params)
+        if watch is not None:
+            watch(figures["score"])
+        return figures
+
     params = _merge(jax.jit(fresh)(jax.random.key(experiment.seed), example), pretrained)
-    state, ledger = start(params, tx.init(params), dropout_key(experiment.seed))
+    key = dropout_key(experiment.seed)
+    state, ledger = start(params, tx.init(params), key, bool(regular.ema))
     like = checkpoint.outline(state)  # the state itself is given away step by step
     last = checkpoint.latest(out, say)
     if last is not None:
@@ -184,12 +204,20 @@ def train(
         train_step,
         lambda done: float(np.asarray(schedule(max(done - 1, 0) // accumulate))),
         epochs,
-        evaluate,
+        evaluate_epoch,
         experiment.train.patience,
         experiment.train.checkpoint_every * accumulate,
+        keep_epochs=regular.average.name != "best",
     )
 
-    chosen = checkpoint.restore(out, checkpoint.best(out, say), like).params
+    average = functools.partial(AVERAGES[regular.average.name], **regular.average.options)
+    chosen = average(
+        checkpoint.epochs(out, say),
+        lambda one: weights_of(checkpoint.restore(out, one, like)),
+        lambda params: evaluate(params)["score"],
+    )
+    if not test:
+        return {"val": evaluate(chosen)}
     found = {split: predict(chosen, split) for split in scored}
     found, calibration = calibrate(found, experiment.calibration)
     for split, predictions in found.items():

@@ -53,6 +53,14 @@ class Batch(NamedTuple):
     weight: Float32[Any, " slots"]
 
 
+class Mix(NamedTuple):
+    """How a batch's examples are mixed: each keeps `share` of itself and takes the rest from
+    `partner`."""
+
+    partner: Int32[Any, " slots"]
+    share: Float32[Any, "slots 1"]
+
+
 class LabelStats(NamedTuple):
     """Counts of the training labels, which some losses weigh by."""
 
@@ -67,6 +75,7 @@ class State(NamedTuple):
     params: dict[str, Any]
     opt_state: Any
     key: UInt32[Any, " words"]  # raw dropout key; the step's key is fold_in(key, step)
+    ema: Any = ()  # the running mean of the parameters, where there is one
 
 
 class Predictions(NamedTuple):

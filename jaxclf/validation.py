@@ -1,8 +1,8 @@
 """Holding an experiment to its ranges and registries, before any data is read."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from jaxclf.config import Experiment, Spec, did_you_mean, fits, hint_of, in_words, options_of, walk
 from jaxclf.errors import ConfigError
@@ -25,6 +25,7 @@ BOUNDS = {
     "data.train_rows": Bound(0, 2**31),
     "data.folds": Bound(0, 2**10),
     "data.fold": Bound(0, 2**10 - 1),
+    "data.soft_share": Bound(0, math.nextafter(1, 2), open=True),  # 1 is allowed
     "encoder.dropout": Bound(0, 1),
     "encoder.attention_dropout": Bound(0, 1),
     "optim.lr": Bound(0, 1, open=True),
@@ -34,6 +35,9 @@ BOUNDS = {
     "optim.accumulate": Bound(1, 2**20),
     "optim.layer_decay": Bound(0, 2, open=True),
     "optim.reinit": Bound(0, 2**10),
+    "regular.rdrop": Bound(0, float("inf")),
+    "regular.mixup": Bound(0, float("inf")),
+    "regular.ema": Bound(0, 1),
     "train.epochs": Bound(1, 2**20),
     "train.batch_size": Bound(1, 2**20),
     "train.patience": Bound(0, 2**20),
@@ -49,6 +53,7 @@ OPTION_BOUNDS = {
     "beta": Bound(0, 1, open=True),
     "bias": Bound(0, 2**10),
     "blocks": Bound(0, 2**10),
+    "correction": UP_TO_ONE,
     "cycles": Bound(1, 2**20),
     "drop": UP_TO_ONE,
     "dropout": Bound(0, 1),
@@ -56,6 +61,7 @@ OPTION_BOUNDS = {
     "gamma": Bound(0, 2**10),
     "gamma_neg": Bound(0, 2**10),
     "gamma_pos": Bound(0, 2**10),
+    "last": Bound(1, 2**20),
     "lift": Bound(0, 2**10),
     "margin": Bound(0, 1),
     "midpoint": Bound(0, 2**10),
@@ -63,6 +69,9 @@ OPTION_BOUNDS = {
     "power": Bound(0, 2**10),
     "prior": Bound(0, float("inf")),
     "pseudocount": Bound(0, 2**10, open=True),
+    "radius": Bound(0, float("inf"), open=True),
+    "rounds": Bound(1, 2**20),
+    "samples": Bound(1, 2**10),
     "share": UP_TO_ONE,
     "shrink": Bound(0, 2),
     "smoothing": Bound(0, 1),
@@ -71,6 +80,7 @@ OPTION_BOUNDS = {
     "swap": UP_TO_ONE,
     "synonym": UP_TO_ONE,
     "target": Bound(0, math.nextafter(1, 2), open=True),  # 1 is allowed
+    "threshold": Bound(0, math.nextafter(1, 2), open=True),  # 1 is allowed
     "tolerance": Bound(0, 2**10, open=True),
     "typo": UP_TO_ONE,
     "value": Bound(0, 2),
@@ -95,7 +105,7 @@ def check(experiment: Experiment, registries: Registries) -> Experiment:
         if key in CHOICES and value not in CHOICES[key]:
             raise ConfigError(f"{key}={value!r}" + did_you_mean(value, CHOICES[key]))
         if isinstance(value, Spec) and key in registries:
-            _check_spec(key, value, registries[key])
+            check_spec(key, value, registries[key])
     if experiment.train.metric not in registries.get("train.metric", [experiment.train.metric]):
         metric = experiment.train.metric
         raise ConfigError(
@@ -113,28 +123,23 @@ def check(experiment: Experiment, registries: Registries) -> Experiment:
     return experiment
 
 
-def check_labels(experiment: Experiment, names: tuple[str, ...]) -> None:
-    """Hold what an experiment says of labels to those there are: `data.meanings`, a threshold
-    rule's `only`, and options with a number per label. Raises ConfigError."""
-    _are_labels("data.meanings", experiment.data.meanings, names)
+def check_labels(experiment: Any, names: tuple[str, ...]) -> None:
+    """Hold what an experiment says of labels to those there are: a threshold rule's `only`, and
+    options with a number per label. Raises ConfigError."""
     for key, value in walk(experiment):
         if not isinstance(value, Spec):
             continue
         for name, option in value.options.items():
-            if name == "only":
-                _are_labels(f"{key}.only", option, names)
+            if name == "only" and (odd := [one for one in option if one not in names]):
+                raise ConfigError(
+                    f"{key}.only: {odd[0]!r} is no label" + did_you_mean(odd[0], names)
+                )
             numbers = isinstance(option, tuple) and all(fits(one, float) for one in option)
             if numbers and option and len(option) != len(names):
                 raise ConfigError(
                     f"{key}.{name} has {len(option)} numbers for {len(names)} labels: "
                     f"{', '.join(names)}"
                 )
-
-
-def _are_labels(key: str, given: Iterable[str], names: tuple[str, ...]) -> None:
-    for name in given:
-        if name not in names:
-            raise ConfigError(f"{key}: {name!r} is no label" + did_you_mean(name, names))
 
 
 def _check_bound(key: str, value: float | int, bound: Bound) -> None:
@@ -144,7 +149,8 @@ def _check_bound(key: str, value: float | int, bound: Bound) -> None:
         raise ConfigError(f"{key}={value!r} is out of range {brackets}{low}, {high})")
 
 
-def _check_spec(key: str, spec: Spec, registry: Mapping[str, Callable]) -> None:
+def check_spec(key: str, spec: Spec, registry: Mapping[str, Callable]) -> None:
+    """Hold a Spec to a registry and that function's keyword-only options. Raises ConfigError."""
     if spec.name not in registry:
         raise ConfigError(f"{key}={spec.name!r}" + did_you_mean(spec.name, registry))
     options = options_of(registry[spec.name])

@@ -2,19 +2,30 @@
 
 import ast
 import json
+import re
 import tomllib
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from jaxclf import catalogue
-from jaxclf.config import Experiment, to_dict
+from jaxclf import train as training
+from jaxclf.config import Experiment, override, to_dict
 from jaxclf.errors import ConfigError
+from jaxclf.recipe import MARK
+from jaxclf.space import Choice, check_space, dimensions, draw
 from jaxclf.train import REGISTRIES
+from jaxclf.training.data import make_epochs
+from jaxclf.training.loop import start
+from jaxclf.training.step import dropout_key, make_train_step
 from jaxclf.validation import check
 
 CHECKOUT = Path(__file__).parent.parent
 EXPERIMENTS = CHECKOUT / "experiments"
+
+SEARCHED = ["focal_attention", "goemotions_ekman", "goemotions_original"]
 
 GOOD = """
 from jaxclf.config import Data, Experiment
@@ -53,6 +64,8 @@ def test_every_experiment_is_in_the_wheel():
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
     packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     for path in EXPERIMENTS.glob("*.py"):
+        if MARK in path.read_text("utf-8"):
+            continue  # of a search on this machine
         assert packed[f"experiments/{path.name}"] == f"jaxclf/experiments/{path.name}"
 
 
@@ -132,3 +145,101 @@ def test_what_is_wrong_with_a_runs_config_is_said(tmp_path, content, says):
     path = tmp_path / "config.json"
     path.write_bytes(content)
     assert says in complaint(path)
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_every_space_is_one_that_its_experiment_lies_in(name):
+    base, space = catalogue.load(name), catalogue.load_space(name)
+    own = check_space(space, base, REGISTRIES, lambda one: check(one, REGISTRIES))
+    assert set(own) <= set(dimensions(space))
+    assert draw(space, lambda key, _: own[key])["optim.lr"] == base.optim.lr
+    assert catalogue.load_space(str(EXPERIMENTS / f"{name}.py")) == space
+
+
+@pytest.mark.parametrize(
+    "content", ["", "space = 3", "space = {}", "space = {'pool': ('cls', 'mean')}"]
+)
+def test_an_experiment_without_a_space_says_so(tmp_path, content):
+    path = tmp_path / "mine.py"
+    path.write_text(GOOD + content)
+    with pytest.raises(ConfigError, match=r"mine\.py: .*space") as caught:
+        catalogue.load_space(str(path))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="a run has no search space"):
+        catalogue.load_space("runs/a/config.json")
+
+
+class BuiltError(Exception):
+    """Ends a training where its step is made."""
+
+
+@pytest.fixture(scope="module")
+def traced(tiny_encoder, tiny_data, tmp_path_factory):
+    """experiment -> what `train` would compute, by its own wiring: the program of the training
+    step, the arrays in it, and each epoch's first batch. Nothing is compiled."""
+    known = {}
+    changes = {f"data.{split}": str(path) for split, path in tiny_data.items()}
+    changes |= {"encoder.name": str(tiny_encoder), "data.max_length": 32}
+
+    def parts_of(experiment):
+        seen = {}
+
+        def stop(*given):
+            raise BuiltError(make_train_step(*given), given[2])
+
+        with pytest.MonkeyPatch.context() as patch:
+            keep = seen.setdefault
+            patch.setattr(training, "make_epochs", lambda *of: keep("epochs", make_epochs(*of)))
+            patch.setattr(training, "check_groups", lambda _, shapes: keep("shapes", shapes))
+            patch.setattr(training, "make_train_step", stop)
+            with pytest.raises(BuiltError) as caught:
+                training.train(experiment, tmp_path_factory.mktemp("traced"))
+        return *caught.value.args, seen["shapes"], seen["epochs"]
+
+    def trace(experiment):
+        step, tx, shapes, epochs = parts_of(experiment)
+        batches = [next(epochs.batches(epoch, 0)) for epoch in range(len(epochs.sizes))]
+        key, ema = dropout_key(0), bool(experiment.regular.ema)
+        state = jax.eval_shape(lambda of: start(of, tx.init(of), key, ema)[0], shapes)
+        program = jax.make_jaxpr(step)(state, batches[0])
+        text = re.sub(r"0x[0-9a-f]+", "", str(program))  # where a function lies in memory
+        leaves = jax.tree.leaves((program.consts, batches))
+        return [text, *(np.asarray(leaf).tobytes() for leaf in leaves)]
+
+    def cached(experiment, anew=False):
+        experiment = override(experiment, changes)
+        key = json.dumps(to_dict(experiment))
+        if anew or key not in known:
+            known[key] = trace(experiment)
+        return known[key]
+
+    return cached
+
+
+def test_every_dimension_of_every_space_reaches_the_training_step(traced):
+    """Others' searches have sampled values that never reached the loss. Of each dimension, two
+    values must make another program of the training step or other batches; what two spaces share is
+    tried once."""
+    base, tried = catalogue.load("focal_attention"), set()
+    assert traced(base) == traced(base, anew=True)
+    for searched in SEARCHED:
+        for key, dimension in catalogue.load_space(searched).items():
+            for name, varied in dimensions({key: dimension}).items():
+                if name in tried:
+                    continue
+                some = [override(base, at(key, dimension, name, end)) for end in ends(varied)[:2]]
+                if name == key:  # against the value that stands
+                    some = [base, *(one for one in some if one != base)]
+                assert traced(some[0]) != traced(some[1]), name
+                tried.add(name)
+    assert {"optim.lr", "loss.focal.gamma", "sampler.balanced.power", "train.epochs"} <= tried
+
+
+def ends(dimension):
+    return list(dimension.values) if isinstance(dimension, Choice) else dimension[:2]
+
+
+def at(key, dimension, name, value):
+    """The changes that give the dimension `name`, `key`'s own or one that hangs on it, a value."""
+    chosen = {key: name.removeprefix(f"{key}.").split(".")[0], name: value}
+    return draw({key: dimension}, lambda asked, of: chosen.get(asked, ends(of)[0]))

@@ -232,7 +232,7 @@ def test_a_calibrated_run_answers_calibrated_probabilities(tiny_encoder, tiny_da
     )
     report = train(override(catalogue.load("focal_attention"), changes), tmp_path / "run")
     classifier = jaxclf.load(tmp_path / "run")
-    assert classifier.calibration.kind == "platt"
+    assert classifier.calibrations[0].kind == "platt"
     stored = load_predictions(tmp_path / "run" / "predictions" / "test.npz")
     texts = [row["text"] for row in json.loads(tiny_data["test"].read_text(encoding="utf-8"))]
     np.testing.assert_allclose(classifier.predict_proba(texts), stored.probs, atol=1e-6, rtol=0)
@@ -346,6 +346,44 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bits(
     assert "threshold" in answer.stdout
     for row in json.loads(tiny_data["train"].read_text()):
         assert row["text"] not in answer.stdout + answer.stderr
+
+
+class Enough(Exception):
+    pass
+
+
+def test_everything_at_once_goes_on_to_the_same_bits(tiny_encoder, tiny_data, tmp_path):
+    """Two passes, mixing, an adversary, a running mean, a soup, sampled heads, accumulation: ended
+    in the middle and begun again."""
+    changes = overrides(
+        tiny_encoder,
+        tiny_data,
+        **{
+            "data.train_rows": 48, "augment": "words", "sampler": "balanced", "head.samples": 2,
+            "optim.accumulate": 2, "regular.rdrop": 0.5, "regular.mixup": 0.4,
+            "regular.adversary": {"name": "fgm", "radius": 0.1}, "regular.ema": 0.9,
+            "regular.average": "soup",
+        },
+    )  # fmt: skip
+    experiment = override(catalogue.load("focal_attention"), changes)
+    whole = train(experiment, tmp_path / "whole")
+    scores = []
+
+    def stop(score):
+        scores.append(score)
+        if len(scores) == 2:
+            raise Enough
+
+    with pytest.raises(Enough):
+        train(experiment, tmp_path / "torn", watch=stop)
+    assert not (tmp_path / "torn" / "report.json").exists()
+    again = train(experiment, tmp_path / "torn", watch=scores.append)
+    assert again == whole
+    assert scores[2:] == scores[1:2]  # only what was left was done again
+    name = "model/model.safetensors"
+    assert (tmp_path / "torn" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    ledger = json.loads((tmp_path / "whole" / "ledger.json").read_text())
+    assert "the choice of the epochs that are averaged" in str(ledger["fitted"])
 
 
 BAD = {

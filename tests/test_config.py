@@ -22,6 +22,7 @@ from jaxclf.config import (
     to_dict,
     walk,
 )
+from jaxclf.decisions.blending import BLENDERS
 from jaxclf.errors import ConfigError
 from jaxclf.train import REGISTRIES
 from jaxclf.validation import BOUNDS, OPTION_BOUNDS, check, check_labels
@@ -239,7 +240,7 @@ def test_options_lie_within_their_bounds(changes, says):
 def test_every_option_has_its_bounds():
     options = {
         option
-        for key, registry in REGISTRIES.items()
+        for key, registry in {**REGISTRIES, "blend": BLENDERS}.items()
         if key != "train.metric"
         for function in registry.values()
         for option, parameter in options_of(function).items()
@@ -362,7 +363,6 @@ def test_the_nearest_name_is_meant_and_else_all_are_listed():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"data.meanings": {"strees": "much"}}, "data.meanings: 'strees' is no label; did you mea"),
         ({"threshold": "recall_at", "threshold.only": ["c"]}, "threshold.only: 'c' is no label"),
         ({"calibration": "focal", "calibration.gamma": [1.0]}, "calibration.gamma has 1 numbers"),
         (
@@ -375,7 +375,7 @@ def test_what_is_said_of_labels_is_held_to_those_there_are(changes, says):
     names = ("stress", "neutral")
     message = complaint(check_labels, override(PLAIN, changes), names)
     assert says in message
-    fine = {"data.meanings": {"stress": "much"}, "threshold": "recall_at"}
+    fine = {"threshold": "recall_at"}
     fine |= {"threshold.only": ["stress"], "loss": "bce", "loss.pos_weight": [1.0, 2.0]}
     check_labels(override(PLAIN, fine), names)
 

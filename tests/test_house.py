@@ -13,12 +13,12 @@ PACKAGE = Path(__file__).parent.parent / "jaxclf"
 # From the top down. A module may import from its own layer's folder and from layers below, never
 # from a neighbour beside it.
 LAYERS = [
-    {"train", "evaluate", "predict", "export", "compare", "audit", "command"},
+    {"train", "evaluate", "predict", "export", "compare", "audit", "ensemble", "tune", "command"},
     {"training", "serving"},
     {"model"},
     {"text", "decisions"},
-    {"catalogue", "validation"},
-    {"config", "trust", "types", "errors"},
+    {"catalogue", "validation", "recipe"},
+    {"config", "space", "trust", "types", "errors"},
 ]
 # The one entry point that others may build on.
 BUILT_ON = "train"

@@ -67,8 +67,13 @@ def paired(
     resamples: int = RESAMPLES,
     swaps: int = SWAPS,
     seed: int = SEED,
+    matched: bool = False,
 ) -> Compared:
-    """Compare two systems, each (probs, decided) or a list of such, one for each run."""
+    """Compare two systems, each (probs, decided) or a list of such, one for each run.
+
+    matched: the runs are the same networks in the same order, decided otherwise: what a seed gave
+        to one it gave to the other, so they are resampled together.
+    """
     sides = [side if isinstance(side, list) else [side] for side in (one, other)]
     if not all(sides):
         raise ValueError("a system without runs cannot be compared")
@@ -76,8 +81,10 @@ def paired(
     whole = np.ones((len(labels), 1), np.float32)
     first, second = (_each(side, whole)[..., 0] for side in (ours, theirs))  # [runs, figures]
     values = first.mean(axis=0) - second.mean(axis=0)
-    replicates = _replicates(ours, theirs, len(labels), resamples, seed)
-    skew = _acceleration(ours, theirs, len(labels), first, second)
+    if matched and len(first) != len(second):
+        raise ValueError("matched systems have as many runs")
+    replicates = _replicates(ours, theirs, len(labels), resamples, seed, matched)
+    skew = _acceleration(ours, theirs, len(labels), first, second, matched)
     p = _randomization(labels, sides[0], sides[1], values, swaps, seed)
     columns = (first.mean(axis=0), second.mean(axis=0), values, skew, p)
     found = []
@@ -96,15 +103,22 @@ def _each(
 
 
 def _replicates(
-    ours: Sequence[Table], theirs: Sequence[Table], count: int, resamples: int, seed: int
+    ours: Sequence[Table],
+    theirs: Sequence[Table],
+    count: int,
+    resamples: int,
+    seed: int,
+    matched: bool,
 ) -> Float64[np.ndarray, "figures resamples"]:
     rng = np.random.default_rng([seed, 1])  # the examples' draws are those of `bootstrap`
     found = []
     for weights in resampled(count, resamples, seed):
-        means = []
-        for runs in (ours, theirs):
-            shares = _shares(rng, len(runs), weights.shape[1])
-            means.append(np.einsum("rfc,rc->fc", _each(runs, weights), shares))
+        one = _shares(rng, len(ours), weights.shape[1])
+        other = one if matched else _shares(rng, len(theirs), weights.shape[1])
+        means = [
+            np.einsum("rfc,rc->fc", _each(runs, weights), shares)
+            for runs, shares in ((ours, one), (theirs, other))
+        ]
         found.append(means[0] - means[1])
     return np.concatenate(found, axis=1)
 
@@ -117,12 +131,14 @@ def _shares(
     return np.stack([np.mean(drawn == run, axis=1) for run in range(runs)])
 
 
-def _acceleration(ours, theirs, count: int, first, second) -> PerFigure:
-    """From a jackknife over examples and, where there are several, over the runs of each side."""
+def _acceleration(ours, theirs, count: int, first, second, matched: bool) -> PerFigure:
+    """From a jackknife over examples and, where there are several, over the runs of each side, or
+    of both together."""
     weights = left_out(count)
     without = _each(ours, weights).mean(axis=0) - _each(theirs, weights).mean(axis=0)
     pulls = [influence(without)]
-    for each, sign in ((first, 1), (second, -1)):
+    sides = [(first - second, 1)] if matched else [(first, 1), (second, -1)]
+    for each, sign in sides:
         if len(each) > 1:
             pulls.append(influence(sign * (each.sum(axis=0) - each).T / (len(each) - 1)))
     return acceleration(np.concatenate(pulls, axis=1))

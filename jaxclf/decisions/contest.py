@@ -76,10 +76,12 @@ def _thresholds(folder: Path, names: tuple[str, ...]) -> np.ndarray:
     return per_label(val.labels, val.probs)
 
 
-def contest(one: System, other: System, resamples: int, seed: int) -> Compared:
-    """`one` less `other`, paired."""
+def contest(
+    one: System, other: System, resamples: int, seed: int, matched: bool = False
+) -> Compared:
+    """`one` less `other`, paired. matched: their runs are the same networks, decided otherwise."""
     check_same(one, other, other.name)
-    return paired(one.labels, one.runs, other.runs, resamples, resamples, seed)
+    return paired(one.labels, one.runs, other.runs, resamples, resamples, seed, matched)
 
 
 def say_difference(found: Difference, better: bool, p: float) -> str:

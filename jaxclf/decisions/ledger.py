@@ -1,6 +1,6 @@
 """Which split fitted what: a figure on a split that fitted something flatters, and is called so."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Ledger = Mapping[str, Any]
@@ -11,17 +11,43 @@ def make_ledger(
 ) -> dict[str, Any]:
     """What goes to ledger.json.
 
-    splits: name -> {"file", "rows", "sha256"}. rules: "threshold" and "calibration" -> the rule.
+    splits: name -> {"file", "rows", "sha256"}. rules: "threshold", "calibration" and "average" ->
+        the rule.
     """
-    fitted = [
-        {"what": "the weights", "split": "train"},
-        {"what": "the choice of the epoch", "split": "val"},
-    ]
+    fitted = [{"what": "the weights", "split": "train"}]
+    if rules["average"] == "best":
+        fitted.append({"what": "the choice of the epoch", "split": "val"})
+    if rules["average"] == "soup":
+        fitted.append({"what": "the choice of the epochs that are averaged", "split": "val"})
     if rules["calibration"] not in ("none", "focal"):
         fitted.append({"what": f"the calibration ({rules['calibration']})", "split": "val"})
     if rules["threshold"] != "fixed":
         fitted.append({"what": f"the thresholds ({rules['threshold']})", "split": "val"})
     return {"splits": {name: dict(split) for name, split in splits.items()}, "fitted": fitted}
+
+
+def with_fitted(ledger: Ledger, what: str, split: str) -> dict[str, Any]:
+    """A ledger with one more thing that a split fitted."""
+    return {**ledger, "fitted": [*ledger["fitted"], {"what": what, "split": split}]}
+
+
+def join_ledgers(ledgers: Sequence[Ledger]) -> dict[str, Any]:
+    """What the splits of several runs fitted, each thing once. Where two runs call other rows by
+    one name (folds), the later one's name gets a number."""
+    splits: dict[str, Any] = {}
+    fitted: list[dict[str, str]] = []
+    for number, ledger in enumerate(ledgers):
+        names = {}
+        for name, split in ledger["splits"].items():
+            same = splits.get(name, split)["sha256"] == split["sha256"]
+            names[name] = name if same else f"{name}-{number}"
+            splits[names[name]] = split
+        renamed = [
+            {"what": one["what"], "split": names.get(one["split"], one["split"])}
+            for one in ledger["fitted"]
+        ]
+        fitted += [one for one in renamed if one not in fitted]
+    return {"splits": splits, "fitted": fitted}
 
 
 def fitted_by(ledger: Ledger, split: str) -> list[str]:

@@ -20,7 +20,7 @@ from jaxclf.model.encoders import (
 )
 from jaxclf.model.encoders.common import Native
 from jaxclf.model.heads import HEADS, POOLS
-from jaxclf.types import Batch
+from jaxclf.types import Batch, Mix
 
 
 class Family(NamedTuple):
@@ -94,9 +94,14 @@ class Network(nn.Module):
     pool: Pool
     head: Head
 
-    def __call__(self, batch: Batch, deterministic: bool) -> Float[Array, "slots classes"]:
+    def __call__(
+        self, batch: Batch, deterministic: bool, mix: Mix | None = None
+    ) -> Float[Array, "slots classes"]:
         hidden = self.encoder(batch.ids, batch.positions, batch.segments, deterministic)
-        return self.head(self.pool(hidden, batch), deterministic)
+        pooled = self.pool(hidden, batch)
+        if mix is not None:
+            pooled = mix.share * pooled + (1 - mix.share) * pooled[mix.partner]
+        return self.head(pooled, deterministic)
 
 
 def family_of(hf_config: Mapping[str, Any]) -> Family:
@@ -121,8 +126,8 @@ def build(
     """(init, apply) of the experiment's network around the encoder that `hf_config` describes.
 
     init(key, batch) -> params, all random.
-    apply(params, batch, dropout_key=None) -> float32 logits [slots, classes]; dropout is on where
-    a key is given.
+    apply(params, batch, dropout_key=None, mix=None) -> float32 logits [slots, classes]; dropout is
+    on where a key is given, and pooled texts are mixed where a mix is.
     """
     family = family_of(hf_config)
     config = family.from_hf(hf_config)
@@ -150,8 +155,10 @@ def build(
     def init(key: Array, batch: Batch) -> dict:
         return dict(network.init(key, batch, True)["params"])
 
-    def apply(params: dict, batch: Batch, dropout_key: Array | None = None) -> Array:
+    def apply(
+        params: dict, batch: Batch, dropout_key: Array | None = None, mix: Mix | None = None
+    ) -> Array:
         rngs = None if dropout_key is None else {"dropout": dropout_key}
-        return network.apply({"params": params}, batch, dropout_key is None, rngs=rngs)  # type: ignore[return-value]
+        return network.apply({"params": params}, batch, dropout_key is None, mix, rngs=rngs)  # type: ignore[return-value]
 
     return init, apply

@@ -21,10 +21,10 @@ import safetensors.numpy
 from tokenizers import Tokenizer
 
 from jaxclf.config import Experiment, from_dict, to_dict
-from jaxclf.decisions.calibration import calibrated, from_json
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.classifier import Family, family_of
 from jaxclf.model.heads import HEADS, POOLS
+from jaxclf.model.metadata import read_calibration, read_labels, read_ledger
 from jaxclf.model.weights import (
     SINGLE,
     fit,
@@ -176,7 +176,7 @@ def load_model(folder: Path, shapes_of: Any) -> Handover:
         raise DataError(
             f"{folder / META}: format {short(str(meta.get('format')))}; this version reads {FORMAT}"
         )
-    labels = _read_labels(meta, folder)
+    labels = read_labels(meta, folder / META)
     hf_config = read_hf_config(folder)
     _check_depth(folder, hf_config)
     longest = family_of(hf_config).from_hf(hf_config).max_positions
@@ -195,28 +195,10 @@ def load_model(folder: Path, shapes_of: Any) -> Handover:
         hf_config,
         labels,
         meta["thresholds"],
-        _read_calibration(meta, folder, len(labels)),
-        _read_ledger(meta, folder),
+        read_calibration(meta, folder / META, len(labels)),
+        read_ledger(meta, folder / META),
         params,
     )
-
-
-def _read_labels(meta: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-    """The labels in order, each with a threshold."""
-    labels, thresholds = meta.get("labels"), meta.get("thresholds")
-    if (
-        not isinstance(labels, list)
-        or not labels
-        or not all(isinstance(name, str) for name in labels)
-        or len(set(labels)) < len(labels)
-    ):
-        raise DataError(f"{folder / META}: labels are not the names of distinct labels")
-    for name in labels:
-        one = thresholds.get(name) if isinstance(thresholds, dict) else None
-        value = one.get("value") if isinstance(one, dict) else None
-        if not isinstance(value, int | float) or not 0 <= value <= 2:
-            raise DataError(f"{folder / META}: thresholds has no number for {short(name)!r}")
-    return tuple(labels)
 
 
 def _read_experiment(meta: Mapping[str, Any], folder: Path, longest: int) -> Experiment:
@@ -229,37 +211,6 @@ def _read_experiment(meta: Mapping[str, Any], folder: Path, longest: int) -> Exp
         return experiment
     except ConfigError as error:
         raise DataError(f"{folder / META}: {short(str(error), 300)}") from None
-
-
-def _read_calibration(meta: Mapping[str, Any], folder: Path, classes: int) -> dict[str, Any]:
-    """A curve for each label, finite and rising."""
-    given = meta.get("calibration")
-    if isinstance(given, dict):
-        try:
-            calibration = from_json(given)
-        except DataError as error:
-            raise DataError(f"{folder / META}: calibration: {short(str(error))}") from None
-        if len(calibration.curves) == classes:
-            ladder = np.linspace(0, 1, 33, dtype=np.float32)
-            curve = calibrated(calibration, np.repeat(ladder[:, None], classes, axis=1))
-            if (np.diff(curve, axis=0) >= 0).all():  # false for NaN too
-                return given
-    raise DataError(f"{folder / META}: calibration has no rising curve for each label")
-
-
-def _read_ledger(meta: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    given = meta.get("ledger")
-    if (
-        not isinstance(given, dict)
-        or not isinstance(given.get("splits"), dict)
-        or not isinstance(given.get("fitted"), list)
-        or not all(
-            isinstance(one, dict) and {"what", "split"} <= one.keys() for one in given["fitted"]
-        )
-        or not all(isinstance(one, dict) and "sha256" in one for one in given["splits"].values())
-    ):
-        raise DataError(f"{folder / META}: ledger does not say which split fitted what")
-    return given
 
 
 def _read_head(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:

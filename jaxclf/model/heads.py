@@ -2,7 +2,8 @@
 they give.
 
 Both are plain functions called inside a Flax module's scope; keyword-only parameters are the
-options of an experiment. A head is told the encoder family's own, which `native` builds.
+options of an experiment, in a head `samples` that of `_classify`. A head is told the encoder
+family's own, which `native` builds.
 """
 
 import flax.linen as nn
@@ -70,8 +71,26 @@ def attention(
     return _sum(hidden * weight, slots, count) / jnp.where(total > 0, total, 1)
 
 
+def _classify(
+    x: Pooled, classes: int, deterministic: bool, dropout: float, samples: int
+) -> Float[Array, "slots classes"]:
+    """Dropout and the last layer. In training the mean logits of so many dropout draws (Inoue 2019,
+    arXiv 1905.09788, who averages their losses)."""
+    layer = dense(classes, x.dtype, "classifier")
+    draws = [
+        layer(Dropout(dropout)(x, deterministic)) for _ in range(1 if deterministic else samples)
+    ]
+    return sum(draws[1:], start=draws[0]) / len(draws)
+
+
 def native(
-    pooled: Pooled, classes: int, deterministic: bool, own: Native, *, dropout: float = 0.1
+    pooled: Pooled,
+    classes: int,
+    deterministic: bool,
+    own: Native,
+    *,
+    dropout: float = 0.1,
+    samples: int = 1,
 ) -> Float[Array, "slots classes"]:
     """The head that transformers gives the encoder's family: a dense layer (pretrained with some),
     the family's activation, with some a layer norm, dropout, a linear layer."""
@@ -79,14 +98,20 @@ def native(
     x = ACTIVATIONS[own.activation](x)
     if own.norm_eps is not None:
         x = layer_norm(own.norm_eps, x.dtype, "norm", own.norm_bias)(x)
-    return dense(classes, x.dtype, "classifier")(Dropout(dropout)(x, deterministic))
+    return _classify(x, classes, deterministic, dropout, samples)
 
 
 def linear(
-    pooled: Pooled, classes: int, deterministic: bool, own: Native, *, dropout: float = 0.1
+    pooled: Pooled,
+    classes: int,
+    deterministic: bool,
+    own: Native,
+    *,
+    dropout: float = 0.1,
+    samples: int = 1,
 ) -> Float[Array, "slots classes"]:
     """Dropout and a linear layer."""
-    return dense(classes, pooled.dtype, "classifier")(Dropout(dropout)(pooled, deterministic))
+    return _classify(pooled, classes, deterministic, dropout, samples)
 
 
 def residual(
@@ -97,6 +122,7 @@ def residual(
     *,
     blocks: int = 1,
     dropout: float = 0.1,
+    samples: int = 1,
 ) -> Float[Array, "slots classes"]:
     """Residual blocks `x + dense(gelu(dense(norm(x))))`, a last layer norm and a linear layer."""
     width, x = pooled.shape[-1], pooled
@@ -106,7 +132,7 @@ def residual(
         y = dense(width, x.dtype, f"block_{block}_down")(Dropout(dropout)(y, deterministic))
         x = x + Dropout(dropout)(y, deterministic)
     x = layer_norm(1e-6, x.dtype, "norm")(x)
-    return dense(classes, x.dtype, "classifier")(Dropout(dropout)(x, deterministic))
+    return _classify(x, classes, deterministic, dropout, samples)
 
 
 POOLS = {"cls": cls, "mean": mean, "mean_max": mean_max, "attention": attention}

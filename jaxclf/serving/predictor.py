@@ -1,50 +1,76 @@
-"""load(run or model folder) -> Classifier: texts -> labels and probabilities."""
+"""load(run, model or ensemble folder) -> Classifier: texts -> labels and probabilities."""
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Float32, Float64
 from tokenizers import Tokenizer
 
-from jaxclf.config import Experiment
-from jaxclf.decisions.calibration import calibrated, from_json
+from jaxclf.config import Experiment, to_dict
+from jaxclf.decisions.blending import blend
+from jaxclf.decisions.calibration import Calibration, calibrated, from_json
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.model.classifier import build
-from jaxclf.model.handover import META, load_model, open_encoder
+from jaxclf.model.ensemble import ENSEMBLE, load_ensemble
+from jaxclf.model.handover import META, Handover, load_model, open_encoder
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.text.packing import fill
 from jaxclf.text.tokens import tokenize
 from jaxclf.trust import holds
-from jaxclf.types import Shape, Tokens
+from jaxclf.types import Batch, Shape, Tokens
+
+
+class Together(NamedTuple):
+    """Networks of one architecture that read the same tokens, as one program.
+
+    params: of one network as they are, of several with a leading axis of members.
+    apply: (params, batch) -> logits [slots, columns], columns being members * classes.
+    """
+
+    members: tuple[int, ...]
+    columns: int
+    experiment: Experiment
+    tokenizer: Tokenizer
+    params: dict[str, Any]
+    apply: Callable[..., Array]
+    step: Callable[..., Array]
 
 
 class Classifier:
-    """A trained model, ready to label texts.
+    """A trained model, or an ensemble of several, ready to label texts.
 
     labels: names in the order of the columns. thresholds: float [classes].
-    params, apply, tokenizer: for one's own batched inference, `apply(params, batch) -> logits`.
+    params, apply, tokenizer, experiment: for one's own batched inference, `apply(params, batch) ->
+        logits`; of an ensemble those of its first group, all of which are in `groups`.
     """
 
-    def __init__(self, folder: Path):
-        handover = load_model(folder, leaves)
-        self.experiment: Experiment = handover.experiment
-        self.labels = handover.labels
-        self.thresholds = np.array([handover.thresholds[name]["value"] for name in self.labels])
-        self.calibration = from_json(handover.calibration)
-        self.ledger = handover.ledger
-        self.params: dict[str, Any] = jax.tree.map(jax.numpy.asarray, handover.params)
-        self.apply: Callable[..., Array] = build(
-            self.experiment, handover.hf_config, len(self.labels)
-        )[1]
-        self.tokenizer: Tokenizer = open_encoder(folder)[1]
-        self._step = make_predict_step(self.apply)
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        thresholds: Mapping[str, Mapping[str, Any]],
+        ledger: dict[str, Any],
+        groups: list[Together],
+        calibrations: list[Calibration],
+        weights: Float64[np.ndarray, "members classes"],
+    ):
+        self.labels = labels
+        self.thresholds = np.array([thresholds[name]["value"] for name in labels])
+        self.ledger = ledger
+        self.groups = groups
+        self.calibrations = calibrations
+        self.weights = weights
+        self.experiment, self.tokenizer = groups[0].experiment, groups[0].tokenizer
+        self.params, self.apply = groups[0].params, groups[0].apply
 
     def predict_proba(self, texts: Iterable[str]) -> Float32[np.ndarray, "texts classes"]:
-        """Calibrated probabilities, one row a text, in input order."""
+        """Calibrated probabilities, one row a text, in input order; of an ensemble, its members'
+        blended."""
         texts = list(texts)
         for index, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
@@ -53,11 +79,11 @@ class Classifier:
                 raise DataError(f"text {index} holds half of a surrogate pair")
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
-        data = self.experiment.data
-        tokens = tokenize(self.tokenizer, texts, data.max_length, data.max_windows, data.overlap)
-        shape = prediction_shape(data.max_length, data.max_windows)
-        scored = score(self._step, self.params, tokens, shape, len(self.labels))
-        return calibrated(self.calibration, gather(scored, len(texts), len(self.labels)))
+        probs = np.empty((len(self.weights), len(texts), len(self.labels)), np.float32)
+        for group in self.groups:
+            for member, raw in zip(group.members, _score(group, texts), strict=True):
+                probs[member] = calibrated(self.calibrations[member], raw)
+        return blend(probs, self.weights)
 
     def predict(self, texts: Iterable[str]) -> list[list[str]]:
         """The labels of each text: those whose probability reaches their threshold; none is an
@@ -69,13 +95,85 @@ class Classifier:
 
 
 def load(path: str | Path) -> Classifier:
-    """The classifier of a finished run's folder, of its model/, or of an exported folder."""
-    return Classifier(model_folder(Path(path)))
+    """The classifier of a finished run's or an ensemble's folder, of its model/, or of an exported
+    folder."""
+    folder = model_folder(Path(path))
+    if not holds(folder, ENSEMBLE):
+        one = load_model(folder, leaves)
+        weights = np.ones((1, len(one.labels)))
+        return _classifier(one.labels, one.thresholds, one.ledger, [one], [folder], weights)
+    found, models = load_ensemble(folder)
+    members = [load_model(model, leaves) for model in models]
+    for model, member in zip(models, members, strict=True):
+        if member.labels != found.labels:
+            raise DataError(f"{model / META}: its labels are not those of the ensemble")
+    return _classifier(found.labels, found.thresholds, found.ledger, members, models, found.weights)
+
+
+def _classifier(
+    labels: tuple[str, ...],
+    thresholds: Mapping[str, Mapping[str, Any]],
+    ledger: dict[str, Any],
+    members: Sequence[Handover],
+    models: Sequence[Path],
+    weights: Float64[np.ndarray, "members classes"],
+) -> Classifier:
+    groups: dict[str, list[int]] = {}
+    tokenizers = [open_encoder(model)[1] for model in models]
+    for index, (member, tokenizer) in enumerate(zip(members, tokenizers, strict=True)):
+        groups.setdefault(_kind(member, tokenizer), []).append(index)
+    together = [
+        _together([members[index] for index in indices], indices, tokenizers[indices[0]])
+        for indices in groups.values()
+    ]
+    calibrations = [from_json(member.calibration) for member in members]
+    return Classifier(labels, thresholds, ledger, together, calibrations, weights)
+
+
+def _kind(member: Handover, tokenizer: Tokenizer) -> str:
+    """Equal for members whose networks and tokens differ in their numbers alone."""
+    plain = to_dict(member.experiment)
+    cut = {key: plain["data"][key] for key in ("max_length", "max_windows", "overlap")}
+    shape = [plain["pool"], plain["head"], plain["encoder"]["dtype"], cut, member.hf_config]
+    return json.dumps(shape, sort_keys=True) + tokenizer.to_str()
+
+
+def _together(members: list[Handover], indices: list[int], tokenizer: Tokenizer) -> Together:
+    first = members[0]
+    _, apply = build(first.experiment, first.hf_config, len(first.labels))
+    if len(members) == 1:
+        params = jax.tree.map(jnp.asarray, first.params)
+    else:
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[one.params for one in members])
+        apply = _side_by_side(apply)
+    step = make_predict_step(apply)
+    columns = len(members) * len(first.labels)
+    return Together(tuple(indices), columns, first.experiment, tokenizer, params, apply, step)
+
+
+def _side_by_side(apply: Callable[..., Array]) -> Callable[..., Array]:
+    """One program for all members: logits [slots, members * classes]."""
+
+    def all_at_once(params: dict[str, Any], batch: Batch) -> Array:
+        logits = jax.vmap(apply, in_axes=(0, None), out_axes=1)(params, batch)
+        return logits.reshape(len(logits), -1)
+
+    return all_at_once
+
+
+def _score(group: Together, texts: list[str]) -> Float32[np.ndarray, "members texts classes"]:
+    """Probabilities as the group's networks give them."""
+    data = group.experiment.data
+    tokens = tokenize(group.tokenizer, texts, data.max_length, data.max_windows, data.overlap)
+    shape = prediction_shape(data.max_length, data.max_windows)
+    scored = score(group.step, group.params, tokens, shape, group.columns)
+    found = gather(scored, len(texts), group.columns)
+    return found.reshape(len(texts), len(group.members), -1).swapaxes(0, 1)
 
 
 def model_folder(path: Path) -> Path:
     """Where the model lies: the folder itself, or a run's model/."""
-    return path if holds(path, META) else path / "model"
+    return path if holds(path, META) or holds(path, ENSEMBLE) else path / "model"
 
 
 def leaves(experiment: Experiment, hf_config: dict[str, Any], classes: int) -> Any:

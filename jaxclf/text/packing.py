@@ -115,9 +115,13 @@ def fill(
     known: Float32[np.ndarray, "examples classes"],
     placement: Placement | None,
     shape: Shape,
+    weights: Float32[np.ndarray, " examples"] | None = None,
 ) -> Batch:
     """The arrays of one placement; None gives a batch without examples, which adds nothing to a
-    gradient."""
+    gradient.
+
+    weights: the factor, above 0, of each example's loss; None: 1.
+    """
     rows, length, slots = shape
     ids, positions, segments = (np.zeros(rows * length, np.int32) for _ in range(3))
     examples = np.full(rows * length, slots, np.int32)  # out of range: pooled into no slot
@@ -136,7 +140,7 @@ def fill(
         used = len(placement.examples)
         batch_labels[:used] = labels[placement.examples]
         batch_known[:used] = known[placement.examples]
-        weight[:used] = 1
+        weight[:used] = 1 if weights is None else weights[placement.examples]
     return Batch(
         ids.reshape(rows, length),
         positions.reshape(rows, length),

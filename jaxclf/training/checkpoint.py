@@ -8,7 +8,7 @@ count.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +50,9 @@ def _folders(run: Path, step: int) -> tuple[Path, Path]:
     return (run / "checkpoints" / str(step)).absolute(), run / "integrity" / f"{step}.json"
 
 
-def save(run: Path, state: State, ledger: Ledger) -> None:
-    """Write state and manifest, then drop what is no longer needed."""
+def save(run: Path, state: State, ledger: Ledger, keep_epochs: bool = False) -> None:
+    """Write state and manifest, then drop what is no longer needed; with `keep_epochs` the end of
+    every epoch is."""
     step = int(state.step)
     folder, manifest = _folders(run, step)
     manifest.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ def save(run: Path, state: State, ledger: Ledger) -> None:
     part = manifest.with_suffix(".part")
     part.write_text(json.dumps({"ledger": ledger._asdict(), "sha256": _sums(folder)}, indent=1))
     part.replace(manifest)
-    _prune(run)
+    _prune(run, keep_epochs)
 
 
 def _sums(folder: Path) -> dict[str, str]:
@@ -84,10 +85,11 @@ def saved(run: Path) -> list[Saved]:
     return sorted(found, key=lambda one: one.step)
 
 
-def _prune(run: Path) -> None:
+def _prune(run: Path, keep_epochs: bool) -> None:
     kept = saved(run)
-    best = max(kept, key=lambda one: one.score)
-    wanted = {one.step for one in [best, *kept[-KEEP:]]}
+    scored = [one for one in kept if one.score > float("-inf")]
+    best = sorted(scored, key=lambda one: -one.score)
+    wanted = {one.step for one in [*(best if keep_epochs else best[:1]), *kept[-KEEP:]]}
     for one in kept:
         if one.step not in wanted:
             folder, manifest = _folders(run, one.step)
@@ -121,25 +123,28 @@ def latest(run: Path, say: Any) -> Saved | None:
 
     say: told of each damaged one that is passed over. Raises CheckpointError where all are damaged.
     """
-    return _first_intact(run, list(reversed(saved(run))), say)
+    return next(_intact(run, list(reversed(saved(run))), say), None)
 
 
-def best(run: Path, say: Any) -> Saved:
-    """The intact checkpoint with the highest validation score."""
+def epochs(run: Path, say: Any) -> list[Saved]:
+    """The intact checkpoints of ended epochs that are kept, the highest validation score first."""
     scored = [one for one in saved(run) if one.score > float("-inf")]
-    found = _first_intact(run, sorted(scored, key=lambda one: (-one.score, one.step)), say)
-    if found is None:
+    found = list(_intact(run, sorted(scored, key=lambda one: (-one.score, one.step)), say))
+    if not found:
         raise CheckpointError(f"{run / 'checkpoints'}: no finished epoch")
     return found
 
 
-def _first_intact(run: Path, candidates: list[Saved], say: Any) -> Saved | None:
+def _intact(run: Path, candidates: list[Saved], say: Any) -> Iterator[Saved]:
+    """Those that have the bytes they were written with. Raises CheckpointError where none has."""
+    damaged = 0
     for one in candidates:
         if is_intact(run, one):
-            return one
-        say(f"checkpoint {one.step} is damaged (SHA-256 differs); trying an earlier one")
-    if candidates:
+            yield one
+        else:
+            damaged += 1
+            say(f"checkpoint {one.step} is damaged (SHA-256 differs); passed over")
+    if candidates and damaged == len(candidates):
         raise CheckpointError(
             f"{run / 'checkpoints'}: none passes its integrity check; train anew with another --out"
         )
-    return None

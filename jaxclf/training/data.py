@@ -2,20 +2,21 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxclf.config import Experiment
 from jaxclf.decisions.folds import grouped_folds
-from jaxclf.decisions.predictions import with_unknown
+from jaxclf.decisions.predictions import load_predictions, with_unknown
 from jaxclf.errors import DataError
 from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.packing import Placement, fill, plan, training_shape
 from jaxclf.text.reader import read
-from jaxclf.text.sampling import SAMPLERS
+from jaxclf.text.sampling import SAMPLERS, Drawn
 from jaxclf.text.splits import bound_together, sample, shared_texts, take
-from jaxclf.types import Batch, Examples, Shape, Tokens
+from jaxclf.types import Batch, Examples, Tokens
 
 HELD_OUT = "held_out"
 
@@ -27,7 +28,6 @@ class Epochs(NamedTuple):
     """The batches of a run as a pure function: epoch -> its batches, from the one of an index
     on."""
 
-    shape: Shape
     sizes: list[int]  # batches of each epoch
     batches: Callable[[int, int], Iterator[Batch]]
 
@@ -89,6 +89,7 @@ def make_epochs(
     data, train = experiment.data, experiment.train
     sampler = SAMPLERS[experiment.sampler.name]
     accumulate = experiment.optim.accumulate
+    labels, known = targets(experiment, examples)
     plain = tokenize(examples.texts)
     varied = experiment.augment.name != "none"
     # A variation may have more tokens than its text.
@@ -100,17 +101,40 @@ def make_epochs(
     def tokens(epoch: int) -> Tokens:
         return tokenize(vary(experiment, examples.texts, epoch)) if varied else plain
 
-    def placements(epoch: int) -> list[Placement | None]:
+    @functools.lru_cache(maxsize=1)
+    def drawn(epoch: int) -> Drawn:
         rng = np.random.default_rng([experiment.seed, epoch])
-        order = sampler(examples.labels, rng, **experiment.sampler.options)
-        placed: list[Placement | None] = list(plan(tokens(epoch), order.tolist(), shape))
+        return sampler(examples.labels, rng, **experiment.sampler.options)
+
+    def placements(epoch: int) -> list[Placement | None]:
+        order = drawn(epoch).order.tolist()
+        placed: list[Placement | None] = list(plan(tokens(epoch), order, shape))
         return placed + [None] * (-len(placed) % accumulate)
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
+        weights = drawn(epoch).weights
         for placement in placements(epoch)[first:]:
-            yield fill(tokens(epoch), examples.labels, examples.known, placement, shape)
+            yield fill(tokens(epoch), labels, known, placement, shape, weights)
 
-    return Epochs(shape, [len(placements(epoch)) for epoch in range(train.epochs)], batches)
+    return Epochs([len(placements(epoch)) for epoch in range(train.epochs)], batches)
+
+
+def targets(experiment: Experiment, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, known) that are learned: the examples' own, or a teacher's probabilities, in which
+    every label is known. Raises DataError where the teacher lacks a row or a label."""
+    if not experiment.data.soft:
+        return examples.labels, examples.known
+    path, share = Path(experiment.data.soft), experiment.data.soft_share
+    teacher = load_predictions(path)
+    row_of = {str(name): row for row, name in enumerate(teacher.ids)}
+    if missing := [name for name in examples.ids if name not in row_of]:
+        raise DataError(f"{path}: lacks {len(missing)} training rows, {missing[0]!r} first")
+    if teacher.probs.shape[1] != len(examples.names):
+        raise DataError(f"{path}: {teacher.probs.shape[1]} labels for {len(examples.names)}")
+    probs = teacher.probs[[row_of[name] for name in examples.ids]]
+    mixed = share * probs + (1 - share) * examples.labels
+    soft = np.where(examples.known > 0, mixed, probs).astype(np.float32)
+    return soft, np.ones_like(examples.known)
 
 
 def vary(experiment: Experiment, texts: tuple[str, ...], epoch: int) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import tensorboardX
 from tqdm import tqdm
@@ -17,7 +18,7 @@ from jaxclf.errors import DivergedError, StoppedError
 from jaxclf.training import checkpoint
 from jaxclf.training.checkpoint import Figures, Ledger
 from jaxclf.training.data import Epochs
-from jaxclf.training.step import StepMetrics
+from jaxclf.training.step import StepMetrics, weights_of
 from jaxclf.types import Batch, State
 
 LOG_EVERY = 10  # batches between lines of metrics.jsonl
@@ -33,11 +34,13 @@ def fit(
     evaluate: Callable[[dict], Figures],
     patience: int,
     checkpoint_every: int,
+    keep_epochs: bool = False,
 ) -> Ledger:
     """Train to the end, or to early stopping, from where state and ledger are.
 
     rate: batches done -> learning rate, to be shown.
     evaluate: params -> figures of the validation split, `score` among them.
+    keep_epochs: keep the checkpoint of every epoch's end.
     Raises DivergedError before a state that is not finite is saved, StoppedError after SIGINT or
     SIGTERM and a checkpoint.
     """
@@ -65,23 +68,25 @@ def fit(
                     bar.set_postfix_str(log.in_words(loss, rate(int(state.step))), refresh=False)
                     bar.update()
                     if stopped or (int(state.step) % checkpoint_every == 0 and done < size):
-                        checkpoint.save(run, state, Ledger(history, loss_sum, done))
+                        checkpoint.save(run, state, Ledger(history, loss_sum, done), keep_epochs)
                     if stopped:
                         raise StoppedError(
                             f"stopped; the same command goes on from {run}", stopped[0]
                         )
                     started = time.perf_counter()
-            figures = evaluate(state.params)
+            figures = evaluate(weights_of(state))
             history.append({"epoch": epoch + 1, "train_loss": loss_sum / size, **figures})
             loss_sum, done = 0.0, 0
             log.epoch(int(state.step), history[-1])
-            checkpoint.save(run, state, Ledger(history, loss_sum, done))
+            checkpoint.save(run, state, Ledger(history, loss_sum, done), keep_epochs)
     return Ledger(history, 0.0, 0)
 
 
-def start(params: dict, opt_state: object, key: object) -> tuple[State, Ledger]:
-    """The state and ledger of a run that has not begun."""
-    return State(jnp.int32(0), params, opt_state, jnp.asarray(key)), Ledger([], 0.0, 0)
+def start(params: dict, opt_state: object, key: object, ema: bool = False) -> tuple[State, Ledger]:
+    """The state and ledger of a run that has not begun; with `ema`, a running mean that starts
+    where the parameters do."""
+    mean = jax.tree.map(jnp.copy, params) if ema else ()
+    return State(jnp.int32(0), params, opt_state, jnp.asarray(key), mean), Ledger([], 0.0, 0)
 
 
 def _epochs_without_gain(history: list[Figures]) -> int:
@@ -138,7 +143,7 @@ class _Log:
 
     def pace(self, batch: Batch, seconds: float) -> None:
         self.seconds += seconds
-        self.examples += float(batch.weight.sum())
+        self.examples += float((batch.weight > 0).sum())
         self.tokens += float((batch.segments > 0).sum())
         self.speed = (self.examples / self.seconds, self.tokens / self.seconds)
 

@@ -1,7 +1,7 @@
 """The train step: pure, jitted, donated."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, UInt32
 
+from jaxclf.config import Regular
+from jaxclf.training.adversary import ADVERSARIES
 from jaxclf.training.losses import Loss
+from jaxclf.training.mixing import draw_mix, mix_labels
 from jaxclf.types import Batch, LabelStats, State
 
 # Counter-based like threefry, and four times as fast on a CPU.
@@ -26,33 +29,78 @@ def dropout_key(seed: int) -> UInt32[np.ndarray, " words"]:
     return np.asarray(jax.random.key_data(jax.random.key(seed, impl=KEY_KIND)))
 
 
+def weights_of(state: State) -> dict[str, Any]:
+    """What the model is: the running mean of the parameters where one is kept."""
+    return state.ema or state.params
+
+
 def make_train_step(
     apply: Callable[..., Array],
     loss: Loss,
     tx: optax.GradientTransformation,
     stats: LabelStats,
     batch_size: int,
+    regular: Regular,
+    accumulate: int = 1,
 ) -> Callable[[State, Batch], tuple[State, StepMetrics]]:
     """(state, batch) -> (state, metrics); the given state is donated.
 
     The loss is the sum over the batch's examples divided by the nominal `batch_size`, so that k
     micro-batches give the gradient of one batch of k times the size.
     """
+    adversary = ADVERSARIES[regular.adversary.name]
 
     def step(state: State, batch: Batch) -> tuple[State, StepMetrics]:
         key = jax.random.fold_in(
             jax.random.wrap_key_data(jnp.asarray(state.key), impl=KEY_KIND), state.step
         )
+        mix = None
+        if regular.mixup:
+            key, own = jax.random.split(key)
+            mix = draw_mix(own, batch.weight, regular.mixup)
+            batch = mix_labels(batch, mix)
+        keys = list(jax.random.split(key)) if regular.rdrop else [key]
 
         def objective(params: dict) -> Float[Array, ""]:
-            logits = apply(params, batch, key)
-            each = loss(logits, batch.labels, batch.known, stats)
+            # Clones, since an adversary is met with the same dropout.
+            logits = [apply(params, batch, jax.random.clone(one), mix) for one in keys]
+            each = sum(loss(one, batch.labels, batch.known, stats) for one in logits) / len(keys)
+            if regular.rdrop:
+                each = each + regular.rdrop * disagreement(logits[0], logits[1], batch.known)
             return (each * batch.weight).sum() / batch_size
 
         value, gradient = jax.value_and_grad(objective)(state.params)
+        if regular.adversary.name != "none":
+            worse = adversary(state.params, gradient, **regular.adversary.options)
+            gradient = jax.tree.map(jnp.add, gradient, jax.grad(objective)(worse))
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(value, optax.tree.norm(gradient))
-        return State(state.step + 1, params, opt_state, state.key), metrics  # type: ignore[arg-type]
+        ema = state.ema
+        if regular.ema:
+            ema = running_mean(ema, params, state.step, regular.ema, accumulate)
+        return State(state.step + 1, params, opt_state, state.key, ema), metrics  # type: ignore[arg-type]
 
     return jax.jit(step, donate_argnums=0)
+
+
+def disagreement(
+    one: Float[Array, "slots classes"],
+    other: Float[Array, "slots classes"],
+    known: Float[Array, "slots classes"],
+) -> Float[Array, " slots"]:
+    """Of two passes' probabilities: the mean of both Kullback-Leibler divergences, over an
+    example's known labels (R-Drop, Liang et al. 2021, arXiv 2106.14448)."""
+    divergence = (jax.nn.sigmoid(one) - jax.nn.sigmoid(other)) * (one - other) / 2
+    return (divergence * known).sum(axis=1) / jnp.maximum(known.sum(axis=1), 1)
+
+
+def running_mean(mean: Any, params: Any, step: Array, decay: float, accumulate: int) -> Any:
+    """The mean moved by one update; between updates as it was.
+
+    A young mean forgets faster, (1 + updates) / (10 + updates), lest it be of the start for long.
+    """
+    updates = (step + 1) // accumulate
+    rate = jnp.minimum(decay, (1 + updates) / (10 + updates))
+    kept = jnp.where((step + 1) % accumulate == 0, rate, 1)
+    return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, mean, params)

@@ -35,3 +35,22 @@ def true_f1(thresholds, distortion=1.0):
     score = (posterior - logit(SHARE) + DISTANCE**2 / 2) / DISTANCE
     found, false = norm.sf(score - DISTANCE), norm.sf(score)
     return 2 * SHARE * found / (SHARE * found + (1 - SHARE) * false + SHARE)
+
+
+def draw_members(seed, sharpness, noise, common=0.5, rows=ROWS):
+    """(labels, probs [members, rows, classes]) of several models of one split.
+
+    A member's logit is the exact posterior's and a normal error of deviation `noise`, times
+    `sharpness`. sharpness: one number per member; noise: one per member, or per member and label;
+    common: the correlation of two members' errors.
+    """
+    rng = np.random.default_rng(seed)
+    labels = rng.random((rows, len(SHARE))) < SHARE
+    score = rng.normal(size=labels.shape) + DISTANCE * labels
+    posterior = logit(SHARE) + DISTANCE * score - DISTANCE**2 / 2
+    sharpness, noise = np.asarray(sharpness), np.asarray(noise)
+    shared, own = rng.normal(size=labels.shape), rng.normal(size=(len(noise), *labels.shape))
+    error = np.sqrt(common) * shared + np.sqrt(1 - common) * own
+    error *= noise.reshape(len(noise), 1, -1)
+    logits = sharpness[:, None, None] * (posterior + error)
+    return labels.astype(np.float32), expit(logits).astype(np.float32)

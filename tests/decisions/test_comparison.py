@@ -286,3 +286,23 @@ if __name__ == "__main__":
         print(f"{name:>16}" + "".join(f"{rate:>9.3f}" for rate in rates))
     rates = seen[:, len(METRICS) :].mean(axis=(0, 1))
     print(f"{'F1 of labels':>16}" + "".join(f"{rate:>9.3f}" for rate in rates))
+
+
+def test_the_same_networks_decided_otherwise_are_resampled_together():
+    """What a seed is worth cancels: figures of the probabilities differ by nothing at all."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((80, 3)) < 0.4).astype(np.float32)
+    probs = [
+        np.clip(share * labels + rng.random(labels.shape), 0, 1).astype(np.float32) / 2
+        for share in (0.1, 0.5, 0.9)
+    ]
+    one, other = ([(p, p > cut) for p in probs] for cut in (0.3, 0.4))
+    apart = paired(labels, one, other, 300, 50)
+    together = paired(labels, one, other, 300, 50, matched=True)
+    assert np.ptp(apart.metrics["map"].replicates) > 0.1
+    assert not together.metrics["map"].replicates.any()
+    found, loose = together.metrics["macro_f1"], apart.metrics["macro_f1"]
+    assert found.value == loose.value
+    assert 0 < np.std(found.replicates) < np.std(loose.replicates)
+    with pytest.raises(ValueError, match="as many runs"):
+        paired(labels, one, other[:2], 10, 10, matched=True)

@@ -130,7 +130,7 @@ def test_a_threshold_too_many_or_too_few_is_refused(count):
         threshold_record(values, ends, Spec("fixed"), "val", ("stress", "joie"))
 
 
-LEDGER = make_ledger({}, {"calibration": "none", "threshold": "per_label"})
+LEDGER = make_ledger({}, {"average": "best", "calibration": "none", "threshold": "per_label"})
 
 
 def test_a_run_is_scored_with_thresholds_of_val_and_val_is_said_to_flatter():

@@ -102,6 +102,20 @@ def test_dropout_of_a_head_is_its_own(name):
     assert not np.array_equal(clean, logits(Spec(name, dropout=0.5), jax.random.key(1))[0])
 
 
+@pytest.mark.parametrize("name", HEADS)
+def test_samples_are_means_over_draws_and_nothing_without_dropout(name):
+    """The variance over keys falls as one over the draws."""
+    spec = Spec(name, dropout=0.5, samples=16)
+    np.testing.assert_array_equal(logits(spec)[0], logits(Spec(name))[0])
+    last = Spec("linear", dropout=0.5)
+    many = Spec("linear", dropout=0.5, samples=16)
+    one, mean = (
+        np.var([logits(of, jax.random.key(key))[0] for key in range(60)], axis=0).mean()
+        for of in (last, many)
+    )
+    assert 8 < one / mean < 32
+
+
 def test_residual_blocks_are_as_many_as_asked_for():
     for blocks in (0, 1, 3):
         _, params = logits(Spec("residual", blocks=blocks))
@@ -132,7 +146,7 @@ def test_options_are_tested():
         "attention": ["width"]
     }
     assert {name: list(options_of(HEADS[name])) for name in HEADS} == {
-        "native": ["dropout"],
-        "linear": ["dropout"],
-        "residual": ["blocks", "dropout"],
+        "native": ["dropout", "samples"],
+        "linear": ["dropout", "samples"],
+        "residual": ["blocks", "dropout", "samples"],
     }

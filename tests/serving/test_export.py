@@ -67,7 +67,8 @@ def make_run(folder, variant, tokenizer_folder, pool="cls", head="native"):
     } | leaves_of(pretrained_params(encoder, shapes))
     record = {name: {"value": 0.25, "split": "val", "rule": "fixed"} for name in LABELS}
     curves = to_json(Calibration("temperature", ({"temperature": 2.0},) * 3))
-    ledger = make_ledger({}, {"calibration": "temperature", "threshold": "fixed"})
+    rules = {"average": "best", "calibration": "temperature", "threshold": "fixed"}
+    ledger = make_ledger({}, rules)
     handover = Handover(experiment, hf, LABELS, record, curves, ledger, unflatten_dict(params))
     save_model(folder / "run" / "model", handover, tokenizer, "a card")
     return folder / "run"
@@ -113,7 +114,7 @@ def test_what_went_out_comes_back_to_the_bit(variant, tiny_encoder, tmp_path):
     for path in one:
         np.testing.assert_array_equal(one[path], other[path])
     np.testing.assert_array_equal(before.thresholds, after.thresholds)
-    assert before.calibration == after.calibration
+    assert before.calibrations == after.calibrations
 
 
 @pytest.mark.parametrize(("pool", "head"), [("attention", "linear"), ("mean", "native")])

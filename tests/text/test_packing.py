@@ -104,6 +104,27 @@ def test_a_batch_holds_each_token_with_its_position_segment_and_slot(problem):
         assert not batch.known[used:].any()
 
 
+@settings(deadline=None)
+@given(problems())
+def test_a_slot_carries_the_weight_of_its_example_and_nothing_else_changes(problem):
+    tokens, order, shape = problem
+    labels, known = labels_of(int(tokens.owners[-1]) + 1)
+    weights = (1 + np.arange(len(labels)) / 8).astype(np.float32)  # no two alike
+    for placement in plan(tokens, order, shape):
+        plain = fill(tokens, labels, known, placement, shape)
+        batch = fill(tokens, labels, known, placement, shape, weights)
+        empty = shape.slots - len(placement.examples)
+        assert batch.weight.dtype == np.float32
+        # The number in binary that a slot's labels are tells whose weight it must be.
+        numbers = (batch.labels @ 2 ** np.arange(8)).astype(int)
+        expected = np.where(plain.weight > 0, 1 + numbers / 8, 0)
+        assert batch.weight.tolist() == expected.tolist()
+        assert (batch.weight == 0).sum() == empty
+        for ours, theirs in zip(batch[:-1], plain[:-1], strict=True):
+            assert np.array_equal(ours, theirs)
+    assert not fill(tokens, labels, known, None, shape, weights).weight.any()
+
+
 def test_a_batch_one_can_check_by_eye():
     tokens = ragged([[3], [2, 4], [1]])
     placements = list(plan(tokens, [0, 1, 2], Shape(2, 5, 3)))

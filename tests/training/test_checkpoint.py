@@ -56,13 +56,13 @@ def test_the_best_and_the_latest_two_are_kept(tmp_path):
         checkpoint.save(tmp_path, state_of(10 * epoch), ledger_of(scores[:epoch]))
     assert [one.step for one in checkpoint.saved(tmp_path)] == [20, 40, 50]
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"20", "40", "50"}
-    assert checkpoint.best(tmp_path, nothing).step == 20
+    assert checkpoint.epochs(tmp_path, nothing)[0].step == 20
 
 
 def test_a_checkpoint_within_an_epoch_is_no_candidate_for_the_best(tmp_path):
     checkpoint.save(tmp_path, state_of(10), ledger_of([0.1]))
     checkpoint.save(tmp_path, state_of(15), ledger_of([0.1], batches=5))
-    assert checkpoint.best(tmp_path, nothing).step == 10
+    assert checkpoint.epochs(tmp_path, nothing)[0].step == 10
     assert checkpoint.latest(tmp_path, nothing).step == 15
 
 
@@ -84,7 +84,7 @@ def test_one_flipped_bit_anywhere_is_seen(tmp_path, seed):
     assert found is not None
     assert found.step == 1
     assert "checkpoint 2 is damaged" in said[0]
-    assert checkpoint.best(tmp_path, said.append).step == 1
+    assert checkpoint.epochs(tmp_path, said.append)[0].step == 1
 
 
 @pytest.mark.parametrize("harm", ["missing file", "surplus file", "missing folder"])

@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from jaxclf.config import Data, Spec
+from jaxclf.config import Data, Spec, options_of
 from jaxclf.errors import DataError
+from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.tokens import load_tokenizer, tokenize
 from jaxclf.training.data import HELD_OUT, file_of, make_epochs, read_splits, vary
 
@@ -45,6 +46,34 @@ def test_batches_are_a_function_of_seed_and_epoch(experiment, cut):
         assert all(same(a, b) for a, b in zip(whole[2:], rest, strict=True))
     other = make_epochs(replace(experiment, seed=1), examples, cut)
     assert not same(next(one.batches(0, 0)), next(other.batches(0, 0)))
+
+
+@pytest.mark.parametrize("augment", ["none", "words"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_epoch_is_what_its_sampler_drew_with_the_weights_it_gave(experiment, cut, name, augment):
+    options = {"correction": 1.0} if "correction" in options_of(SAMPLERS[name]) else {}
+    experiment = replace(experiment, sampler=Spec(name, **options), augment=Spec(augment))
+    experiment = replace(experiment, optim=replace(experiment.optim, accumulate=3))
+    examples = read_splits(experiment, silent)["train"]
+    epochs, again = (make_epochs(experiment, examples, cut) for _ in range(2))
+    for epoch in (1, 0):
+        rng = np.random.default_rng([experiment.seed, epoch])
+        order, weights = SAMPLERS[name](examples.labels, rng, **options)
+        # Examples of the same labels weigh the same, so labels tell which weight a slot must have.
+        weight_of = dict(zip(map(tuple, examples.labels.tolist()), weights.tolist(), strict=True))
+        batches = list(epochs.batches(epoch, 0))
+        assert len(batches) == epochs.sizes[epoch]
+        assert len(batches) % 3 == 0
+        for batch in batches:
+            used = batch.examples[batch.segments > 0]
+            assert set(np.flatnonzero(batch.weight).tolist()) == set(used.tolist())
+            for slot in np.flatnonzero(batch.weight):
+                assert batch.weight[slot] == weight_of[tuple(batch.labels[slot].tolist())]
+        slots = np.concatenate([batch.weight[batch.weight > 0] for batch in batches])
+        assert sorted(slots.tolist()) == sorted(weights[order].tolist())
+        assert (len(set(slots.tolist())) > 1) == bool(options)
+        rest = list(again.batches(epoch, 4))  # as a run that goes on would
+        assert all(same(a, b) for a, b in zip(batches[4:], rest, strict=True))
 
 
 def test_each_epoch_has_variations_of_its_own(experiment):

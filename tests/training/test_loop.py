@@ -157,7 +157,7 @@ def test_patience_counts_epochs_without_gain_also_across_a_restart(tmp_path):
         run(tmp_path, evaluate=scripted, sizes=sizes, patience=2)
     ledger = run(tmp_path, evaluate=scripted, sizes=sizes, patience=2)
     assert [epoch["score"] for epoch in ledger.history] == [0.5, 0.4, 0.6, 0.5, 0.55]
-    assert checkpoint.best(tmp_path, pytest.fail).ledger.history[-1]["score"] == 0.6
+    assert checkpoint.epochs(tmp_path, pytest.fail)[0].ledger.history[-1]["score"] == 0.6
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

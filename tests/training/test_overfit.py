@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import f1_score
 from torch_models import hf_config
 
-from jaxclf.config import Data, Encoder, Experiment, Optim, Spec
+from jaxclf.config import Data, Encoder, Experiment, Optim, Regular, Spec
 from jaxclf.model.classifier import FAMILIES, build
 from jaxclf.text.packing import fill, plan
 from jaxclf.text.tokens import load_tokenizer, tokenize
@@ -67,7 +67,7 @@ def test_a_tiny_model_overfits(family, examples):
     tx = make_optimizer(optim, UPDATES)
     stats = LabelStats(labels.sum(axis=0), np.full(labels.shape[1], TEXTS, np.float32))
     loss = functools.partial(LOSSES["focal"], gamma=2.0)
-    step = make_train_step(apply, loss, tx, stats, TEXTS)
+    step = make_train_step(apply, loss, tx, stats, TEXTS, Regular())
     state, _ = start(params, tx.init(params), dropout_key(0))
     for _ in range(UPDATES):
         state, _ = step(state, batch)

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxclf.config import Optim, Spec
+from jaxclf.config import Optim, Regular, Spec
 from jaxclf.model.classifier import build
 from jaxclf.text import packing
 from jaxclf.text.packing import plan, training_shape
@@ -63,7 +63,9 @@ def setup(network, optim):
     _, labels, known = data()
     tx = make_optimizer(optim, 100)
     stats = LabelStats(labels.sum(axis=0), known.sum(axis=0))
-    return make_train_step(apply, LOSSES["bce"], tx, stats, COUNT), lambda: begin(params, tx)
+    return make_train_step(apply, LOSSES["bce"], tx, stats, COUNT, Regular()), lambda: begin(
+        params, tx
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +86,11 @@ def test_two_batches_of_16_equal_one_of_32(network, loss):
     sgd, stats = optax.sgd(1.0), LabelStats(jnp.ones(CLASSES), jnp.full(CLASSES, 32.0))
     twice = optax.MultiSteps(sgd, 2).gradient_transformation()
 
-    def still(params, batch, key):
+    def still(params, batch, key, mix):
         return apply(params, batch)
 
-    big = make_train_step(still, LOSSES[loss], sgd, stats, 32)
-    small = make_train_step(still, LOSSES[loss], twice, stats, 16)
+    big = make_train_step(still, LOSSES[loss], sgd, stats, 32, Regular())
+    small = make_train_step(still, LOSSES[loss], twice, stats, 16, Regular())
     shape = Shape(24, LENGTH, 32)
     one, _ = big(begin(params, sgd), batch_of(range(32), shape))
     two = begin(params, twice)
@@ -154,7 +156,7 @@ def test_one_compilation_for_all_batches(network):
     counted = chex.assert_max_traces(apply, n=1)
     tx = make_optimizer(OPTIM, 100)
     stats = LabelStats(labels.sum(axis=0), known.sum(axis=0))
-    step = make_train_step(counted, LOSSES["bce"], tx, stats, 8)
+    step = make_train_step(counted, LOSSES["bce"], tx, stats, 8, Regular())
     shape = training_shape(tokens, 8, LENGTH)
     placements = list(plan(tokens, range(COUNT), shape))
     assert len(placements) > 2

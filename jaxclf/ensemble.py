@@ -1,0 +1,220 @@
+"""Blend several runs into one model: `python -m jaxclf.ensemble --runs DIR DIR … --out DIR`."""
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxclf import catalogue
+from jaxclf.command import parser_of, run_command
+from jaxclf.config import Spec, override, parse_overrides, to_dict
+from jaxclf.decisions.blending import BLENDERS, blend, blend_out_of_fold
+from jaxclf.decisions.card import card
+from jaxclf.decisions.ledger import join_ledgers, with_fitted
+from jaxclf.decisions.members import (
+    MEMBERS,
+    Systems,
+    describe,
+    read_held_out,
+    read_members,
+    table_of,
+)
+from jaxclf.decisions.page import write_page
+from jaxclf.decisions.predictions import save_predictions, with_unknown
+from jaxclf.decisions.report import rule_of, score_run, table, write_json
+from jaxclf.decisions.thresholds import THRESHOLDS
+from jaxclf.errors import ConfigError
+from jaxclf.model.ensemble import Blend, load_ensemble, save_ensemble
+from jaxclf.serving.predictor import load
+from jaxclf.text.reader import read
+from jaxclf.text.splits import sample
+from jaxclf.train import say, train
+from jaxclf.training.data import HELD_OUT
+from jaxclf.training.memory import keep_freed_memory
+from jaxclf.types import Predictions
+from jaxclf.validation import check_labels, check_spec
+
+EPILOG = """\
+With --runs, finished runs become members as they are:
+  python -m jaxclf.ensemble --runs runs/a runs/b runs/c --out runs/blend blend=simplex
+With --exp, members are trained first, each experiment with each seed. With --folds K each of those
+is trained K times, another fold of the training rows held out, and the weights are fitted on what
+was held out instead of on validation. Stopped, the same command goes on:
+  python -m jaxclf.ensemble --exp focal_attention baseline --seeds 3 --out runs/blend train.epochs=3
+
+--distill NAME then trains that experiment on the ensemble's probabilities for the training rows:
+one network, in OUT/student, that has learned from all.
+
+Keys blend and threshold are the ensemble's own, all others the members' (with --exp) and the
+student's.
+names that blend may take, with their options: """
+
+
+OWN = ("blend", "threshold")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How members become one."""
+
+    blend: Spec = field(default_factory=lambda: Spec("uniform"))
+    threshold: Spec = field(default_factory=lambda: Spec("plug_in"))
+
+
+def train_members(
+    names: Sequence[str], changes: Mapping[str, Any], seeds: int, folds: int, out: Path
+) -> dict[str, list[Path]]:
+    """Each experiment with each seed: its runs, one or one per fold. Finished ones are kept."""
+    systems: dict[str, list[Path]] = {}
+    for name in names:
+        experiment = override(catalogue.load(name), changes)
+        for seed in range(seeds):
+            label = f"{Path(name).stem}-seed{seed}"
+            parts = [{"data.folds": folds, "data.fold": fold} for fold in range(folds)] or [{}]
+            systems[label] = []
+            for fold, part in enumerate(parts):
+                run = out / "members" / (f"{label}-fold{fold}" if folds else label)
+                say(f"\n{run}")
+                train(override(experiment, {"seed": seed, **part}), run)
+                jax.clear_caches()  # another network's programs
+                systems[label].append(run)
+    return systems
+
+
+def make_ensemble(systems: Systems, recipe: Recipe, folds: int, out: Path) -> dict[str, Any]:
+    """Fit weights and thresholds, score val and test, write the folder; what report.json holds."""
+    members = {split: read_members(systems, split) for split in ("val", "test")}
+    names = members["val"].names
+    check_labels(recipe, names)
+    source = read_held_out(systems, HELD_OUT) if folds else members["val"]
+    blender = functools.partial(BLENDERS[recipe.blend.name], **recipe.blend.options)
+    weights = blender(source.like.labels, source.probs)
+    found = {
+        split: part.like._replace(probs=blend(part.probs, weights))
+        for split, part in members.items()
+    }
+    if source is members["val"]:  # then what is said of val is out of fold
+        probs = blend_out_of_fold(source.like.labels, source.probs, blender)
+        found["val"] = source.like._replace(probs=probs)
+    runs = [run for parts in systems.values() for run in parts]
+    ledger = join_ledgers([_json(run / "ledger.json") for run in runs])
+    if recipe.blend.name != "uniform":
+        what = f"the weights of the ensemble ({recipe.blend.name})"
+        ledger = with_fitted(ledger, what, "train" if folds else "val")
+    if recipe.threshold.name != "fixed":
+        ledger = with_fitted(ledger, f"the thresholds ({recipe.threshold.name})", "val")
+    report, record = score_run(found, recipe.threshold, names, ledger)
+    rule = rule_of(recipe.threshold, names)
+    about = to_dict(recipe) | describe(systems, source, weights, blender, rule)
+
+    for split, predictions in found.items():
+        save_predictions(out / "predictions" / f"{split}.npz", predictions)
+    experiments = [catalogue.load(str(run / "config.json")) for run in runs]
+    text = card(
+        out.name,
+        f"{len(runs)} networks blended; "
+        + ", ".join(sorted({one.encoder.name for one in experiments})),
+        report,
+        recipe.threshold.name,
+        experiments[0].calibration.name,
+        {split: len(part.ids) for split, part in found.items()},
+        experiments[0].data.meanings,
+    )
+    # Runs of one system, its folds, share its weight.
+    pairs = zip(weights, systems.values(), strict=True)
+    each = np.array([weight / len(parts) for weight, parts in pairs for _ in parts])
+    made = Blend(tuple(run.name for run in runs), names, each, record, ledger)
+    save_ensemble(out / "model", made, [run / "model" for run in runs], text)
+    for name, values in (
+        ("labels.json", list(names)), ("ledger.json", ledger), ("thresholds.json", record),
+        (MEMBERS, about), ("report.json", report),
+    ):  # fmt: skip
+        write_json(out / name, values)
+    write_page(out)
+    return report
+
+
+def teach(systems: Systems, folds: int, out: Path) -> Path:
+    """The ensemble's probabilities for the members' training rows: of runs that held each out,
+    where there are folds. The file."""
+    path = out / "teacher.npz"
+    if folds:
+        held = read_held_out(systems, HELD_OUT)
+        blended = load_ensemble(out / "model")[0].weights
+        runs = len(blended) // len(systems)
+        found = held.like._replace(probs=blend(held.probs, blended[::runs] * runs))
+    else:
+        run = next(iter(systems.values()))[0]
+        data = catalogue.load(str(run / "config.json")).data
+        examples = sample(read(data.train, data.labels), data.train_rows)
+        probs = load(out).predict_proba(examples.texts)
+        labels = with_unknown(examples.labels, examples.known)
+        found = Predictions(np.array(examples.ids), probs, labels, "train")
+    save_predictions(path, found)
+    return path
+
+
+def _json(path: Path) -> Any:
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; is it the folder of a finished run?")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def main() -> int:
+    parser = parser_of(
+        __doc__,
+        epilog=EPILOG + ", ".join(catalogue.signature(*item) for item in BLENDERS.items()),
+    )
+    parser.add_argument("--runs", nargs="+", metavar="DIR", help="finished runs, and key=value")
+    parser.add_argument("--exp", nargs="+", metavar="NAME", help="experiments, and key=value")
+    parser.add_argument("--seeds", type=int, default=1, help="with --exp: of each (default: 1)")
+    parser.add_argument("--folds", type=int, default=0, help="with --exp (default: none)")
+    parser.add_argument("--distill", metavar="NAME", help="an experiment to learn from the whole")
+    parser.add_argument("--out", type=Path, required=True, help="the ensemble's folder")
+    return run_command(parser, _command)
+
+
+def _command(args: argparse.Namespace) -> None:
+    if (args.runs is None) == (args.exp is None):
+        raise ConfigError("give --runs DIR DIR …, or --exp NAME …")
+    if args.seeds < 1 or args.folds in (1, *range(-9, 0)):
+        raise ConfigError("--seeds is at least 1, --folds 0 or at least 2")
+    words = args.exp or args.runs
+    named = [word for word in words if "=" not in word]
+    changes = parse_overrides([word for word in words if "=" in word])
+    own = {key: value for key, value in changes.items() if key.split(".")[0] in OWN}
+    rest = {key: value for key, value in changes.items() if key not in own}
+    recipe = override(Recipe(), own)
+    check_spec("blend", recipe.blend, BLENDERS)
+    check_spec("threshold", recipe.threshold, THRESHOLDS)
+    if args.exp:
+        keep_freed_memory()
+        systems = train_members(named, rest, args.seeds, args.folds, args.out)
+    else:
+        if args.folds or (rest and not args.distill):
+            raise ConfigError("finished runs are taken as they are: only blend and threshold apply")
+        systems = {word: [Path(word)] for word in named}
+    if not systems:
+        raise ConfigError("an ensemble needs a member")
+    report = make_ensemble(systems, recipe, args.folds, args.out)
+    print(table_of(_json(args.out / MEMBERS)) + "\n")
+    print(table(report["test"], "test"))
+    print(f"\nreport: {args.out / 'report.html'}")
+    if args.distill:
+        keep_freed_memory()
+        soft = {"data.soft": str(teach(systems, args.folds, args.out))}
+        student = override(catalogue.load(args.distill), {**rest, **soft})
+        report = train(student, args.out / "student")
+        print("\n" + table(report["test"], "test, by the student"))
+        print(f"\nreport: {args.out / 'student' / 'report.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""From the weights at the end of each epoch to those that are handed over.
+
+An average is a function (epochs, load, judge) -> params: `epochs` best on validation first, `load`
+reads one's weights, `judge` scores params on validation.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from jaxclf.training.checkpoint import Saved
+
+Params = dict[str, Any]
+Load = Callable[[Saved], Params]
+Judge = Callable[[Params], float]
+
+
+def best(epochs: Sequence[Saved], load: Load, judge: Judge) -> Params:
+    """The weights of the epoch that validation likes best."""
+    return load(epochs[0])
+
+
+def swa(epochs: Sequence[Saved], load: Load, judge: Judge, *, last: int = 3) -> Params:
+    """The mean of the last epochs' weights (Izmailov et al. 2018, arXiv 1803.05407)."""
+    latest = sorted(epochs, key=lambda one: one.step)[-last:]
+    return mean([load(one) for one in latest])
+
+
+def soup(epochs: Sequence[Saved], load: Load, judge: Judge) -> Params:
+    """The mean of epochs taken up one by one, the best first, where validation likes it no less
+    (greedy soup, Wortsman et al. 2022, arXiv 2203.05482)."""
+    taken = [load(epochs[0])]
+    score = judge(taken[0])
+    for one in epochs[1:]:
+        tried = [*taken, load(one)]
+        if (found := judge(mean(tried))) >= score:
+            taken, score = tried, found
+    return mean(taken)
+
+
+def mean(several: Sequence[Params]) -> Params:
+    """Of each leaf."""
+    return jax.tree.map(lambda *leaves: sum(leaves[1:], start=leaves[0]) / len(leaves), *several)
+
+
+AVERAGES: dict[str, Callable[..., Params]] = {"best": best, "swa": swa, "soup": soup}
