@@ -39,7 +39,6 @@ experiment = Experiment(
     train=Train(epochs=3, batch_size=32),
 )
 
-# The head stays: with this many texts a linear one is learned well.
 space = {
     "optim.lr": Float(3e-5, 5e-4, log=True),
     "optim.layer_decay": Float(0.7, 1.0),

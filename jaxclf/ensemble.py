@@ -117,6 +117,11 @@ def make_ensemble(systems: Systems, recipe: Recipe, folds: int, out: Path) -> di
     for split, predictions in found.items():
         save_predictions(out / "predictions" / f"{split}.npz", predictions)
     experiments = [catalogue.load(str(run / "config.json")) for run in runs]
+    if timid := sum(one.calibration.name == "none" for one in experiments):
+        say(
+            f"note: the probabilities of {timid} of {len(runs)} members are not calibrated "
+            "(calibration=platt, when they are trained): the loudest weighs most"
+        )
     text = card(
         out.name,
         f"{len(runs)} networks blended; "

@@ -165,7 +165,7 @@ def test_alone_or_in_company_in_any_order_a_text_gets_the_same(finished, demo_ro
     alone = np.concatenate([classifier.predict_proba([text]) for text in texts[:10]])
     np.testing.assert_allclose(alone, together[:10], atol=1e-6, rtol=0)
     assert classifier.predict_proba([]).shape == (0, len(classifier.labels))
-    assert classifier._step._cache_size() == 1
+    assert classifier.groups[0].step._cache_size() == 1
 
 
 def test_evaluate_gives_the_report_again(finished, tiny_data):

@@ -71,6 +71,7 @@ def test_what_fitted_what_is_known(made, tiny_data):
     assert "the weights of the ensemble (simplex_per_label)" in what
     assert "the calibration (platt)" in what
     assert "the thresholds (plug_in)" in what
+    assert "the thresholds (per_label)" not in what  # the members' own, which have no part in it
     assert {"train", "val", "test", "train-1", "held_out"} == set(ledger["splits"])
     figures, said = evaluate_file(out, tiny_data["val"])
     assert said is not None

@@ -50,7 +50,8 @@ space = {
     "loss": Choice("bce", Spec("focal", gamma=Float(1.0, 3.0))),
 }
 '''
-# In place of jaxclf.train.train, in every process of a search.
+# In place of jaxclf.train.train, in every process of a search; one trial, by its number, goes on
+# for as long as its process lives.
 STAND_IN = """
 import math, os, time
 import jaxclf.train
@@ -61,8 +62,10 @@ def train(experiment, out, resume="auto", show_text=False, watch=None, test=True
     (out / "checkpoint").write_text("large")
     score = 1 / (1 + abs(math.log10(experiment.optim.lr / 7e-4)))
     for epoch in range(experiment.train.epochs):
-        time.sleep(float(os.environ["SECONDS"]))
+        time.sleep(0.05)
         watch(score)
+        while int(out.name) == int(os.environ["HELD"]):
+            time.sleep(0.05)
     return {"val": {"score": score}}
 
 jaxclf.train.train = train
@@ -396,7 +399,7 @@ def test_help_suffices(monkeypatch, capsys):
     assert "python -m jaxclf.tune --exp focal_attention --trials 30" in capsys.readouterr().out
 
 
-def launch(tmp_path, *words, seconds):
+def launch(tmp_path, *words, held=-1):
     """The command in a process of its own, with the stand-in in it and all it starts."""
     site = tmp_path / "site"
     site.mkdir(exist_ok=True)
@@ -406,32 +409,26 @@ def launch(tmp_path, *words, seconds):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": f"{site}:{os.getcwd()}", "SECONDS": str(seconds)},
+        env={**os.environ, "PYTHONPATH": f"{site}:{os.getcwd()}", "HELD": str(held)},
     )
 
 
-def wait_for(process, out, enough):
-    """The study's trials once `enough(trials)`."""
+def trials_of(out):
     storage = f"sqlite:///{out / 'study.db'}"
-    while process.poll() is None:
-        if (out / "trials").is_dir():
-            trials = optuna.load_study(study_name=out.name, storage=storage).trials
-            if enough(trials):
-                return trials
+    return optuna.load_study(study_name=out.name, storage=storage).trials
+
+
+def wait_for_trial(process, out, number):
+    """The study's trials once this one trains."""
+    while not (search.folder_of(out, number) / "checkpoint").exists():
+        assert process.poll() is None, process.communicate()
         time.sleep(0.02)
-    raise AssertionError(process.communicate())
-
-
-def running(trials):
-    """Those whose process is known."""
-    state = optuna.trial.TrialState.RUNNING
-    return [one for one in trials if one.state == state and "changes" in one.user_attrs]
+    return trials_of(out)
 
 
 def check_trials(out, count, killed, before):
     """So many are finished, each number is there once, the killed were taken up, none was lost."""
-    study = optuna.load_study(study_name=out.name, storage=f"sqlite:///{out / 'study.db'}")
-    trials = study.trials
+    trials = trials_of(out)
     assert [one.number for one in trials] == list(range(len(trials)))
     assert sum(map(studies.is_finished, trials)) == count
     for one in before:
@@ -454,54 +451,52 @@ def numbers_told(stdout):
 def test_a_killed_search_goes_on_to_its_number_and_no_further(mine, words, tmp_path):
     out = tmp_path / "search"
     arguments = ["--exp", mine, "--out", out, "--trials", 4, *words]
-    process = launch(tmp_path, *arguments, seconds=0.2)
-    before = wait_for(process, out, lambda trials: any(one.number == 2 for one in running(trials)))
+    process = launch(tmp_path, *arguments, held=2)
+    before = wait_for_trial(process, out, 2)
     process.kill()
-    process.communicate()
+    stdout, _ = process.communicate()
+    assert numbers_told(stdout) == [0, 1]
     assert (out / "trials" / "0002" / "checkpoint").exists()
-    process = launch(tmp_path, *arguments, seconds=0.0)
+    process = launch(tmp_path, *arguments)
     stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
-    assert numbers_told(stdout) == [3, 4]
+    assert sorted(numbers_told(stdout)) == [3, 4]
     check_trials(out, 4, [2], before)
 
 
 @pytest.mark.parametrize("turn", range(ROUNDS))
 def test_a_killed_worker_loses_nothing(mine, words, tmp_path, turn):
-    out = tmp_path / "search"
-    arguments = ["--exp", mine, "--out", out, "--trials", 8, "--workers", 2, *words]
-    process = launch(tmp_path, *arguments, seconds=0.3)
-    before = wait_for(
-        process,
-        out,
-        lambda trials: (
-            len(running(trials)) == 2 and sum(map(studies.is_finished, trials)) >= 1 + turn % 5
-        ),
-    )
-    victim = running(before)[turn % 2]
-    os.kill(victim.user_attrs["process"][1], signal.SIGKILL)
+    out, held = tmp_path / "search", (turn + 2) % 6
+    arguments = ["--exp", mine, "--out", out, "--trials", 6, "--workers", 2, *words]
+    process = launch(tmp_path, *arguments, held=held)
+    before = wait_for_trial(process, out, held)
+    os.kill(before[held].user_attrs["process"][1], signal.SIGKILL)
     stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
     assert stderr.count("was stopped; the others take up its trial") == 1
-    trials = check_trials(out, 8, [victim.number], before)
+    trials = check_trials(out, 6, [held], before)
     finished = [one.number for one in trials if studies.is_finished(one)]
     assert sorted(numbers_told(stdout)) == finished
-    best = max(one.value for one in trials if one.value is not None)
+    best = max(one.value for one in trials if one.state == optuna.trial.TrialState.COMPLETE)
     assert f"{best:.4f}" in (tmp_path / "mine_tuned.py").read_text()
 
 
 def test_ctrl_c_stops_all_workers(mine, words, tmp_path):
     out = tmp_path / "search"
-    arguments = ["--exp", mine, "--out", out, "--trials", 50, "--workers", 2, *words]
-    process = launch(tmp_path, *arguments, seconds=0.3)
-    trials = wait_for(process, out, lambda trials: len(running(trials)) == 2)
+    arguments = ["--exp", mine, "--out", out, "--trials", 500, "--workers", 2, *words]
+    process = launch(tmp_path, *arguments, held=1)
+    wait_for_trial(process, out, 4)  # of the other worker
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == f"error: stopped; the same command goes on from {out}"
-    for one in running(trials):
+    trials = trials_of(out)
+    for number in {one.user_attrs["process"][1] for one in trials if "process" in one.user_attrs}:
         with pytest.raises(ProcessLookupError):
-            os.kill(one.user_attrs["process"][1], 0)
+            os.kill(number, 0)
+    (heir,) = [one for one in trials if 1 in one.system_attrs.get("retry_history", [])]
+    assert heir.state == optuna.trial.TrialState.WAITING
+    assert not list((out / "trials").iterdir())
 
 
 def test_an_error_of_a_worker_is_the_searchs_own(tmp_path, capsys):

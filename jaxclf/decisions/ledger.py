@@ -32,8 +32,9 @@ def with_fitted(ledger: Ledger, what: str, split: str) -> dict[str, Any]:
 
 
 def join_ledgers(ledgers: Sequence[Ledger]) -> dict[str, Any]:
-    """What the splits of several runs fitted, each thing once. Where two runs call other rows by
-    one name (folds), the later one's name gets a number."""
+    """What the splits of several runs fitted, each thing once, but for the runs' thresholds, which
+    an ensemble has of its own. Where two runs call other rows by one name (folds), the later one's
+    name gets a number."""
     splits: dict[str, Any] = {}
     fitted: list[dict[str, str]] = []
     for number, ledger in enumerate(ledgers):
@@ -45,6 +46,7 @@ def join_ledgers(ledgers: Sequence[Ledger]) -> dict[str, Any]:
         renamed = [
             {"what": one["what"], "split": names.get(one["split"], one["split"])}
             for one in ledger["fitted"]
+            if not one["what"].startswith("the thresholds")
         ]
         fitted += [one for one in renamed if one not in fitted]
     return {"splits": splits, "fitted": fitted}

@@ -5,6 +5,7 @@ not do at once (count trials and claim one, fail a dead one) is one transaction 
 """
 
 import gc
+import math
 import os
 import shutil
 import socket
@@ -93,7 +94,7 @@ def _one(search: Search, run: Run, tell: Callable[[Outcome], None]) -> None:
 
 def _run(search: Search, run: Run, trial: Trial) -> float:
     study = search.study
-    trial.set_user_attr("process", [socket.gethostname(), os.getpid(), trial.number])
+    trial.set_user_attr("process", [_here(), os.getpid(), trial.number])
     before = [one for one in study.get_trials(deepcopy=False) if one.number < trial.number]
     if sum(map(_counts, before)) >= search.trials:
         # Claimed at the same moment as another process claimed the last one.
@@ -109,14 +110,15 @@ def _run(search: Search, run: Run, trial: Trial) -> float:
     def watch(score: float) -> None:
         nonlocal epochs
         epochs += 1
-        if np.isnan(score):
-            raise DivergedError("the score on validation is not a number")
+        _check_number(score)
         trial.report(score, round(100 * epochs / experiment.train.epochs))
         if epochs < experiment.train.epochs and trial.should_prune():
             raise optuna.TrialPruned
 
     try:
-        return run(experiment, folder, watch)
+        score = run(experiment, folder, watch)
+        _check_number(score)
+        return score
     except DivergedError as error:
         trial.set_user_attr("error", str(error))
         raise _FailedError from None
@@ -127,6 +129,11 @@ def _run(search: Search, run: Run, trial: Trial) -> float:
         raise _FailedError from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_number(score: float) -> None:
+    if math.isnan(score):
+        raise DivergedError("the score on validation is not a number")
 
 
 def _suggest(trial: Trial, name: str, dimension: Dimension) -> Any:
@@ -166,11 +173,11 @@ def _mend(search: Search) -> None:
 
 def _is_dead(trial: FrozenTrial) -> bool:
     """Of a process of this machine that is gone, or that died before it could say whose it was."""
-    host, process, number = trial.user_attrs.get("process", ("", 0, -1))
+    here, process, number = trial.user_attrs.get("process", ("", 0, -1))
     if number != trial.number:
         began = trial.datetime_start
         return began is not None and datetime.now() - began > timedelta(seconds=GRACE)
-    if host != socket.gethostname():
+    if here != _here():
         return False  # its heartbeat tells
     try:
         os.kill(process, 0)
@@ -179,3 +186,13 @@ def _is_dead(trial: FrozenTrial) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def _here() -> str:
+    """Where a process number means something: this machine since it started, and in a container
+    that container."""
+    try:
+        started = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{started} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()

@@ -31,8 +31,9 @@ def database(url: str) -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, exc.SQLAlchemyError) as error:
-        cause = getattr(error.__cause__ or error, "orig", None) or type(error).__name__
-        raise StorageError(f"{_shown(url)}: {cause}") from error
+        of = error if isinstance(error, exc.SQLAlchemyError) else error.__cause__
+        said = getattr(of, "orig", None) or type(error).__name__
+        raise StorageError(f"{_shown(url)}: {said}") from error
 
 
 def open_study(url: str, out: Path, base: Experiment, space: Space, own: Answers) -> optuna.Study:
