@@ -188,7 +188,7 @@ def _run_workers(count: int, out: Path) -> None:
                     _check_end(log, workers.pop(log).returncode)
     finally:
         for worker in workers.values():
-            worker.send_signal(signal.SIGINT)
+            worker.terminate()
         for worker in workers.values():
             worker.wait()
 

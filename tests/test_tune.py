@@ -5,6 +5,7 @@ Where a search is killed, a stand-in trains: what is tested is the study, not th
 ten rounds of it: ROUNDS=10 pytest tests/test_tune.py -k killed
 """
 
+import contextlib
 import math
 import os
 import re
@@ -264,6 +265,21 @@ def test_a_trial_that_was_stopped_is_run_again(tmp_path):
     assert len(drawn) == 5
     assert drawn[3] == drawn[2]
     assert [one.number for one in studies.outcomes(start(tmp_path))] == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_destructor_swallows_is_not_lost(tmp_path, number):
+    def run(experiment, folder, watch):
+        with contextlib.suppress(StoppedError):
+            signal.raise_signal(number)
+        return stand_in(experiment, folder, watch)
+
+    before = signal.getsignal(number)
+    with pytest.raises(StoppedError) as caught:
+        go(tmp_path, 2, run)
+    assert caught.value.exit_code == 128 + number
+    assert signal.getsignal(number) == before
+    assert not studies.outcomes(start(tmp_path))
 
 
 def test_a_study_of_another_search_is_not_touched(tmp_path):

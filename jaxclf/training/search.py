@@ -8,9 +8,11 @@ import gc
 import math
 import os
 import shutil
+import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,18 +53,54 @@ def work(search: Search, run: Run, tell: Callable[[Outcome], None]) -> None:
 
     tell: called with each trial that ended here.
     A trial that diverges or runs out of memory has failed, and is finished; what else `run` raises
-    ends the search. A trial whose process died is taken up again as a new one.
+    ends the search. A trial whose process died is taken up again as a new one. Raises StoppedError
+    after SIGINT or SIGTERM, the trial that ran queued anew.
     """
-    while True:
-        _mend(search)
-        trials = search.study.get_trials(deepcopy=False)
-        if sum(map(is_finished, trials)) >= search.trials:
-            return
-        waiting = any(trial.state == TrialState.WAITING for trial in trials)
-        if waiting or sum(map(_counts, trials)) < search.trials:
-            _one(search, run, tell)
-        else:
-            time.sleep(POLL)
+    with _signals() as came:
+
+        def stop_or_run(
+            experiment: Experiment, folder: Path, watch: Callable[[float], None]
+        ) -> float:
+            def stop_or_watch(score: float) -> None:
+                _stop(came)
+                watch(score)
+
+            return run(experiment, folder, stop_or_watch)
+
+        while True:
+            _stop(came)
+            _mend(search)
+            trials = search.study.get_trials(deepcopy=False)
+            if sum(map(is_finished, trials)) >= search.trials:
+                return
+            waiting = any(trial.state == TrialState.WAITING for trial in trials)
+            if waiting or sum(map(_counts, trials)) < search.trials:
+                _one(search, stop_or_run, tell)
+            else:
+                time.sleep(POLL)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM raise StoppedError, and enter the list: raised inside a destructor, the
+    error would be lost."""
+    came: list[int] = []
+
+    def enter(number: int, _: object) -> None:
+        came.append(number)
+        _stop(came)
+
+    before = {number: signal.signal(number, enter) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(came: list[int]) -> None:
+    if came:
+        raise StoppedError("stopped", came[0])
 
 
 def folder_of(out: Path, number: int) -> Path:
@@ -82,7 +120,7 @@ def _one(search: Search, run: Run, tell: Callable[[Outcome], None]) -> None:
 
     try:
         search.study.optimize(objective, 1, catch=(_FailedError,), callbacks=[report])
-    except (KeyboardInterrupt, StoppedError):
+    except StoppedError:
         for trial in search.study.get_trials(states=(TrialState.FAIL,)):
             if trial.number in begun:
                 again(search.study, trial)
