@@ -26,6 +26,10 @@ class DivergedError(JaxclfError):
     exit_code = 3
 
 
+class OutOfMemoryError(JaxclfError):
+    """A batch that the device has no room for."""
+
+
 class CheckpointError(JaxclfError):
     """No checkpoint that passes its integrity check."""
 

@@ -45,11 +45,11 @@ from jaxclf.training.adversary import ADVERSARIES
 from jaxclf.training.averaging import AVERAGES
 from jaxclf.training.checkpoint import Figures
 from jaxclf.training.data import file_of, make_epochs, read_splits
-from jaxclf.training.folder import environment, open_run, pinned_revision
+from jaxclf.training.folder import environment, open_run
 from jaxclf.training.groups import check_groups, hold_frozen, without_last_layers
 from jaxclf.training.loop import fit, start
 from jaxclf.training.losses import LOSSES
-from jaxclf.training.memory import keep_freed_memory
+from jaxclf.training.memory import keep_freed_memory, telling, within_memory
 from jaxclf.training.optimizer import learning_rate, make_optimizer
 from jaxclf.training.schedules import SCHEDULES
 from jaxclf.training.step import dropout_key, make_train_step, weights_of
@@ -94,12 +94,28 @@ def train(
     test: False ends the run before the test split is scored, as a search must: what returns is
         `{"val": figures}` of the chosen weights, `score` among them, and the folder is unfinished.
     Returns what report.json holds. Raises JaxclfError; nothing is written before data and
-    experiment are found good.
+    experiment are found good. Where the device has no room for the first batch, the run is of half
+    the micro-batch and twice the accumulation, again and again.
     """
+
+    def attempt(experiment: Experiment, resume: str) -> dict[str, Any]:
+        return _train(experiment, out, resume, show_text, watch, test)
+
+    return within_memory(attempt, experiment, out, resume, say)
+
+
+def _train(
+    experiment: Experiment,
+    out: Path,
+    resume: str,
+    show_text: bool,
+    watch: Callable[[float], None] | None,
+    test: bool,
+) -> dict[str, Any]:
     check(experiment, REGISTRIES)
     splits = read_splits(experiment, say)
     names = splits["train"].names
-    resolved = resolve(experiment.encoder.name, pinned_revision(out, experiment))
+    resolved = resolve(experiment.encoder.name, experiment.encoder.revision)
     experiment = override(experiment, {"encoder.revision": resolved.revision})
     hf_config, tokenizer = open_encoder(resolved.folder)
     init, apply = build(experiment, hf_config, len(names))
@@ -158,9 +174,8 @@ def train(
     stats = LabelStats(splits["train"].labels.sum(axis=0), splits["train"].known.sum(axis=0))
     loss = functools.partial(LOSSES[experiment.loss.name], **experiment.loss.options)
     trained = hold_frozen(apply, experiment.optim.freeze)
-    train_step = make_train_step(
-        trained, loss, tx, stats, experiment.train.batch_size, regular, accumulate
-    )
+    size = experiment.train.batch_size
+    train_step = make_train_step(trained, loss, tx, stats, size, regular, accumulate)
 
     predict_shape = prediction_shape(data.max_length, data.max_windows)
     predict_step = make_predict_step(apply)
@@ -201,7 +216,7 @@ def train(
         out,
         state,
         ledger,
-        train_step,
+        telling(train_step),
         lambda done: float(np.asarray(schedule(max(done - 1, 0) // accumulate))),
         epochs,
         evaluate_epoch,

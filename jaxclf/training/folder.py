@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from jaxclf import __version__, catalogue
-from jaxclf.config import Experiment, to_dict, walk
+from jaxclf.config import Experiment, override, to_dict, walk
 from jaxclf.decisions.report import write_json
 from jaxclf.errors import ConfigError
 
@@ -33,12 +33,23 @@ def open_run(out: Path, experiment: Experiment, resume: str) -> None:
         write_json(path, to_dict(experiment))
 
 
-def pinned_revision(out: Path, experiment: Experiment) -> str:
-    """The encoder's commit: the one asked for, else that of the run in `out`, else none."""
+def as_begun(out: Path, experiment: Experiment) -> Experiment:
+    """The experiment as the run in `out` was begun: with that encoder's commit where none is asked
+    for, and with the smaller micro-batches that had to do, where they make up the batch asked
+    for."""
     path = out / "config.json"
-    if experiment.encoder.revision or not path.is_file():
-        return experiment.encoder.revision
-    return catalogue.load(str(path)).encoder.revision
+    if not path.is_file():
+        return experiment
+    found = catalogue.load(str(path))
+    if not experiment.encoder.revision:
+        experiment = override(experiment, {"encoder.revision": found.encoder.revision})
+    (size, accumulate), (asked, asked_accumulate) = (
+        (one.train.batch_size, one.optim.accumulate) for one in (found, experiment)
+    )
+    if size < asked and size * accumulate == asked * asked_accumulate:
+        changes = {"train.batch_size": size, "optim.accumulate": accumulate}
+        experiment = override(experiment, changes)
+    return experiment
 
 
 def environment() -> dict[str, Any]:
