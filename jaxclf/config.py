@@ -72,7 +72,9 @@ class Optim:
     accumulate: int = 1  # micro-batches to an update
     freeze: tuple[str, ...] = ()  # paths held fixed: encoder/embeddings, encoder/layer_[0-3]
     layer_decay: float = 1.0  # rate of each encoder layer, as a share of the one above
+    head_rate: float = 1.0  # rate of pool and head, as a multiple of the last layer's
     reinit: int = 0  # last encoder layers that start at random
+    prior: bool = False  # the last bias starts at the labels' log odds; False: at 0
 
 
 @dataclass(frozen=True)

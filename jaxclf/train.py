@@ -46,7 +46,7 @@ from jaxclf.training.averaging import AVERAGES
 from jaxclf.training.checkpoint import Figures
 from jaxclf.training.data import file_of, make_epochs, read_splits
 from jaxclf.training.folder import environment, open_run
-from jaxclf.training.groups import check_groups, hold_frozen, without_last_layers
+from jaxclf.training.groups import check_groups, hold_frozen, with_prior, without_last_layers
 from jaxclf.training.loop import fit, start
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.memory import keep_freed_memory, telling, within_memory
@@ -205,6 +205,7 @@ def _train(
         return figures
 
     params = _merge(jax.jit(fresh)(jax.random.key(experiment.seed), example), pretrained)
+    params = with_prior(params, stats) if experiment.optim.prior else params
     key = dropout_key(experiment.seed)
     state, ledger = start(params, tx.init(params), key, bool(regular.ema))
     like = checkpoint.outline(state)  # the state itself is given away step by step

@@ -34,6 +34,7 @@ BOUNDS = {
     "optim.clip": Bound(0, float("inf"), open=True),
     "optim.accumulate": Bound(1, 2**20),
     "optim.layer_decay": Bound(0, 2, open=True),
+    "optim.head_rate": Bound(0, 2**10, open=True),
     "optim.reinit": Bound(0, 2**10),
     "regular.rdrop": Bound(0, float("inf")),
     "regular.mixup": Bound(0, float("inf")),

@@ -115,6 +115,7 @@ def test_what_is_frozen_stays_and_what_starts_anew_does(tiny_encoder, tiny_data,
             "optim.freeze": ["encoder/embeddings", "encoder/layer_0"],
             "optim.layer_decay": 0.5,
             "optim.reinit": 1,
+            "optim.prior": True,
         },
     )
     train(override(catalogue.load("focal_attention"), changes), tmp_path / "run")
@@ -128,6 +129,8 @@ def test_what_is_frozen_stays_and_what_starts_anew_does(tiny_encoder, tiny_data,
         elif path[-1] == "kernel":  # of layer 1, drawn anew: not just moved a little
             kept = np.corrcoef(np.ravel(trained[path]), np.ravel(leaf))[0, 1]
             assert abs(kept) < 0.2, path
+    # At this rate a bias that starts at 0 stays there.
+    assert np.abs(trained["head", "classifier", "bias"]).max() > 1
 
 
 def test_a_group_that_cannot_be_is_refused_before_anything_is_written(

@@ -11,10 +11,13 @@ from typing import Any
 
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxclf.config import Optim
 from jaxclf.errors import ConfigError
+from jaxclf.types import LabelStats
 
 
 def check_groups(optim: Optim, params: Mapping[str, Any]) -> None:
@@ -69,16 +72,19 @@ def freeze(
     return optax.partition({"trained": transform, "frozen": optax.set_to_zero()}, groups)
 
 
-def scale_by_depth(layer_decay: float) -> optax.GradientTransformation:
+def scale_by_depth(layer_decay: float, head_rate: float) -> optax.GradientTransformation:
     """Updates of each layer a share `layer_decay` of those of the one above (Howard and Ruder 2018,
-    arXiv 1801.06146): the head's whole, the embeddings' least."""
+    arXiv 1801.06146), the embeddings' least; those of pool and head, which pretraining did not
+    make, times `head_rate`."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         layers = count_layers(_paths(updates))
-        scaled = _map(
-            lambda path, leaf: leaf * layer_decay ** (layers + 1 - depth(path, layers)), updates
-        )
-        return scaled, state
+
+        def scaled(path: str, leaf: Any) -> Any:
+            level = depth(path, layers)
+            return leaf * (head_rate if level > layers else layer_decay ** (layers + 1 - level))
+
+        return _map(scaled, updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
@@ -101,6 +107,18 @@ def without_last_layers(params: Mapping[str, Any], count: int) -> dict[str, Any]
     last = tuple(f"encoder/layer_{index}/" for index in range(layers - count, layers))
     kept = {path: leaf for path, leaf in _paths(params).items() if not path.startswith(last)}
     return flax.traverse_util.unflatten_dict(kept, sep="/")
+
+
+def with_prior(params: Mapping[str, Any], stats: LabelStats) -> dict[str, Any]:
+    """Params whose last bias gives each label its share of the training rows, in log odds, so that
+    nothing has to be learned before the texts matter (Lin et al. 2017, arXiv 1708.02002). One
+    positive and one negative more than there are keep it finite."""
+    given = np.log((stats.positives + 1) / (stats.known - stats.positives + 1))
+
+    def start(path: str, leaf: Any) -> Any:
+        return jnp.asarray(given, leaf.dtype) if path == "head/classifier/bias" else leaf
+
+    return _map(start, params)
 
 
 def count_layers(paths: Any) -> int:

@@ -30,8 +30,8 @@ def make_optimizer(optim: Optim, updates: int) -> optax.GradientTransformation:
         clip_by_global_norm(optim.clip),
         optax.adamw(learning_rate(optim, updates), weight_decay=optim.decay, mask=decay_mask),
     ]
-    if optim.layer_decay != 1:
-        links.append(scale_by_depth(optim.layer_decay))
+    if (optim.layer_decay, optim.head_rate) != (1, 1):
+        links.append(scale_by_depth(optim.layer_decay, optim.head_rate))
     chain = freeze(optax.chain(*links), optim.freeze)
     if optim.accumulate == 1:
         return chain

@@ -1,5 +1,6 @@
 """Freezing, rates by layer and fresh layers go by paths, and do what they say and no more."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +10,15 @@ import pytest
 from jaxclf.config import Optim, Spec
 from jaxclf.errors import ConfigError
 from jaxclf.model.weights import leaves_of
-from jaxclf.training.groups import check_groups, depth, hold_frozen, without_last_layers
+from jaxclf.training.groups import (
+    check_groups,
+    depth,
+    hold_frozen,
+    with_prior,
+    without_last_layers,
+)
 from jaxclf.training.optimizer import make_optimizer
+from jaxclf.types import LabelStats
 
 LAYERS = 12
 
@@ -100,6 +108,28 @@ def test_each_layer_learns_at_a_share_of_the_rate_of_the_one_above(accumulate):
         assert found == pytest.approx(expected, rel=0.05)
     assert share["encoder/embeddings/word/embedding"] == pytest.approx(0.5**13, rel=0.05)
     assert share["encoder/norm/scale"] == pytest.approx(0.5)
+
+
+def test_pool_and_head_learn_at_their_own_rate():
+    plain, _ = moved({})
+    fast, _ = moved({"head_rate": 3.0, "layer_decay": 0.5})
+    # After three steps decay starts from elsewhere, so compare loosely.
+    kernel, top = "head/classifier/kernel", f"encoder/layer_{LAYERS - 1}/attention/query/kernel"
+    assert fast[kernel] == pytest.approx(3 * plain[kernel], rel=0.05)
+    assert fast[top] == pytest.approx(0.5 * plain[top], rel=0.05)
+
+
+def test_the_last_bias_starts_at_what_is_known_of_each_label():
+    """A network that knows nothing of the texts then gives each label its share."""
+    head = {"classifier": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}}
+    params = {"encoder": params_of()["encoder"], "head": head}
+    stats = LabelStats(np.float32([9, 0, 48]), np.float32([38, 98, 48]))
+    found = with_prior(params, stats)
+    np.testing.assert_allclose(
+        jax.nn.sigmoid(found["head"]["classifier"]["bias"]), [10 / 40, 1 / 100, 49 / 50], rtol=1e-6
+    )
+    found["head"]["classifier"]["bias"] = head["classifier"]["bias"]
+    chex.assert_trees_all_equal(found, params)
 
 
 def test_depths():
