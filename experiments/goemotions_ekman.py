@@ -1,10 +1,10 @@
-"""GoEmotions, six emotions and neutral: attention pooling, focal loss, packed rows of 64 tokens.
+"""GoEmotions, six emotions and neutral: attention pooling, cross-entropy, a head that learns ten
+times as fast as the encoder, packed rows of 64 tokens.
 
     python data/get_goemotions.py
     python -m jaxclf.train --exp goemotions_ekman
 
-About 22 minutes on two idle CPU cores (100 texts/s); test macro F1 0.643 (95 % interval 0.623 to
-0.661, seed 0). Validation was best after the second of three epochs.
+About 22 minutes on two idle CPU cores (100 texts/s). No score is stated: the recipe is new.
 """
 
 from pathlib import Path
@@ -34,9 +34,12 @@ experiment = Experiment(
     ),
     pool=Spec("attention"),
     head=Spec("linear"),
-    loss=Spec("focal", gamma=2.0),
-    optim=Optim(lr=1e-4, schedule=Spec("cosine")),
+    loss=Spec("bce"),
+    # Pool and head are new: they learn ten times as fast, from the labels' shares on.
+    optim=Optim(lr=1e-4, schedule=Spec("cosine"), head_rate=10.0, prior=True),
     train=Train(epochs=3, batch_size=32),
+    calibration=Spec("platt"),
+    threshold=Spec("plug_in"),
 )
 
 space = {
