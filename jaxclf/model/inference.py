@@ -1,5 +1,6 @@
 """The predict step: packed batches -> probabilities, for training's evaluation and for serving."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from jaxclf.text.packing import example_count, fill, most_windows, plan
+from jaxclf.text.tokens import lengths
 from jaxclf.types import Batch, Shape, Tokens
 
 # About 2,000 tokens saturate the cores of a laptop; short texts may then fill the slots.
@@ -45,9 +47,23 @@ def score(
     assert most_windows(tokens) <= shape.rows
     count = example_count(tokens)
     blank = np.zeros((count, classes), np.float32)
-    for placement in plan(tokens, range(count), shape):
+    for placement in plan(tokens, dealt(tokens, shape), shape):
         probs = predict_step(params, fill(tokens, blank, blank, placement, shape))
         yield Scored(placement.examples, np.asarray(probs)[: len(placement.examples)])
+
+
+def dealt(tokens: Tokens, shape: Shape) -> list[int]:
+    """The order in which `plan` fills rows best: every batch is dealt its share of long and of
+    short examples, the longest first.
+
+    Sorted alone, the long ones would leave gaps that only short ones fill, and the short ones run
+    out of slots.
+    """
+    sizes = lengths(tokens)
+    by_tokens, by_slots = sizes.sum() / (shape.rows * shape.length), len(sizes) / shape.slots
+    batches = math.ceil(max(by_tokens, by_slots))
+    longest_first = np.argsort(-sizes, kind="stable")
+    return [int(one) for batch in range(batches) for one in longest_first[batch::batches]]
 
 
 def gather(scored: Iterator[Scored], count: int, classes: int) -> Float32[np.ndarray, "n classes"]:

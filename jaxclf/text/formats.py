@@ -1,15 +1,25 @@
 """The rows of a file: JSON, JSON lines, CSV, TSV and Parquet -> rows as parsed, each with its
-line."""
+line.
 
+A file is read as its rows are asked for, and no more of it is held than a row needs.
+"""
+
+import codecs
 import csv
-import io
 import json
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from jaxclf.errors import DataError
+
+CHUNK = 2**16  # characters or bytes read at a time
+PARQUET_ROWS = 1024  # rows decoded at a time
+BLANK = re.compile(r"[ \t\r\n]*")
+# Where what is held ends within an element, the parser stops within so many characters of that end.
+CUT_SHORT = 16
 
 
 class Fault(Exception):
@@ -29,13 +39,26 @@ class Row(NamedTuple):
     fields: Any  # as parsed; a dict where the row is well formed, a Fault where it is not
 
 
-def _open_text(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
+def _from_text(path: Path, parse: Callable[[TextIO], Iterator[Row]], newline: str) -> Iterator[Row]:
+    """What `parse` finds in a UTF-8 file; newline: where its lines end, as `open` has it."""
+    with path.open(encoding="utf-8-sig", newline=newline) as file:
+        try:
+            yield from parse(file)
+        except UnicodeDecodeError:
+            raise Broken(_first_bad_line(path), "not UTF-8; save the file as UTF-8") from None
+
+
+def _first_bad_line(path: Path) -> int:
+    """The line on which a file ceases to be UTF-8."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            try:
+                decoder.decode(chunk)
+            except UnicodeDecodeError as error:
+                return line + error.object.count(b"\n", 0, error.start)
+            line += chunk.count(b"\n")
+    return line  # it ends within a character
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -50,51 +73,84 @@ DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _read_json(path: Path) -> tuple[str, Iterator[Row]]:
-    text = _open_text(path)
-    if text.lstrip().startswith("["):
-        return "a JSON list", _json_list(text)
-    return "JSON lines", _json_lines(text)
+    if _starts_a_list(path):
+        return "a JSON list", _from_text(path, _json_list, "\n")
+    return "JSON lines", _from_text(path, _json_lines, "\n")
 
 
-def _json_list(text: str) -> Iterator[Row]:
+def _starts_a_list(path: Path) -> bool:
+    # What is not UTF-8 is reported where the rows are read.
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        while chunk := file.read(CHUNK):
+            if chunk := chunk.lstrip():
+                return chunk.startswith("[")
+    return False
+
+
+def _json_list(file: TextIO) -> Iterator[Row]:
     """One Row per element, each with the line it starts on."""
-    at, line, counted = text.index("[") + 1, 1, 0
+    text, at = "", 0  # what is held of the file; text[at:] is not parsed yet
+    line, counted = 1, 0  # the line of text[counted]
 
-    def skip(at: int) -> int:
-        while at < len(text) and text[at] in " \t\r\n":
-            at += 1
-        return at
+    def more() -> bool:
+        nonlocal text
+        found = file.read(max(CHUNK, len(text)))
+        text += found
+        return bool(found)
 
-    at = skip(at)
-    while text[at : at + 1] != "]":
+    def upcoming() -> str:
+        """The next character that is no white space; none at the end of the file."""
+        nonlocal at
+        while True:
+            at = BLANK.match(text, at).end()  # pyright: ignore[reportOptionalMemberAccess]
+            if at < len(text) or not more():
+                return text[at : at + 1]
+
+    def element() -> Any:
+        nonlocal at
+        while True:
+            try:
+                fields, end = DECODER.raw_decode(text, at)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated") or error.pos > len(text) - CUT_SHORT
+                if cut and more():
+                    continue
+                where = line + text.count("\n", counted, error.pos)
+                raise Broken(where, f"not JSON: {error.msg}") from None
+            except Fault as fault:
+                raise Broken(line, str(fault)) from None
+            except (RecursionError, ValueError):
+                raise Broken(line, "not JSON: nested too deep, or a number too long") from None
+            if end < len(text) - CUT_SHORT or not more():  # else a number may go on
+                at = end
+                return fields
+
+    while "[" not in text:
+        more()
+    at = text.index("[") + 1
+    while upcoming() != "]":
         line, counted = line + text.count("\n", counted, at), at
-        try:
-            fields, at = DECODER.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise Broken(error.lineno, f"not JSON: {error.msg}") from None
-        except Fault as fault:
-            raise Broken(line, str(fault)) from None
-        except (RecursionError, ValueError):
-            raise Broken(line, "not JSON: nested too deep, or a number too long") from None
-        yield Row(line, fields)
-        at = skip(at)
-        if text[at : at + 1] == ",":
-            at = skip(at + 1)
-        elif text[at : at + 1] != "]":
-            line += text.count("\n", counted, at)
+        if at > len(text) // 2:
+            text, at, counted = text[at:], 0, 0
+        yield Row(line, element())
+        after = upcoming()
+        line, counted = line + text.count("\n", counted, at), at
+        if after == ",":
+            at += 1
+        elif after != "]":
             raise Broken(line, "not JSON: expected ',' or ']' after a row")
-    if text[at + 1 :].strip():
-        after = skip(at + 1)
-        line += text.count("\n", counted, after)
+    at += 1
+    if upcoming():
+        line += text.count("\n", counted, at)
         raise Broken(line, "text after the closing ']'")
 
 
-def _json_lines(text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), 1):
+def _json_lines(file: TextIO) -> Iterator[Row]:
+    for number, line in enumerate(file, 1):
         if not line.strip():
             continue
         try:
-            yield Row(number, json.loads(line, object_pairs_hook=_unique))
+            yield Row(number, json.loads(line.removesuffix("\n"), object_pairs_hook=_unique))
         except json.JSONDecodeError as error:
             yield Row(number, Fault(f"not JSON: {error.msg}"))
         except Fault as fault:
@@ -104,9 +160,12 @@ def _json_lines(text: str) -> Iterator[Row]:
 
 
 def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
+    return _from_text(path, lambda file: _delimited(file, delimiter), "")
+
+
+def _delimited(file: TextIO, delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # a long text is no error
-    lines = io.StringIO(_open_text(path), newline="")
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
     header: list[str] = []
     start = 1
     try:
@@ -138,16 +197,16 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         import pyarrow.parquet
     except ImportError:
         raise DataError(f"{path}: Parquet needs pyarrow; pip install 'jaxclf[parquet]'") from None
+    number = 0
     try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        # With a buffer, a row group is read piece by piece and not at once.
+        with pyarrow.parquet.ParquetFile(path, buffer_size=CHUNK) as file:
+            for batch in file.iter_batches(PARQUET_ROWS):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield Row(number, fields)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not Parquet: {error}") from None
-    return (Row(number, fields) for number, fields in enumerate(_records(table), 1))
-
-
-def _records(table: Any) -> Iterable[dict[str, Any]]:
-    for batch in table.to_batches(max_chunksize=1024):
-        yield from batch.to_pylist()
 
 
 FORMATS = {

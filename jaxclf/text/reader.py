@@ -1,5 +1,7 @@
 """Data files -> Examples, every fault as `file:line: reason`."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ from jaxclf.text.formats import FORMATS, Broken, Fault, Row
 from jaxclf.types import Examples
 
 FAULTS_SHOWN = 10
+NO_ROWS = (1, "no rows")
 # Columns and keys that are no labels.
 RESERVED = ("id", "text", "group", "labels")
 
@@ -33,31 +36,18 @@ def read(path: str | Path, labels: tuple[str, ...] = (), labelled: bool = True) 
     Raises DataError with up to ten lines `file:line: reason`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    if path.suffix not in FORMATS:
-        raise DataError(
-            f"{path}: unknown ending {path.suffix!r}" + did_you_mean(path.suffix, FORMATS)
-        )
-    form, rows = FORMATS[path.suffix](path)
-
+    form, rows = _open(path)
     parsed: list[Parsed] = []
     faults: list[tuple[int, str]] = []
     seen: set[str] = set()
-    try:
-        for index, row in enumerate(rows):
-            try:
-                one = _parse(row, str(index), labelled)
-                if one.id in seen:
-                    raise Fault(f"id {one.id!r} stands on two rows; ids must be unique")
-                seen.add(one.id)
-                parsed.append(one)
-            except Fault as fault:
-                faults.append((row.line, str(fault)))
-    except Broken as broken:  # nothing can be read from there on
-        faults.append((broken.line, str(broken)))
+    for one in _good(rows, labelled, faults):
+        if one.id in seen:
+            faults.append((one.line, f"id {one.id!r} stands on two rows; ids must be unique"))
+        else:
+            seen.add(one.id)
+            parsed.append(one)
     if not parsed and not faults:
-        faults.append((1, "no rows"))
+        faults.append(NO_ROWS)
 
     names = labels or _names([one.labels for one in parsed])
     if labelled:
@@ -67,11 +57,8 @@ def read(path: str | Path, labels: tuple[str, ...] = (), labelled: bool = True) 
             except Fault as fault:
                 faults.append((one.line, str(fault)))
     if faults:
-        lines = [f"{path}:{line}: {reason}" for line, reason in sorted(faults)]
-        more = len(lines) - FAULTS_SHOWN
-        raise DataError(
-            "\n".join(lines[:FAULTS_SHOWN] + ([f"and {more} more"] if more > 0 else []))
-        )
+        more = len(faults) - FAULTS_SHOWN
+        raise _refusal(path, faults, f"and {more} more" if more > 0 else "")
     if not labelled:
         names = ()
     elif not names:
@@ -91,6 +78,58 @@ def read(path: str | Path, labels: tuple[str, ...] = (), labelled: bool = True) 
         f"{path.name}: {len(parsed):,} rows, {form}{found}",
         groups if any(groups) else (),
     )
+
+
+def stream(path: str | Path) -> Iterator[Parsed]:
+    """The texts of one file, row by row, for prediction: whatever the file's size, a row is all
+    that is held of it.
+
+    Ids may stand twice: a row is known by its place. Raises DataError once rows are found faulty,
+    ten at most, as `file:line: reason`.
+    """
+    path = Path(path)
+    _, rows = _open(path)
+    faults: list[tuple[int, str]] = []
+    found = False
+    for one in _good(rows, False, faults, FAULTS_SHOWN):
+        found = True
+        yield one
+    if not found and not faults:
+        faults.append(NO_ROWS)
+    if faults:
+        raise _refusal(path, faults, "and perhaps more" if len(faults) == FAULTS_SHOWN else "")
+
+
+def _open(path: Path) -> tuple[str, Iterator[Row]]:
+    """The form of a file in words, and its rows."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    if path.suffix not in FORMATS:
+        raise DataError(
+            f"{path}: unknown ending {path.suffix!r}" + did_you_mean(path.suffix, FORMATS)
+        )
+    return FORMATS[path.suffix](path)
+
+
+def _good(
+    rows: Iterator[Row], labelled: bool, faults: list[tuple[int, str]], most: int = sys.maxsize
+) -> Iterator[Parsed]:
+    """The rows that can be used; what is wrong with others enters `faults`, where `most` end it."""
+    try:
+        for index, row in enumerate(rows):
+            try:
+                yield _parse(row, str(index), labelled)
+            except Fault as fault:
+                faults.append((row.line, str(fault)))
+                if len(faults) == most:
+                    return
+    except Broken as broken:  # nothing can be read from there on
+        faults.append((broken.line, str(broken)))
+
+
+def _refusal(path: Path, faults: list[tuple[int, str]], more: str) -> DataError:
+    lines = [f"{path}:{line}: {reason}" for line, reason in sorted(faults)[:FAULTS_SHOWN]]
+    return DataError("\n".join([*lines, more] if more else lines))
 
 
 class Listed(dict):
