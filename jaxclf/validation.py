@@ -67,7 +67,7 @@ OPTION_BOUNDS = {
     "margin": Bound(0, 1),
     "midpoint": Bound(0, 2**10),
     "pos_weight": Bound(0, float("inf"), open=True),
-    "power": Bound(0, 2**10),
+    "power": Bound(0, 4),  # (examples / positives) ** power stays a float32
     "prior": Bound(0, float("inf")),
     "pseudocount": Bound(0, 2**10, open=True),
     "radius": Bound(0, float("inf"), open=True),
