@@ -1,0 +1,73 @@
+// CSV as RFC 4180 has it: text -> records, each with its cells and the very characters it was
+// written with.
+
+const DELIMITERS = [",", ";", "\t"];
+
+export class Malformed extends Error {}
+
+// The one of comma, semicolon and tab that stands most often in the first record, outside quotes.
+export function delimiterOf(text) {
+  const counts = Object.fromEntries(DELIMITERS.map((one) => [one, 0]));
+  let quoted = false;
+  for (const character of text) {
+    if (character === '"') quoted = !quoted;
+    else if (!quoted && (character === "\n" || character === "\r")) break;
+    else if (!quoted && character in counts) counts[character] += 1;
+  }
+  return DELIMITERS.reduce((best, one) => (counts[one] > counts[best] ? one : best));
+}
+
+// {cells, raw, line}: raw without the line's end, line the record's first, from 1. Throws Malformed.
+export function* records(text, delimiter) {
+  const end = delimiter === "\t" ? /[\t\r\n]/g : new RegExp(`[${delimiter}\r\n]`, "g");
+  let at = 0;
+  let line = 1;
+  while (at < text.length) {
+    const start = at;
+    const cells = [];
+    for (;;) {
+      const [cell, next] = text[at] === '"' ? quoted(text, at, line) : plain(text, at, end);
+      cells.push(cell);
+      at = next;
+      if (text[at] !== delimiter) break;
+      at += 1;
+    }
+    if (at < text.length && text[at] !== "\n" && text[at] !== "\r") {
+      throw new Malformed(`Line ${line}: there are characters between a closing quote and the next cell.`);
+    }
+    const raw = text.slice(start, at);
+    yield { cells, raw, line };
+    at += newlineAt(text, at).length;
+    line += 1 + (raw.match(/\r\n|\n|\r/g)?.length ?? 0);
+  }
+}
+
+// The line's end that stands at a place, "" where the text ends there.
+export function newlineAt(text, at) {
+  return text.startsWith("\r\n", at) ? "\r\n" : text.slice(at, at + 1);
+}
+
+// A cell that says `value`. A name that a spreadsheet would compute is made a word by an apostrophe.
+export function cell(value, delimiter) {
+  const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  const special = safe.includes(delimiter) || /["\r\n]/.test(safe);
+  return special ? `"${safe.replaceAll('"', '""')}"` : safe;
+}
+
+function quoted(text, open, line) {
+  let value = "";
+  let from = open + 1;
+  for (;;) {
+    const quote = text.indexOf('"', from);
+    if (quote < 0) throw new Malformed(`Line ${line}: a quote is opened and never closed.`);
+    if (text[quote + 1] !== '"') return [value + text.slice(from, quote), quote + 1];
+    value += text.slice(from, quote + 1);
+    from = quote + 2;
+  }
+}
+
+function plain(text, at, end) {
+  end.lastIndex = at;
+  const next = end.exec(text)?.index ?? text.length;
+  return [text.slice(at, next), next];
+}

@@ -1,0 +1,128 @@
+// A sheet: the rows of a CSV file, and what the service says of each.
+//
+// {name, bom, delimiter, newline, header, head, rows, done, labels, refused}: `head` and each row's
+// `raw` are the lines as they stand in the file; `done` rows are labelled, from the first; `labels` are
+// the service's, once known; `refused` has a sentence for each row that the service does not read.
+// A row is {cells, raw, given, added}: the labels in words, and the cells to add.
+
+import { Refused, ask, blank, pause } from "./ask.js";
+import { Malformed, cell, delimiterOf, newlineAt, records } from "./csv.js";
+
+export const WORDS = { ",": "commas", ";": "semicolons", "\t": "tabs" };
+
+const CHUNK = 32; // texts in one question
+const LARGEST = 200 * 2 ** 20; // bytes of a file
+const FRAME = 30; // milliseconds of work before the page may draw
+
+// Throws Malformed for what is no CSV, AbortError where `signal` says to stop.
+export async function read(file, signal) {
+  const text = await characters(file);
+  const bom = text.startsWith("\ufeff") ? "\ufeff" : "";
+  const body = text.slice(bom.length);
+  const delimiter = delimiterOf(body);
+  const rows = [];
+  let rested = performance.now();
+  for (const { cells, raw, line } of records(body, delimiter)) {
+    if (rows.length && cells.length > rows[0].cells.length) {
+      throw new Malformed(
+        `Line ${line}: ${cells.length} cells where the first line has ${rows[0].cells.length}. ` +
+          `A text with ${WORDS[delimiter]} in it must stand in quotes.`,
+      );
+    }
+    rows.push({ cells, raw, given: "", added: "" });
+    if (performance.now() - rested > FRAME) {
+      await pause(0, signal);
+      rested = performance.now();
+    }
+  }
+  signal.throwIfAborted();
+  if (rows.length < 2) throw new Malformed("The file has no rows below the names of its columns.");
+  const [{ cells: header, raw: head }] = rows.splice(0, 1);
+  const newline = newlineAt(body, head.length);
+  const nothing = { done: 0, labels: null, refused: [] };
+  return { name: file.name, bom, delimiter, newline, header, head, rows, ...nothing };
+}
+
+async function characters(file) {
+  if (file.size > LARGEST) throw new Malformed("The file is larger than 200 MB; split it.");
+  try {
+    const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+    return strict.decode(await file.arrayBuffer());
+  } catch (error) {
+    if (error instanceof TypeError) {
+      throw new Malformed("The file is not UTF-8. Save it as “CSV UTF-8” and choose it again.");
+    }
+    throw new Malformed("The file cannot be read; choose it again.");
+  }
+}
+
+// What a short row lacks is empty.
+export const textOf = (row, column) => row.cells[column] ?? "";
+
+// Labels the rows from `done` on. waiting: as in `ask`; moved: is told after each step how many
+// rows were done before it. Throws Refused or AbortError, and what is done stays.
+export async function labelRows(sheet, column, signal, waiting, moved) {
+  const { rows } = sheet;
+  let size = CHUNK;
+  while (sheet.done < rows.length) {
+    const chunk = [];
+    let end = sheet.done;
+    for (; end < rows.length && chunk.length < size; end += 1) {
+      if (!blank(textOf(rows[end], column))) chunk.push(rows[end]);
+    }
+    if (chunk.length) {
+      const texts = chunk.map((row) => textOf(row, column));
+      try {
+        keep(sheet, chunk, await ask("predict", { texts }, signal, waiting));
+      } catch (error) {
+        // Too much at once, or one text that is not read: halved until that one is left over.
+        if (![413, 422].includes(error.status)) throw error;
+        if (chunk.length > 1) {
+          size = Math.floor(chunk.length / 2);
+          continue;
+        }
+        chunk[0].given = "refused";
+        sheet.refused.push(`row ${rows.indexOf(chunk[0]) + 1}: ${error.message}`);
+        size = 0;
+      }
+      size = Math.min(CHUNK, 2 * size || 1);
+    }
+    const before = sheet.done;
+    sheet.done = end;
+    moved(before);
+  }
+}
+
+function keep(sheet, chunk, { labels, results }) {
+  if (!sheet.labels) {
+    const taken = columns(labels).find((name) => sheet.header.includes(name));
+    if (taken) {
+      throw new Refused(200, `The file has a column ${taken} already. Rename it and choose the file again.`);
+    }
+    sheet.labels = labels;
+  }
+  if (sheet.labels.join() !== labels.join() || results.length !== chunk.length) {
+    throw new Refused(200, "The service’s answer does not fit: has its model changed?");
+  }
+  chunk.forEach((row, index) => {
+    const { labels: given, probabilities } = results[index];
+    row.given = given.map((name) => `${name} ${probabilities[name].toFixed(3)}`).join(", ") || "none";
+    const numbers = labels.map((name) => probabilities[name].toFixed(6));
+    row.added = [cell(given.join("|"), sheet.delimiter), ...numbers].join(sheet.delimiter);
+  });
+}
+
+// The file's bytes with the columns added: of all rows that are done.
+export function labelled({ bom, delimiter, newline, header, head, rows, done, labels }) {
+  const names = columns(labels).map((name) => cell(name, delimiter));
+  const nothing = delimiter.repeat(labels.length);
+  const lines = rows.slice(0, done).map(({ cells, raw, added }) => {
+    const lacking = delimiter.repeat(header.length - cells.length);
+    return raw + lacking + delimiter + (added || nothing) + newline;
+  });
+  return new Blob([bom, head, delimiter, names.join(delimiter), newline, ...lines], {
+    type: "text/csv;charset=utf-8",
+  });
+}
+
+const columns = (labels) => ["labels", ...labels.map((name) => `probability_${name}`)];
