@@ -129,28 +129,7 @@ def build(
     apply(params, batch, dropout_key=None, mix=None) -> float32 logits [slots, classes]; dropout is
     on where a key is given, and pooled texts are mixed where a mix is.
     """
-    family = family_of(hf_config)
-    config = family.from_hf(hf_config)
-    if experiment.data.max_length > config.max_positions:
-        raise ConfigError(
-            f"data.max_length={experiment.data.max_length}: {experiment.encoder.name} reads at "
-            f"most {config.max_positions} tokens at once; longer texts are read in windows"
-        )
-    if experiment.head.name == "native" and experiment.pool.name == "mean_max":
-        raise ConfigError(
-            "head=native takes what is as wide as the encoder, and pool=mean_max is twice as wide; "
-            "use head=linear or head=residual"
-        )
-    network = Network(
-        family.module(
-            config,
-            jnp.dtype(experiment.encoder.dtype),
-            experiment.encoder.dropout,
-            experiment.encoder.attention_dropout,
-        ),
-        Pool(experiment.pool),
-        Head(experiment.head, classes, family.native(hf_config)),
-    )
+    network = network_of(experiment, hf_config, classes)
 
     def init(key: Array, batch: Batch) -> dict:
         return dict(network.init(key, batch, True)["params"])
@@ -162,3 +141,40 @@ def build(
         return network.apply({"params": params}, batch, dropout_key is None, mix, rngs=rngs)  # type: ignore[return-value]
 
     return init, apply
+
+
+def network_of(
+    experiment: Experiment,
+    hf_config: Mapping[str, Any],
+    classes: int,
+    vocabulary: int | None = None,
+) -> Network:
+    """The experiment's network as a module.
+
+    vocabulary: rows of its table of words; None: as many as `hf_config` says.
+    Raises ConfigError for parts that do not fit each other.
+    """
+    family = family_of(hf_config)
+    config = family.from_hf(hf_config)
+    if vocabulary is not None:
+        config = config._replace(vocab_size=vocabulary)
+    if experiment.data.max_length > config.max_positions:
+        raise ConfigError(
+            f"data.max_length={experiment.data.max_length}: {experiment.encoder.name} reads at "
+            f"most {config.max_positions} tokens at once; longer texts are read in windows"
+        )
+    if experiment.head.name == "native" and experiment.pool.name == "mean_max":
+        raise ConfigError(
+            "head=native takes what is as wide as the encoder, and pool=mean_max is twice as wide; "
+            "use head=linear or head=residual"
+        )
+    return Network(
+        family.module(
+            config,
+            jnp.dtype(experiment.encoder.dtype),
+            experiment.encoder.dropout,
+            experiment.encoder.attention_dropout,
+        ),
+        Pool(experiment.pool),
+        Head(experiment.head, classes, family.native(hf_config)),
+    )

@@ -1,4 +1,4 @@
-"""load(run, model or ensemble folder) -> Classifier: texts -> labels and probabilities."""
+"""load(run, model or ensemble folder) -> Classifier: texts -> labels, probabilities, and why."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,10 +16,13 @@ from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated, from_json
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
+from jaxclf.model.attribution import SlopesStep, make_slopes_step, slopes_shape
+from jaxclf.model.cascade import CASCADE
 from jaxclf.model.classifier import build
 from jaxclf.model.ensemble import ENSEMBLE, load_ensemble
 from jaxclf.model.handover import META, Handover, load_model, open_encoder
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
+from jaxclf.serving.explanation import Explanation, Source, explain
 from jaxclf.text.packing import fill
 from jaxclf.text.tokens import tokenize
 from jaxclf.trust import holds
@@ -31,6 +34,7 @@ class Together(NamedTuple):
 
     params: of one network as they are, of several with a leading axis of members.
     apply: (params, batch) -> logits [slots, columns], columns being members * classes.
+    slopes: what explanations are made of.
     """
 
     members: tuple[int, ...]
@@ -40,10 +44,12 @@ class Together(NamedTuple):
     params: dict[str, Any]
     apply: Callable[..., Array]
     step: Callable[..., Array]
+    slopes: SlopesStep
 
 
 class Classifier:
-    """A trained model, or an ensemble of several, ready to label texts.
+    """A trained model, or an ensemble of several, ready to label texts; from any thread, several at
+    once too.
 
     labels: names in the order of the columns. thresholds: float [classes].
     params, apply, tokenizer, experiment: for one's own batched inference, `apply(params, batch) ->
@@ -71,12 +77,7 @@ class Classifier:
     def predict_proba(self, texts: Iterable[str]) -> Float32[np.ndarray, "texts classes"]:
         """Calibrated probabilities, one row a text, in input order; of an ensemble, its members'
         blended."""
-        texts = list(texts)
-        for index, text in enumerate(texts):
-            if not isinstance(text, str) or not text.strip():
-                raise DataError(f"text {index} is empty or no string")
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                raise DataError(f"text {index} holds half of a surrogate pair")
+        texts = checked(texts)
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
         probs = np.empty((len(self.weights), len(texts), len(self.labels)), np.float32)
@@ -93,11 +94,48 @@ class Classifier:
             [name for name, given in zip(self.labels, row, strict=True) if given] for row in decided
         ]
 
+    def explain(self, texts: Iterable[str]) -> list[Explanation]:
+        """What each word of each text adds to the log odds of each label, by integrated gradients.
+
+        Costs 17 to 33 forward passes of a text, rarely more, and as many backward ones for each
+        label: two seconds of a CPU core for 20 tokens, seven labels and MiniLM. A network that
+        computes in bfloat16 is explained in float32.
+        """
+        groups = [one for one in self.groups if self.weights[list(one.members)].any()]
+        members = [member for group in groups for member in group.members]
+        sources = [
+            Source(
+                group.tokenizer,
+                group.experiment.data,
+                slopes_shape(group.experiment.data, group.columns),
+                group.params,
+                group.slopes,
+            )
+            for group in groups
+        ]
+        calibrations = [self.calibrations[member] for member in members]
+        return explain(checked(texts), sources, calibrations, self.weights[members])
+
+
+def checked(texts: Iterable[str]) -> list[str]:
+    """The texts as a list; DataError for one that cannot be labelled."""
+    texts = list(texts)
+    for index, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"text {index} is empty or no string")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise DataError(f"text {index} holds half of a surrogate pair")
+    return texts
+
 
 def load(path: str | Path) -> Classifier:
-    """The classifier of a finished run's or an ensemble's folder, of its model/, or of an exported
-    folder."""
+    """The classifier of a finished run's, an ensemble's or a cascade's folder, of its model/, or of
+    an exported folder."""
     folder = model_folder(Path(path))
+    if holds(folder, CASCADE):
+        from jaxclf.serving.cascade import open_cascade  # which builds on this module
+
+        return open_cascade(folder)
     if not holds(folder, ENSEMBLE):
         one = load_model(folder, leaves)
         weights = np.ones((1, len(one.labels)))
@@ -147,8 +185,12 @@ def _together(members: list[Handover], indices: list[int], tokenizer: Tokenizer)
         params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[one.params for one in members])
         apply = _side_by_side(apply)
     step = make_predict_step(apply)
-    columns = len(members) * len(first.labels)
-    return Together(tuple(indices), columns, first.experiment, tokenizer, params, apply, step)
+    classes, columns = len(first.labels), len(members) * len(first.labels)
+    shape = slopes_shape(first.experiment.data, columns)
+    slopes = make_slopes_step(first.experiment, first.hf_config, classes, len(members), shape)
+    return Together(
+        tuple(indices), columns, first.experiment, tokenizer, params, apply, step, slopes
+    )
 
 
 def _side_by_side(apply: Callable[..., Array]) -> Callable[..., Array]:
@@ -173,7 +215,8 @@ def _score(group: Together, texts: list[str]) -> Float32[np.ndarray, "members te
 
 def model_folder(path: Path) -> Path:
     """Where the model lies: the folder itself, or a run's model/."""
-    return path if holds(path, META) or holds(path, ENSEMBLE) else path / "model"
+    here = any(holds(path, name) for name in (META, ENSEMBLE, CASCADE))
+    return path if here else path / "model"
 
 
 def leaves(experiment: Experiment, hf_config: dict[str, Any], classes: int) -> Any:

@@ -199,8 +199,8 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: Parquet needs pyarrow; pip install 'jaxclf[parquet]'") from None
     number = 0
     try:
-        # With a buffer, a row group is read piece by piece and not at once.
-        with pyarrow.parquet.ParquetFile(path, buffer_size=CHUNK) as file:
+        # A row group may be the whole file: it is read piece by piece.
+        with pyarrow.parquet.ParquetFile(path, buffer_size=CHUNK, pre_buffer=False) as file:
             for batch in file.iter_batches(PARQUET_ROWS):
                 for fields in batch.to_pylist():
                     number += 1

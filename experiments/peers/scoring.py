@@ -1,0 +1,166 @@
+"""Scoring speed side by side: jaxclf, the Hugging Face pipeline and onnxruntime by turns on one
+machine, the same texts, float32.
+
+    python experiments/peers/scoring.py --run DIR --data data/goemotions/ekman/test.jsonl --out scoring.json
+
+jaxclf scores the file with the run's own network, as `predict` does: reading, checking, packing
+and writing count. The peers are given the texts, and the run's encoder under the plain head that
+transformers has for it: the pipeline at batch 32, in the file's order; onnxruntime in batches of
+32 sorted by length, each padded to its longest. All three tokenize within the time; loading,
+compiling and the first texts are left out. Each turn is a process of its own. The peers cut a text
+off at data.max_length, where jaxclf reads on in further windows.
+Run it on an idle machine; `pip install -e '.[peers]' onnx onnxruntime`.
+"""  # noqa: E501
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+BATCH, WARM = 32, 64
+
+
+def of_jaxclf(run: Path, texts: list[str]) -> Callable[[], object]:
+    from jaxclf.serving.predictor import load
+    from jaxclf.serving.scoring import predict_file
+
+    classifier = load(run)
+    folder = Path(tempfile.mkdtemp())
+    lines = [json.dumps({"text": text}) + "\n" for text in texts]
+    (folder / "texts.jsonl").write_text("".join(lines), encoding="utf-8")
+    classifier.predict_proba(texts[:WARM])
+    return lambda: predict_file(classifier, folder / "texts.jsonl", folder / "scored.jsonl")
+
+
+def twin(run: Path) -> tuple:
+    """The run's encoder as transformers opens it, with a plain head, its tokenizer, and the most
+    tokens it is to read."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    experiment = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    labels = json.loads((run / "labels.json").read_text(encoding="utf-8"))
+    folder = str(run / "model")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=len(labels), problem_type="multi_label_classification"
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    return model.eval(), tokenizer, experiment["data"]["max_length"]
+
+
+def of_pipeline(run: Path, texts: list[str]) -> Callable[[], object]:
+    import transformers
+
+    model, tokenizer, length = twin(run)
+    pipe = transformers.pipeline(
+        "text-classification",
+        model=model,
+        tokenizer=tokenizer,
+        batch_size=BATCH,
+        top_k=None,
+        function_to_apply="sigmoid",
+    )
+    options = {"truncation": True, "max_length": length}
+    pipe(texts[:WARM], **options)
+    return lambda: pipe(texts, **options)
+
+
+def of_onnxruntime(run: Path, texts: list[str]) -> Callable[[], object]:
+    import onnxruntime
+    import torch
+
+    model, tokenizer, length = twin(run)
+    path = str(Path(tempfile.mkdtemp()) / "twin.onnx")
+    sample = torch.ones((2, 7), dtype=torch.long)
+    names = ["input_ids", "attention_mask"]
+    torch.onnx.export(
+        model,
+        (sample, sample),
+        path,
+        input_names=names,
+        output_names=["logits"],
+        dynamic_axes={name: {0: "texts", 1: "tokens"} for name in names},
+        dynamo=False,
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def score(texts: list[str]) -> np.ndarray:
+        ids = tokenizer(texts, truncation=True, max_length=length)["input_ids"]
+        order = np.argsort([len(one) for one in ids], kind="stable")
+        logits = np.empty((len(texts), model.config.num_labels), np.float32)
+        for first in range(0, len(texts), BATCH):
+            rows = order[first : first + BATCH]
+            batch = np.zeros((len(rows), len(ids[rows[-1]])), np.int64)
+            mask = np.zeros_like(batch)
+            for slot, row in enumerate(rows):
+                batch[slot, : len(ids[row])], mask[slot, : len(ids[row])] = ids[row], 1
+            (found,) = session.run(None, {"input_ids": batch, "attention_mask": mask})
+            logits[rows] = np.asarray(found)
+        return 1 / (1 + np.exp(-logits))
+
+    score(texts[:WARM])
+    return lambda: score(texts)
+
+
+PEERS = {"jaxclf": of_jaxclf, "pipeline": of_pipeline, "onnxruntime": of_onnxruntime}
+
+
+def time_one(name: str, run: Path, texts: list[str]) -> float:
+    """Texts a second."""
+    score = PEERS[name](run, texts)
+    started = time.perf_counter()
+    score()
+    return len(texts) / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="a finished run's folder")
+    parser.add_argument("--data", type=Path, required=True, help="a JSONL file with texts")
+    parser.add_argument("--rows", type=int, help="only the first rows; default: all")
+    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser.add_argument("--out", type=Path, help="a JSON file to write")
+    parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+
+    lines = args.data.read_text(encoding="utf-8").splitlines()[: args.rows]
+    texts = [json.loads(line)["text"] for line in lines]
+    if args.one:
+        print(time_one(args.one, args.run, texts))
+        return
+    rounds = []
+    for _ in range(args.rounds):
+        turn = {}
+        for name in PEERS:
+            command = [sys.executable, __file__, "--run", str(args.run), "--data", str(args.data)]
+            command += ["--rows", str(len(texts)), "--one", name]
+            answer = subprocess.run(command, check=True, capture_output=True, text=True)
+            turn[name] = float(answer.stdout.split()[-1])
+        rounds.append(turn)
+        print(json.dumps(turn), flush=True)
+    ratios = {
+        name: sorted(turn["jaxclf"] / turn[name] for turn in rounds)
+        for name in PEERS
+        if name != "jaxclf"
+    }
+    summary = {
+        name: {"min": found[0], "median": statistics.median(found), "max": found[-1]}
+        for name, found in ratios.items()
+    }
+    print(json.dumps(summary))
+    if args.out:
+        result = {"texts": len(texts), "texts_per_second": rounds, "ratio": summary}
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

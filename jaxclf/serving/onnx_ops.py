@@ -1,0 +1,303 @@
+"""How each jax primitive is written in ONNX: a table of functions (graph, step, values) -> value.
+
+Values come with axes of size 1 where they would only repeat themselves (`onnx_graph.Value`): where
+ONNX broadcasts they stay so, elsewhere `full` spreads them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxclf.errors import ConfigError
+from jaxclf.serving.onnx_graph import (
+    Graph,
+    Value,
+    constant,
+    full,
+    integers,
+    node,
+    reshape,
+    size_of,
+    together,
+)
+from jaxclf.serving.onnx_int8 import quantized_product, quantized_rows
+from jaxclf.serving.onnx_program import Step
+
+Op = Callable[..., Value | list[Value]]
+
+
+def no_writer(what: str) -> ConfigError:
+    return ConfigError(f"--to onnx: this network has {what}, which is not written to ONNX here")
+
+
+def _elementwise(op: str) -> Op:
+    def write(graph: Graph, step: Step, *values: Value) -> Value:
+        return Value(node(graph, op, *values), together(*(value.shape for value in values)))
+
+    return write
+
+
+def _same(graph: Graph, step: Step, value: Value) -> Value:
+    return value
+
+
+def _square(graph: Graph, step: Step, value: Value) -> Value:
+    return Value(node(graph, "Mul", value, value), value.shape)
+
+
+def _power(graph: Graph, step: Step, value: Value) -> Value:
+    power = constant(graph, np.float32(step.params["y"]))
+    return Value(node(graph, "Pow", value, power), value.shape)
+
+
+def _rsqrt(graph: Graph, step: Step, value: Value) -> Value:
+    return Value(node(graph, "Reciprocal", node(graph, "Sqrt", value)), value.shape)
+
+
+def _select(graph: Graph, step: Step, which: Value, no: Value, yes: Value) -> Value:
+    shape = together(which.shape, no.shape, yes.shape)
+    return Value(node(graph, "Where", which, yes, no), shape)
+
+
+def _cast(graph: Graph, step: Step, value: Value) -> Value:
+    if step.given[0].dtype == step.made[0].dtype:
+        return value
+    return Value(node(graph, "Cast", value, to=np.dtype(step.made[0].dtype)), value.shape)
+
+
+def _full_along(graph: Graph, value: Value, shape: Sequence[int], axes: Sequence[int]) -> Value:
+    """The value at its full size along some axes."""
+    wanted = [shape[axis] if axis in axes else size for axis, size in enumerate(value.shape)]
+    return full(graph, value, wanted)
+
+
+def _reduce(op: str) -> Op:
+    def write(graph: Graph, step: Step, value: Value) -> Value:
+        axes = step.params["axes"]
+        value = _full_along(graph, value, step.given[0].shape, axes)
+        name = node(graph, op, value, integers(graph, *axes), keepdims=0)
+        return Value(name, tuple(size for axis, size in enumerate(value.shape) if axis not in axes))
+
+    return write
+
+
+def _cumulative_sum(graph: Graph, step: Step, value: Value) -> Value:
+    axis = constant(graph, np.int64(step.params["axis"]))
+    value = full(graph, value, step.given[0].shape)
+    return Value(node(graph, "CumSum", value, axis), value.shape)
+
+
+def _broadcast(graph: Graph, step: Step, value: Value) -> Value:
+    """New axes of size 1, no more."""
+    places, rank = step.params["broadcast_dimensions"], len(step.params["shape"])
+    added = [axis for axis in range(rank) if axis not in places]
+    if not added:
+        return value
+    shape = [1] * rank
+    for place, size in zip(places, value.shape, strict=True):
+        shape[place] = size
+    return Value(node(graph, "Unsqueeze", value, integers(graph, *added)), tuple(shape))
+
+
+def _reshape(graph: Graph, step: Step, value: Value) -> Value:
+    return reshape(graph, full(graph, value, step.given[0].shape), step.params["new_sizes"])
+
+
+def _squeeze(graph: Graph, step: Step, value: Value) -> Value:
+    gone = step.params["dimensions"]
+    shape = tuple(size for axis, size in enumerate(value.shape) if axis not in gone)
+    return Value(node(graph, "Squeeze", value, integers(graph, *gone)), shape)
+
+
+def _transpose(graph: Graph, step: Step, value: Value) -> Value:
+    return _permuted(graph, value, step.params["permutation"])
+
+
+def _permuted(graph: Graph, value: Value, order: Sequence[int]) -> Value:
+    if list(order) == sorted(order):
+        return value
+    name = node(graph, "Transpose", value, perm=list(order))
+    return Value(name, tuple(value.shape[axis] for axis in order))
+
+
+def _concatenate(graph: Graph, step: Step, *values: Value) -> Value:
+    whole = [full(graph, one, given.shape) for one, given in zip(values, step.given, strict=True)]
+    name = node(graph, "Concat", *whole, axis=step.params["dimension"])
+    return Value(name, step.made[0].shape)
+
+
+def _part(graph: Graph, value: Value, axis: int, first: int, end: int) -> Value:
+    ends = [integers(graph, first).name, size_of(graph, end), integers(graph, axis).name]
+    shape = [*value.shape[:axis], end - first, *value.shape[axis + 1 :]]
+    return Value(node(graph, "Slice", value, *ends), tuple(shape))
+
+
+def _slice(graph: Graph, step: Step, value: Value) -> Value:
+    firsts, ends = step.params["start_indices"], step.params["limit_indices"]
+    if set(step.params["strides"] or [1]) != {1}:
+        raise no_writer(f"a slice in strides of {step.params['strides']}")
+    sizes = zip(firsts, ends, step.given[0].shape, strict=True)
+    for axis, (first, end, size) in enumerate(sizes):
+        if end - first < size and value.shape[axis] == size:
+            value = _part(graph, value, axis, first, end)
+    return value
+
+
+def _split(graph: Graph, step: Step, value: Value) -> list[Value]:
+    axis, ends = step.params["axis"], np.cumsum(step.params["sizes"]).tolist()
+    value = _full_along(graph, value, step.given[0].shape, [axis])
+    firsts = [0, *ends[:-1]]
+    return [_part(graph, value, axis, *both) for both in zip(firsts, ends, strict=True)]
+
+
+def _reverse(graph: Graph, step: Step, value: Value) -> Value:
+    axes = step.params["dimensions"]
+    ends = [[number] * len(axes) for number in (-1, np.iinfo(np.int64).min)]
+    told = [integers(graph, *one) for one in (*ends, axes, [-1] * len(axes))]
+    return Value(node(graph, "Slice", value, *told), value.shape)
+
+
+def _pad(graph: Graph, step: Step, value: Value, filling: Value) -> Value:
+    config = step.params["padding_config"]
+    if any(between or min(low, high) < 0 for low, high, between in config):
+        raise no_writer("padding that cuts, or lies between elements")
+    value = full(graph, value, step.given[0].shape)
+    pads = integers(graph, *[low for low, _, _ in config], *[high for _, high, _ in config])
+    return Value(node(graph, "Pad", value, pads, filling), step.made[0].shape)
+
+
+def _iota(graph: Graph, step: Step) -> Value:
+    shape, axis = step.params["shape"], step.params["dimension"]
+    counted = _counted(graph, shape[axis], step.params["dtype"])
+    return reshape(graph, counted, [n if place == axis else 1 for place, n in enumerate(shape)])
+
+
+def _counted(graph: Graph, size: int, dtype: Any) -> Value:
+    """0, 1, … below a size."""
+    end = node(graph, "Squeeze", size_of(graph, size))
+    start, delta = constant(graph, np.int64(0)), constant(graph, np.int64(1))
+    counted = node(graph, "Range", start, end, delta)
+    return Value(node(graph, "Cast", counted, to=np.dtype(dtype)), (size,))
+
+
+def _product(graph: Graph, step: Step, left: Value, right: Value) -> Value:
+    """A sum over one axis of each. The result has the batch axes first, then the others of the
+    left, then that of the right."""
+    (left_sum, right_sum), (left_batch, right_batch) = step.params["dimension_numbers"]
+    shapes = [given.shape for given in step.given]
+    left_rest = [axis for axis in range(len(shapes[0])) if axis not in (*left_sum, *left_batch)]
+    right_rest = [axis for axis in range(len(shapes[1])) if axis not in (*right_sum, *right_batch)]
+    if len(left_sum) != 1 or len(right_rest) != 1 or not left_rest:
+        raise no_writer(f"a product of shapes {shapes}")
+    left = _full_along(graph, left, shapes[0], left_sum)
+    right = _full_along(graph, right, shapes[1], right_sum)
+    left = _permuted(graph, left, [*left_batch, *left_rest, *left_sum])
+    if right.name in graph.eight_bit:
+        return quantized_product(graph, left, right)
+    right = _permuted(graph, right, [*right_batch, *right_sum, *right_rest])
+    if right_batch and len(left_rest) > 1:
+        new = [len(right_batch) + index for index in range(len(left_rest) - 1)]
+        shape = (*right.shape[:-2], *[1] * len(new), *right.shape[-2:])
+        right = Value(node(graph, "Unsqueeze", right, integers(graph, *new)), shape)
+    shape = together(left.shape[:-2], right.shape[:-2])
+    return Value(node(graph, "MatMul", left, right), (*shape, left.shape[-2], right.shape[-1]))
+
+
+def _gather(graph: Graph, step: Step, table: Value, indices: Value) -> Value:
+    """Rows of a table."""
+    numbers, shape = step.params["dimension_numbers"], step.given[0].shape
+    if numbers.start_index_map != (0,) or step.params["slice_sizes"] != (1, *shape[1:]):
+        raise no_writer(f"a gather by {numbers}")
+    table = _full_along(graph, table, shape, [0])
+    places = node(graph, "Squeeze", indices, integers(graph, -1))
+    if table.name in graph.eight_bit:
+        rows = quantized_rows(graph, table, places)
+    else:
+        rows = node(graph, "Gather", table, places, axis=0)
+    return Value(rows, (*indices.shape[:-1], *table.shape[1:]))
+
+
+def _add_rows(graph: Graph, step: Step, target: Value, places: Value, updates: Value) -> Value:
+    """As a product with the table of which row goes where: onnxruntime's ScatterND adds from
+    several threads at once, and now and then loses a row (its issue 23396)."""
+    _check_rows(step)
+    bins = _counted(graph, step.given[0].shape[0], step.given[1].dtype)
+    bins = node(graph, "Unsqueeze", bins, integers(graph, 1))
+    flat = node(graph, "Squeeze", places, integers(graph, -1))
+    there = node(graph, "Cast", node(graph, "Equal", bins, flat), to=np.dtype(np.float32))
+    added = node(graph, "MatMul", there, full(graph, updates, step.given[2].shape))
+    return Value(node(graph, "Add", target, added), step.made[0].shape)
+
+
+def _highest_rows(graph: Graph, step: Step, target: Value, places: Value, updates: Value) -> Value:
+    """Elements of one column after another, in one thread."""
+    _check_rows(step)
+    target, updates = (
+        full(graph, value, given.shape)
+        for value, given in ((target, step.given[0]), (updates, step.given[2]))
+    )
+    if len(updates.shape) == 1:
+        places = Value(node(graph, "Squeeze", places, integers(graph, -1)), places.shape[:1])
+    places = full(graph, places, updates.shape)
+    name = node(graph, "ScatterElements", target, places, updates, axis=0, reduction="max")
+    return Value(name, target.shape)
+
+
+def _check_rows(step: Step) -> None:
+    numbers, rank = step.params["dimension_numbers"], len(step.given[2].shape)
+    plain = numbers.inserted_window_dims == numbers.scatter_dims_to_operand_dims == (0,)
+    if not plain or rank > 2:
+        raise no_writer(f"a scatter by {numbers}")
+
+
+ELEMENTWISE = {
+    "abs": "Abs",
+    "add": "Add",
+    "and": "And",
+    "cos": "Cos",
+    "div": "Div",
+    "eq": "Equal",
+    "erf": "Erf",
+    "exp": "Exp",
+    "ge": "GreaterOrEqual",
+    "gt": "Greater",
+    "le": "LessOrEqual",
+    "log": "Log",
+    "logistic": "Sigmoid",
+    "lt": "Less",
+    "max": "Max",
+    "min": "Min",
+    "mul": "Mul",
+    "neg": "Neg",
+    "sin": "Sin",
+    "sub": "Sub",
+    "tanh": "Tanh",
+}
+
+OPS: dict[str, Op] = {
+    **{name: _elementwise(op) for name, op in ELEMENTWISE.items()},
+    "broadcast_in_dim": _broadcast,
+    "concatenate": _concatenate,
+    "convert_element_type": _cast,
+    "cumsum": _cumulative_sum,
+    "dot_general": _product,
+    "gather": _gather,
+    "integer_pow": _power,
+    "iota": _iota,
+    "pad": _pad,
+    "reduce_max": _reduce("ReduceMax"),
+    "reduce_sum": _reduce("ReduceSum"),
+    "reshape": _reshape,
+    "rev": _reverse,
+    "rsqrt": _rsqrt,
+    "scatter-add": _add_rows,
+    "scatter-max": _highest_rows,
+    "select_n": _select,
+    "slice": _slice,
+    "split": _split,
+    "square": _square,
+    "squeeze": _squeeze,
+    "stop_gradient": _same,
+    "transpose": _transpose,
+}

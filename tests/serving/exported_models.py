@@ -1,0 +1,72 @@
+"""Folders of small random models of any encoder, pool, head and calibration."""
+
+import numpy as np
+from flax.traverse_util import unflatten_dict
+from torch_models import hf_config
+
+from jaxclf.config import Data, Encoder, Experiment, Spec
+from jaxclf.decisions.calibration import Calibration, to_json
+from jaxclf.decisions.ledger import make_ledger
+from jaxclf.model.ensemble import Blend, save_ensemble
+from jaxclf.model.handover import Handover, save_model
+from jaxclf.model.weights import leaves_of
+from jaxclf.serving.predictor import leaves
+from jaxclf.text.tokens import load_tokenizer
+
+LABELS = ("joy", "fear", "anger")
+# One is no float32, so that rounding it decides.
+THRESHOLDS = {
+    name: {"value": value, "split": "val", "rule": "fixed"}
+    for name, value in zip(LABELS, (0.5, 0.4 + 1e-12, 0.6), strict=True)
+}
+NONE = Calibration("none", ({}, {}, {}))
+LENGTH = 20  # of a row, of which a text may have three
+
+
+def make_model(
+    folder,
+    tiny_encoder,
+    variant="bert",
+    pool="attention",
+    head="linear",
+    seed=0,
+    calibration=NONE,
+    dtype="float32",
+    length=LENGTH,
+):
+    """The folder of a random model; layer norms scale and shift too."""
+    config = hf_config(variant, vocab_size=400, max_position_embeddings=34, pad_token_id=0)
+    hf = config.to_dict()
+    experiment = Experiment(
+        Data("", "", "", max_length=length, max_windows=3, overlap=4),
+        encoder=Encoder(name="tiny", dtype=dtype),
+        pool=Spec(pool),
+        head=Spec(head),
+    )
+    rng = np.random.default_rng(seed)
+    params = {
+        path: (0.2 * rng.normal(size=leaf.shape) + (path[-1] == "scale")).astype(np.float32)
+        for path, leaf in leaves_of(leaves(experiment, hf, len(LABELS))).items()
+    }
+    rules = {"average": "best", "calibration": calibration.kind, "threshold": "fixed"}
+    handover = Handover(
+        experiment,
+        hf,
+        LABELS,
+        THRESHOLDS,
+        to_json(calibration),
+        make_ledger({}, rules),
+        unflatten_dict(params),
+    )
+    save_model(folder, handover, load_tokenizer(tiny_encoder), "a card\n")
+    return folder
+
+
+def make_ensemble(folder, models):
+    """Weights differ by label."""
+    weights = np.random.default_rng(0).dirichlet(np.ones(len(models)), len(LABELS)).T
+    rules = {"average": "best", "calibration": "none", "threshold": "fixed"}
+    names = tuple(model.name for model in models)
+    blend = Blend(names, LABELS, weights, THRESHOLDS, make_ledger({}, rules))
+    save_ensemble(folder, blend, models, "a card\n")
+    return folder

@@ -1,0 +1,651 @@
+"""The service over real sockets: the classifier's own answers, every refusal with its reason, and
+no text in a log."""
+
+import builtins
+import contextlib
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import uvicorn
+from flax.traverse_util import unflatten_dict
+
+from jaxclf import serve
+from jaxclf.decisions.calibration import Calibration, to_json
+from jaxclf.decisions.ledger import make_ledger
+from jaxclf.model.handover import Handover, open_encoder, save_model
+from jaxclf.model.weights import leaves_of
+from jaxclf.serving import bodies
+from jaxclf.serving.http import make_app
+from jaxclf.serving.predictor import leaves, load
+from jaxclf.serving.replies import model_of
+from jaxclf.serving.service import make_service
+from jaxclf.text.tokens import tokenize
+
+LABELS = ("joy", "fear", "anger")
+JSON = {"Content-Type": "application/json"}
+MARKER = "marker-of-distress"  # must never be seen in a log or in an error
+
+
+@pytest.fixture(scope="module")
+def run_folder(tiny_encoder, tiny_experiment, tmp_path_factory):
+    """A run with a random model."""
+    folder = tmp_path_factory.mktemp("served") / "tiny_run"
+    hf, tokenizer = open_encoder(tiny_encoder)
+    rng = np.random.default_rng(0)
+    shapes = leaves_of(leaves(tiny_experiment, hf, len(LABELS)))
+    params = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in shapes.items()}
+    record = {name: {"value": 0.5, "split": "val", "rule": "fixed"} for name in LABELS}
+    curves = to_json(Calibration("temperature", ({"temperature": 4.0},) * 3))
+    ledger = make_ledger({}, {"average": "best", "calibration": "none", "threshold": "fixed"})
+    handover = Handover(tiny_experiment, hf, LABELS, record, curves, ledger, unflatten_dict(params))
+    save_model(folder / "model", handover, tokenizer, "a card")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def texts(demo_rows):
+    return [*[row["text"] for row in demo_rows["val"]][:60], "a", "x" * 300, "é 😀 नमस्ते " * 20]
+
+
+@pytest.fixture(scope="module")
+def served(run_folder):
+    """(the service, its port), ready."""
+    service = make_service(load(run_folder), "tiny", 4096, 20.0)
+    config = uvicorn.Config(make_app(service), lifespan="on", ws="none", log_level="error")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            port = listener.getsockname()[1]
+            until(lambda: get(port, "/ready")[0] == 200)
+            yield service, port
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def until(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def send(port, method, path, body=None, headers=None):
+    """(status, headers, body)"""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+        client.request(method, path, body, headers or {})
+        answer = client.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+
+def get(port, path):
+    status, _, body = send(port, "GET", path)
+    return status, body
+
+
+def ask(port, path, content):
+    """(status, JSON) of a question; an error's answer has one form."""
+    body = content if isinstance(content, bytes) else json.dumps(content)
+    status, headers, body = send(port, "POST", path, body, JSON)
+    found = json.loads(body)
+    if status != 200:
+        assert list(found) == ["error"]
+        assert re.search("[a-z]{3}", found["error"])
+        assert MARKER not in found["error"]
+    assert (status in (429, 503)) == ("retry-after" in headers)
+    return status, found
+
+
+def counted(port, name):
+    """The sum of a metric over its labels."""
+    _, body = get(port, "/metrics")
+    lines = [line for line in body.decode().splitlines() if line.startswith(name)]
+    assert lines, name
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+# Answers.
+
+
+def test_the_services_probabilities_are_the_classifiers(served, texts):
+    service, port = served
+    expected = service.classifier.predict_proba(texts)
+    status, found = ask(port, "/predict", {"texts": texts})
+    assert status == 200
+    assert found["labels"] == list(LABELS)
+    assert found["thresholds"] == dict.fromkeys(LABELS, 0.5)
+    probs = [[one["probabilities"][name] for name in LABELS] for one in found["results"]]
+    # In other company a text lies elsewhere in a row, which moves float32's last digits.
+    np.testing.assert_allclose(probs, expected, atol=1e-6, rtol=0)
+    assert [one["labels"] for one in found["results"]] == service.classifier.predict(texts)
+    assert {one["stage"] for one in found["results"]} == {None}
+    status, alone = ask(port, "/predict", {"text": texts[3]})
+    assert status == 200
+    assert [list(one) for one in alone["results"]] == [["labels", "probabilities", "stage"]]
+    assert alone["results"][0]["probabilities"] == pytest.approx(
+        found["results"][3]["probabilities"], abs=1e-6
+    )
+
+
+def test_the_queue_counts_tokens_as_they_are_read(served, texts):
+    classifier = served[0].classifier
+    data = classifier.experiment.data
+    tokens = tokenize(classifier.tokenizer, texts, data.max_length, data.max_windows, data.overlap)
+    windows = model_of(classifier).cut(texts)
+    assert [length for text in windows for length in text] == np.diff(tokens.starts).tolist()
+    assert [len(text) for text in windows] == np.bincount(tokens.owners).tolist()
+
+
+def test_an_explanation_is_the_classifiers_by_place_in_the_text(served):
+    service, port = served
+    text = "I'm 😀 happy, and\nnot  afraid"
+    status, found = ask(port, "/explain", {"text": text})
+    assert status == 200
+    assert found["labels"] == list(LABELS)
+    (expected,) = service.classifier.explain([text])
+    assert [text[one["start"] : one["end"]] for one in found["words"]] == list(expected.words)
+    parts = [[one["attributions"][name] for name in LABELS] for one in found["words"]]
+    np.testing.assert_array_equal(parts, expected.attributions)
+    assert [one["attention"] for one in found["words"]] == expected.attention.tolist()
+    assert found["gap"] == dict(zip(LABELS, expected.gap.tolist(), strict=True))
+
+
+def test_many_at_once_get_their_own_answers(served, texts):
+    service, port = served
+    expected = service.classifier.predict_proba(texts)
+    wrong = []
+
+    def one(seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(4):
+            rows = rng.integers(len(texts), size=rng.integers(1, 5))
+            status, found = ask(port, "/predict", {"texts": [texts[row] for row in rows]})
+            if status == 429:
+                continue
+            probs = [list(result["probabilities"].values()) for result in found["results"]]
+            wrong.append(np.abs(np.array(probs) - expected[rows]).max())
+
+    threads = [threading.Thread(target=one, args=(seed,)) for seed in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) > 30
+    assert max(wrong) <= 1e-6  # as above
+
+
+def test_nothing_is_compiled_once_it_is_ready(served, texts):
+    _, port = served
+    before = counted(port, "jaxclf_compilations_total")
+    assert before > 0
+    assert ask(port, "/predict", {"texts": texts})[0] == 200
+    assert ask(port, "/predict", {"text": texts[0]})[0] == 200
+    assert ask(port, "/explain", {"text": texts[-1]})[0] == 200
+    assert counted(port, "jaxclf_compilations_total") == before
+
+
+# What is not answered.
+
+TEXT = {"text": MARKER}
+HOSTILE = {
+    "nothing": (b"", 400),
+    "no JSON": (MARKER.encode(), 400),
+    "half of a JSON": (b'{"text": "' + MARKER.encode(), 400),
+    "more than a JSON": (json.dumps(TEXT).encode() * 2, 400),
+    "single quotes": (str(TEXT).encode(), 400),
+    "UTF-16": (json.dumps(TEXT).encode("utf-16"), 400),
+    "Latin-1": (b'{"text": "caf\xe9 ' + MARKER.encode() + b'"}', 400),
+    "overlong UTF-8": (b'{"text": "\xc0\xaf"}', 400),
+    "NUL bytes": (b"\0" * 100, 400),
+    "a control character": (b'{"text": "a\x01b"}', 400),
+    "NaN": (b'{"text": NaN}', 400),
+    "infinity": (b'{"text": "a", "texts": -Infinity}', 400),
+    "a key twice": (b'{"text": "a", "text": "b"}', 400),
+    "nested deep": (b'{"text": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", 400),
+    "nested deep in objects": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, 400),
+    "a number of 100,000 digits": (b'{"text": ' + b"9" * 100_000 + b"}", 400),
+    "a number beyond floats": (b'{"text": 1e99999}', 422),
+    "null": (b"null", 422),
+    "a number": (b"7", 422),
+    "a string": (json.dumps(MARKER).encode(), 422),
+    "a list": (json.dumps([MARKER]).encode(), 422),
+    "an empty object": (b"{}", 422),
+    "another key": (json.dumps({MARKER: "a"}).encode(), 422),
+    "text and another key": (json.dumps(TEXT | {MARKER: 1}).encode(), 422),
+    "text and texts": (json.dumps(TEXT | {"texts": [MARKER]}).encode(), 422),
+    "text is null": (b'{"text": null}', 422),
+    "text is a number": (b'{"text": 7}', 422),
+    "text is a list": (b'{"text": ["a"]}', 422),
+    "an empty text": (b'{"text": ""}', 422),
+    "white space": (json.dumps({"text": " \n\t\u3000"}).encode(), 422),
+    "half of a surrogate pair": (b'{"text": "a \\ud83d b"}', 422),
+    "the halves the wrong way round": (b'{"text": "\\ude00\\ud83d"}', 422),
+    "a long text": (json.dumps({"text": MARKER * 2000}).encode(), 422),
+    "a text as texts": (json.dumps({"texts": MARKER}).encode(), 422),
+    "no texts": (b'{"texts": []}', 422),
+    "a number among texts": (b'{"texts": ["a", 7]}', 422),
+    "an empty text among texts": (b'{"texts": ["a", ""]}', 422),
+    "many texts": (json.dumps({"texts": ["a"] * 257}).encode(), 422),
+    "more tokens than the queue": (json.dumps({"texts": ["a b " * 50] * 256}).encode(), 413),
+    "a large body": (b'{"text": "' + b"a" * bodies.BODY + b'"}', 413),
+    "spaces without end": (b" " * (bodies.BODY + 1), 413),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_body_is_refused_with_a_reason(served, name):
+    service, port = served
+    body, expected = HOSTILE[name]
+    assert ask(port, "/predict", body)[0] == expected
+    if expected < 413 or name in ("a large body", "spaces without end", "a long text"):
+        assert ask(port, "/explain", body)[0] == expected
+    assert service.queue.tokens == service.accepted == 0
+    assert ask(port, "/predict", {"text": "good"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\0",
+        "\ufeff",
+        "\u200d\ufe0f",
+        "[CLS] [SEP] [MASK]",
+        "\u0300" * 500,
+        "😀" * 2000,
+        "{}",
+        "ﷺ" * 99,
+    ],
+)
+def test_an_odd_text_is_a_text(served, text):
+    service, port = served
+    status, found = ask(port, "/predict", {"text": text})
+    assert status == 200
+    probs = service.classifier.predict_proba([text])[0]
+    given = list(found["results"][0]["probabilities"].values())
+    np.testing.assert_allclose(given, probs, atol=1e-6, rtol=0)
+    assert ask(port, "/predict", b"\xef\xbb\xbf" + json.dumps({"text": text}).encode())[0] == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "application/json; charset=latin-1"},
+        {"Content-Type": "application/jsonp"},
+        JSON | {"Content-Encoding": "gzip"},
+    ],
+)
+def test_another_kind_of_body_is_refused(served, headers):
+    status, _, body = send(served[1], "POST", "/predict", json.dumps(TEXT), headers)
+    assert status == 415
+    assert "application/json" in json.loads(body)["error"] or "gzip" in str(headers)
+    accepted = {"Content-Type": 'Application/JSON; charset="UTF-8"'}
+    assert send(served[1], "POST", "/predict", json.dumps(TEXT), accepted)[0] == 200
+
+
+def test_another_path_or_method_is_refused(served):
+    _, port = served
+    for method, path, expected in [
+        ("GET", "/predict", 405),
+        ("PUT", "/explain", 405),
+        ("POST", "/", 405),
+        ("GET", "/predict/", 404),
+        ("GET", f"/{MARKER}?{MARKER}", 404),
+        ("GET", "/page.css/../../../http.py", 404),
+        ("GET", "/%00%ff", 404),
+        ("BREW", "/predict", 405),
+    ]:
+        status, _, body = send(port, method, path)
+        assert status == expected, path
+        assert list(json.loads(body)) == ["error"]
+        assert MARKER not in body.decode()
+
+
+def raw(port, *parts, wait=0.0):
+    """All that is answered to bytes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        for part in parts:
+            client.sendall(part)
+            time.sleep(wait)
+        found = b""
+        with contextlib.suppress(ConnectionResetError):
+            while part := client.recv(65536):
+                found += part
+        return found
+
+
+HEAD = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+
+
+def test_a_body_is_counted_as_it_comes(served):
+    chunks = (b"10000\r\n" + b" " * 65536 + b"\r\n") * 17 + b"0\r\n\r\n"
+    then = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    found = raw(served[1], HEAD + b"Transfer-Encoding: chunked\r\n\r\n", chunks, then)
+    assert found.startswith(b"HTTP/1.1 413 ")
+    assert b"HTTP/1.1 200 OK" in found  # who sends too much gets the reason, and may go on
+    huge = HEAD + b"Connection: close\r\nContent-Length: 99999999999\r\n\r\n"
+    began = time.monotonic()
+    assert raw(served[1], huge).startswith(b"HTTP/1.1 413 ")  # before it has come
+    assert time.monotonic() - began < 5
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(served, monkeypatch):
+    monkeypatch.setattr(bodies, "READING", 0.2)
+    found = raw(served[1], HEAD + b"Content-Length: 100\r\n\r\n", b'{"text": "', wait=0.3)
+    assert found.startswith(b"HTTP/1.1 408 ")
+    assert b"\r\nconnection: close\r\n" in found.lower()
+
+
+@pytest.mark.parametrize(
+    "bytes_",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"POST /predict\r\n\r\n",
+        HEAD + b"Content-Length: -1\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_refused(served, bytes_):
+    found = raw(served[1], bytes_)
+    assert not found or found.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 500 ")[:1])
+    assert ask(served[1], "/predict", {"text": "good"})[0] == 200
+
+
+# The queue, seen from outside.
+
+
+@pytest.fixture
+def held(served):
+    """(service, port, the texts that came to a model which answers once it is let)."""
+    service, port = served
+    real, seen, let = service.queue.model, [], threading.Event()
+
+    def answer(texts):
+        seen.extend(texts)
+        let.wait(20)
+        return real.answer(texts)
+
+    service.queue.model = real._replace(answer=answer)
+    yield service, port, seen, let
+    let.set()
+    service.queue.model = real
+    until(lambda: not service.accepted and not service.queue.tokens)
+
+
+def in_background(port, *contents):
+    """Ask each in a thread of its own; the list that fills with what comes."""
+    found = []
+    for content in contents:
+        threading.Thread(
+            target=lambda content=content: found.append((content, ask(port, "/predict", content)))
+        ).start()
+    return found
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(held):
+    service, port, seen, let = held
+    first = in_background(port, {"text": "first"})
+    until(lambda: seen)
+    large = {"texts": ["word and word and word"] * 100}
+    waiting = in_background(port, large)
+    until(lambda: service.queue.waiting)
+    service.queue.seconds = 10.0
+    service.queue.bound, bound = service.queue.tokens, service.queue.bound
+    try:
+        took = []
+        for _ in range(20):
+            began = time.monotonic()
+            status, headers, _ = send(port, "POST", "/predict", json.dumps(TEXT), JSON)
+            took.append(time.monotonic() - began)
+            assert status == 429
+            shape = service.queue.model.shape
+            batches = service.queue.tokens / (shape.rows * shape.length)
+            assert int(headers["Retry-After"]) == np.ceil(10 * batches)
+        assert np.median(took) < 0.05
+        assert ask(port, "/explain", TEXT)[0] == 429
+        assert get(port, "/health")[0] == get(port, "/ready")[0] == 200
+        assert counted(port, "jaxclf_queue_tokens") == service.queue.tokens
+        assert not waiting
+    finally:
+        service.queue.bound = bound
+    let.set()
+    until(lambda: len(waiting) == len(first) == 1)
+    assert waiting[0][1][0] == 200
+    assert len(waiting[0][1][1]["results"]) == 100
+
+
+def test_the_deadline_ends_the_wait(held, monkeypatch):
+    service, port, seen, let = held
+    monkeypatch.setattr(service, "deadline", 0.3)
+    first = in_background(port, {"text": "first"})
+    until(lambda: seen)
+    assert ask(port, "/predict", {"texts": [MARKER] * 20})[0] == 504
+    until(lambda: first)
+    assert first[0][1][0] == 504
+    assert service.queue.tokens == service.accepted == 0
+    let.set()
+    assert ask(port, "/predict", {"text": "good"})[0] == 200
+    assert MARKER not in seen
+
+
+def test_who_leaves_frees_the_place(held):
+    service, port, seen, let = held
+    first = in_background(port, {"text": "first"})
+    until(lambda: seen)
+    body = json.dumps({"texts": [MARKER] * 50}).encode()
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        until(lambda: service.queue.tokens)
+    until(lambda: not service.queue.tokens)
+    assert service.accepted == 1
+    let.set()
+    until(lambda: first)
+    assert first[0][1][0] == 200
+    assert ask(port, "/predict", {"text": "good"})[0] == 200
+    assert MARKER not in seen
+    assert counted(port, 'jaxclf_requests_total{code="499",path="/predict"}') >= 1
+
+
+def test_who_leaves_within_a_body_is_no_fault(served):
+    service, port = served
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(HEAD + b'Content-Length: 1000\r\n\r\n{"text": "')
+    assert ask(port, "/predict", {"text": "good"})[0] == 200
+    assert not service.accepted
+
+
+class Panic(BaseException):
+    """As a tokenizer written in Rust raises it."""
+
+
+@pytest.mark.parametrize("error", [ValueError(MARKER), Panic(MARKER)])
+@pytest.mark.parametrize("part", ["cut", "answer"])
+def test_a_fault_of_the_model_answers_500_and_its_text_is_not_logged(
+    served, monkeypatch, caplog, error, part
+):
+    service, port = served
+
+    def fails(texts):
+        raise error
+
+    real = service.queue.model
+    monkeypatch.setattr(service.queue, "model", real._replace(**{part: fails}))
+    assert ask(port, "/predict", {"text": MARKER})[0] == 500
+    monkeypatch.undo()
+    assert ask(port, "/predict", {"text": "good"})[0] == 200
+    assert type(error).__name__ in caplog.text
+    assert "fails" in caplog.text  # where it was
+    assert MARKER not in caplog.text
+
+
+# What else there is.
+
+
+def test_what_is_counted_has_no_name_from_a_request(served):
+    _, port = served
+    before = counted(port, "jaxclf_texts_total")
+    assert ask(port, "/predict", {"texts": ["a", "b", MARKER]})[0] == 200
+    for path in (f"/{MARKER}", "/predict/1", "/metrics?" + MARKER):
+        get(port, path)
+    _, body = get(port, "/metrics")
+    assert counted(port, "jaxclf_texts_total") == before + 3
+    assert MARKER not in body.decode()
+    paths = set(re.findall('path="([^"]*)"', body.decode()))
+    assert paths <= {
+        "/",
+        "/predict",
+        "/explain",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/docs",
+        "other",
+    } | {path for path in paths if re.fullmatch(r"/(openapi\.json|\w+\.(js|css))", path)}
+    for name in (
+        "jaxclf_requests_total jaxclf_request_seconds_bucket jaxclf_tokens_total "
+        "jaxclf_queue_tokens jaxclf_queue_bound_tokens jaxclf_accepted jaxclf_batch_fill_bucket "
+        "jaxclf_step_seconds_bucket"
+    ).split():
+        assert counted(port, name) >= 0
+
+
+def test_states_and_documents(served):
+    _, port = served
+    assert json.loads(get(port, "/health")[1]) == {"status": "alive"}
+    ready = {"status": "ready", "labels": list(LABELS), "model": "tiny"}
+    assert json.loads(get(port, "/ready")[1]) == ready
+    document = json.loads(get(port, "/openapi.json")[1])
+    assert set(document["paths"]) == {
+        "/predict", "/explain", "/health", "/ready", "/metrics", "/docs",
+    }  # fmt: skip
+    _, page = get(port, "/docs")
+    for path in document["paths"]:
+        assert path in page.decode()
+    assert b"//" not in page.replace(b"<!doctype", b"")  # nothing from a network
+
+
+def test_pages_come_with_their_kind(served):
+    _, port = served
+    kinds = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
+    status, headers, page = send(port, "GET", "/")
+    assert status == 200
+    assert headers["content-type"].startswith("text/html")
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    for name in re.findall(r'(?:src|href)="([\w.]+)"', page.decode()):
+        status, headers, _ = send(port, "GET", "/" + name)
+        assert status == 200, name
+        assert headers["content-type"].startswith(kinds[name.rpartition(".")[2]])
+
+
+# The command.
+
+SLOW = """
+import sys, time
+from jaxclf import serve
+from jaxclf.serving import replies
+
+predict = replies.predict
+
+def slow(classifier, texts):
+    time.sleep(0.7)
+    return predict(classifier, texts)
+
+replies.predict = slow
+sys.argv = ["serve", *sys.argv[1:]]
+sys.exit(serve.main())
+"""
+
+
+@contextlib.contextmanager
+def command(*words, code=SLOW):
+    """(process, port, lines of its log so far)"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout))
+    reader.start()
+    try:
+        until(lambda: process.poll() is not None or any("http://" in line for line in lines))
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", "".join(lines))
+        yield process, int(found[1]) if found else 0, lines
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        process.stdout.close()
+
+
+def test_a_signal_lets_what_was_accepted_be_answered(run_folder):
+    with command("--run", run_folder, "--port", 0) as (process, port, lines):
+        assert get(port, "/health")[0] == 200
+        assert get(port, "/ready")[0] == 503  # it warms up
+        assert ask(port, "/predict", TEXT)[0] == 503
+        until(lambda: get(port, "/ready")[0] == 200)
+        assert ask(port, "/predict", MARKER.encode())[0] == 400
+        get(port, f"/{MARKER}?{MARKER}")
+        send(port, MARKER, "/predict")
+        found = in_background(port, TEXT, {"texts": [MARKER, "b"]})
+        until(lambda: counted(port, "jaxclf_accepted") == 2)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: get(port, "/ready")[0] == 503)
+        assert not found
+        assert ask(port, "/predict", TEXT)[0] == 503
+        until(lambda: len(found) == 2)
+        assert [status for _, (status, _) in found] == [200, 200]
+        assert process.wait(10) == 128 + signal.SIGTERM
+    log = "".join(lines)
+    assert '"POST /predict HTTP/1.1" 200' in log
+    assert '"GET ? HTTP/1.1" 404' in log
+    assert '"? /predict HTTP/1.1" 405' in log
+    assert MARKER not in log
+    assert "SIGTERM: all that was accepted is answered" in lines[-1]
+
+
+def refused(monkeypatch, capsys, *words):
+    """The line that the command ends with."""
+    monkeypatch.setattr(sys, "argv", ["serve", *map(str, words)])
+    assert serve.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_what_cannot_be_served_is_said_in_a_line(run_folder, tmp_path, monkeypatch, capsys):
+    def line(*words):
+        return refused(monkeypatch, capsys, *words)
+
+    assert "--deadline -1" in line("--run", run_folder, "--deadline", -1)
+    assert "--deadline nan" in line("--run", run_folder, "--deadline", "nan")
+    assert "32 tokens" in line("--run", run_folder, "--port", 0, "--queue", 31)
+    assert "jaxclf.json" in line("--run", tmp_path, "--port", 0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"--port {port}: " in line("--run", run_folder, "--port", port)
+    assert "--port 70000: " in line("--run", run_folder, "--port", 70000)
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name == "jaxclf.serving.server":
+            raise ModuleNotFoundError(name="fastapi")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert line("--run", run_folder) == "error: no fastapi: pip install 'jaxclf[serve]'"

@@ -1,0 +1,422 @@
+"""A model given to onnxruntime: the same probabilities, by any encoder, pool, head and
+calibration; in eight bits nearly the same, and how nearly is measured."""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from exported_models import LABELS, LENGTH, THRESHOLDS, make_ensemble, make_model
+
+import jaxclf
+from jaxclf import export
+from jaxclf.decisions import calibration
+from jaxclf.decisions.calibration import CALIBRATORS
+from jaxclf.decisions.metrics import count, f1
+from jaxclf.errors import ConfigError, DataError
+from jaxclf.serving import answers, onnx_fusions, onnx_graph, onnx_int8, onnx_model, onnx_ops
+from jaxclf.serving import onnx as onnx_export
+from jaxclf.serving.answers import load_whole
+from jaxclf.serving.onnx import save, to_onnx
+from jaxclf.serving.onnx_program import LENGTH as ANY_LENGTH
+from jaxclf.serving.onnx_program import ROWS, trace
+from jaxclf.serving.onnx_scorer import MODEL, onnx_scorer
+from jaxclf.text.tokens import tokenize
+
+VARIANTS = [
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "distilbert",
+    "electra",
+    "deberta-short",
+    "deberta-v2-xlarge",
+    "modernbert",
+    "modernbert-bias",
+]
+CLOSE = 1e-6  # two float32 libraries, other orders of addition
+
+
+@pytest.fixture(scope="module")
+def texts(demo_rows):
+    """Of one token, of several windows, of more than a batch of one row."""
+    return [*[row["text"] for row in demo_rows["val"]][:30], "a", "ok ok", "word " * 90]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_encoder, tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("bert") / "model", tiny_encoder)
+
+
+@pytest.fixture(scope="module")
+def own(model, texts):
+    return jaxclf.load(model).predict_proba(texts)
+
+
+@pytest.fixture(scope="module")
+def packed(model, tmp_path_factory):
+    return exported(model, tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture(scope="module")
+def labelled(texts, own, tmp_path_factory):
+    """Rows whose labels are the run's own decisions, but for one in seven."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("labelled") / "rows.jsonl"
+    truth = (own >= 0.5) ^ (rng.random(own.shape) < 1 / 7)
+    rows = [
+        {"text": text, "labels": dict(zip(LABELS, row.astype(int).tolist(), strict=True))}
+        for text, row in zip(texts, truth, strict=True)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def exported(run, folder, form="packed", int8=False):
+    """The graph and what reads it, without the comparison."""
+    whole = load_whole(run, "float32")
+    save(folder / MODEL, whole, form, int8)
+    whole.tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def session_of(folder):
+    return onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
+
+
+def as_rows(run, texts, length, side="right"):
+    """input_ids and attention_mask, and which texts are no longer than a row."""
+    whole = load_whole(run)
+    tokens = tokenize(whole.tokenizer, texts, LENGTH, 2, 4)
+    short = np.flatnonzero(np.bincount(tokens.owners) == 1)
+    ids, mask = (np.zeros((len(short), length), np.int64) for _ in range(2))
+    for row, text in enumerate(short):
+        (window,) = np.flatnonzero(tokens.owners == text)
+        there = tokens.ids[tokens.starts[window] : tokens.starts[window + 1]]
+        place = slice(0, len(there)) if side == "right" else slice(length - len(there), length)
+        ids[row, place], mask[row, place] = there, 1
+    return {"input_ids": ids, "attention_mask": mask}, short
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_encoder_gives_the_same_probabilities(variant, tiny_encoder, texts, tmp_path):
+    run = make_model(tmp_path / "model", tiny_encoder, variant, "mean", "native")
+    expected = jaxclf.load(run).predict_proba(texts)
+    assert expected.std() > 0.05
+    found = onnx_scorer(exported(run, tmp_path))(texts)
+    np.testing.assert_allclose(found, expected, atol=CLOSE, rtol=0)
+    for side in ("left", "right"):
+        inputs, short = as_rows(run, texts, LENGTH, side)
+        session = session_of(exported(run, tmp_path, "padded"))
+        probs = session.run(["probabilities"], inputs)[0]
+        np.testing.assert_allclose(probs, expected[short], atol=CLOSE, rtol=0)
+    found = onnx_scorer(tmp_path)(texts)
+    np.testing.assert_allclose(found[short], expected[short], atol=CLOSE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("pool", "head"), [("cls", "native"), ("mean_max", "linear"), ("attention", "residual")]
+)
+def test_every_pool_and_head(pool, head, tiny_encoder, texts, tmp_path):
+    run = make_model(tmp_path / "model", tiny_encoder, "bert", pool, head)
+    found = onnx_scorer(exported(run, tmp_path))(texts)
+    np.testing.assert_allclose(found, jaxclf.load(run).predict_proba(texts), atol=CLOSE, rtol=0)
+
+
+def test_rows_and_their_length_are_free(model, own, texts, packed, tmp_path):
+    scorer = onnx_scorer(packed)
+    alone = np.concatenate([scorer([text]) for text in texts])
+    np.testing.assert_allclose(alone, own, atol=CLOSE, rtol=0)
+    assert scorer([]).shape == (0, len(LABELS))
+    session = session_of(exported(model, tmp_path, "padded"))
+    assert [one.shape for one in session.get_inputs()] == [["rows", "length"]] * 2
+    for length in (LENGTH - 3, LENGTH, 31):
+        inputs, short = as_rows(model, texts, max(length, LENGTH))
+        kept = inputs["attention_mask"].sum(axis=1) <= length
+        inputs = {name: rows[kept][:, :length] for name, rows in inputs.items()}
+        probs = session.run(["probabilities"], inputs)[0]
+        np.testing.assert_allclose(probs, own[short[kept]], atol=CLOSE, rtol=0)
+
+
+def test_thresholds_decide_in_the_graph_as_outside(model, packed, texts):
+    session = session_of(packed)
+    rows = {one.name: np.zeros((3, LENGTH), np.int32) for one in session.get_inputs()}
+    rows["ids"][:] = np.arange(5, 65).reshape(3, LENGTH)
+    rows["segments"][:], rows["positions"][:] = 1, np.arange(LENGTH)
+    rows["examples"][:] = np.arange(3)[:, None]
+    probs, thresholds, decisions = session.run(None, rows)
+    assert [one.name for one in session.get_outputs()] == list(answers.Answer._fields)
+    np.testing.assert_array_equal(decisions, probs >= thresholds)
+    exact = np.array([THRESHOLDS[name]["value"] for name in LABELS])
+    for step in range(-3, 4):  # floats around each threshold are decided alike
+        near = thresholds
+        for _ in range(abs(step)):
+            near = np.nextafter(near, np.float32(np.sign(step)))
+        np.testing.assert_array_equal(near >= thresholds, near.astype(np.float64) >= exact)
+    told = session.get_modelmeta().custom_metadata_map
+    assert json.loads(told["labels"]) == list(LABELS)
+
+
+@pytest.fixture(scope="module")
+def curves():
+    """A calibration of every kind, fitted on noise around a truth."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(400, 3)) * 3
+    labels = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits / 2))).astype(np.float32)
+    probs = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    return {kind: fit(labels, probs) for kind, fit in CALIBRATORS.items()}
+
+
+def test_calibration_in_jax_is_that_in_numpy(curves):
+    assert answers.CURVES.keys() == calibration.CURVES.keys() == curves.keys()
+    ends = 10.0 ** -np.arange(0.5, 9, 0.25)
+    probs = np.concatenate([[0], ends, np.linspace(0.1, 0.9, 99), 1 - ends, [1]])
+    probs = np.repeat(probs.astype(np.float32)[:, None], 3, axis=1)
+    for kind, curve in curves.items():
+        found = answers.calibrated(curve, jnp.asarray(probs))
+        np.testing.assert_allclose(
+            found, calibration.calibrated(curve, probs), atol=CLOSE, rtol=0, err_msg=kind
+        )
+
+
+@pytest.mark.parametrize("kind", ["platt", "isotonic"])
+def test_probabilities_are_calibrated(kind, curves, tiny_encoder, texts, own, tmp_path):
+    run = make_model(tmp_path / "model", tiny_encoder, calibration=curves[kind])
+    expected = jaxclf.load(run).predict_proba(texts)
+    assert np.abs(expected - own).max() > 0.05
+    found = onnx_scorer(exported(run, tmp_path))(texts)
+    np.testing.assert_allclose(found, expected, atol=CLOSE, rtol=0)
+
+
+def test_an_ensemble_is_one_graph(tiny_encoder, curves, texts, own, tmp_path):
+    others = [
+        make_model(tmp_path / "a", tiny_encoder, "bert", seed=1),
+        make_model(tmp_path / "b", tiny_encoder, "distilbert", "mean", calibration=curves["beta"]),
+    ]
+    run = make_ensemble(tmp_path / "ensemble", others)
+    to_onnx(run, tmp_path / "out")
+    expected = jaxclf.load(run).predict_proba(texts)
+    np.testing.assert_allclose(onnx_scorer(tmp_path / "out")(texts), expected, atol=CLOSE, rtol=0)
+    assert (tmp_path / "out" / "ensemble.json").is_file()
+    shorter = make_model(tmp_path / "c", tiny_encoder, length=LENGTH - 1)
+    run = make_ensemble(tmp_path / "mixed", [others[0], shorter])
+    with pytest.raises(ConfigError, match="differently, and one program"):
+        to_onnx(run, tmp_path / "no")
+
+
+def test_what_is_known_by_one_name_becomes_one_node(tiny_encoder, texts, tmp_path, monkeypatch):
+    run = make_model(tmp_path / "model", tiny_encoder, "xlm-roberta", "mean", "residual")
+    kinds = kinds_of(exported(run, tmp_path))
+    assert (kinds.count("LayerNormalization"), kinds.count("Softmax")) == (5 + 2, 2)
+    assert kinds.count("Gelu") == 2 + 1  # by tanh in the encoder, by erf in the head
+    assert not {"Erf", "Tanh", "Exp", "Sqrt"} & set(kinds)
+    assert "ScatterND" not in kinds  # onnxruntime's loses a row now and then
+    fused = onnx_scorer(tmp_path)(texts)
+    monkeypatch.setattr(onnx_model, "find", lambda *_: None)
+    assert {"Erf", "Tanh", "Exp", "Sqrt"} <= set(kinds_of(exported(run, tmp_path)))
+    np.testing.assert_allclose(onnx_scorer(tmp_path)(texts), fused, atol=CLOSE, rtol=0)
+
+
+def kinds_of(folder):
+    model = onnx.load(folder / MODEL)
+    onnx.checker.check_model(model)
+    return [one.op_type for one in model.graph.node]
+
+
+def test_a_pattern_that_is_nearly_one_is_left_alone():
+    """Another constant, another axis, another order: not a GELU, not a softmax, not a norm."""
+    x = jax.ShapeDtypeStruct((4, 6), np.float32)
+    for near in (
+        lambda x: x * 0.5 * (1 + jax.lax.erf(x * 0.7)),
+        lambda x: jax.nn.softmax(x, axis=0),
+        lambda x: x[:, ::-1] * 0.5 * (1 + jax.lax.erf(x * 2**-0.5)),
+    ):
+        program = trace(near, x)
+        makers = {one: step for step in program.steps for one in step.outputs}
+        assert not any(onnx_fusions.find(step, makers) for step in program.steps)
+
+
+def test_sizes_are_found_again():
+    graph = onnx_graph.empty_graph(frozenset())
+    graph.sizes.update({ROWS: "rows", ANY_LENGTH: "length"})
+    for size in (ROWS * 8 + 1, ROWS * ANY_LENGTH * 12, ANY_LENGTH, 0, 1, 250_002):
+        name = onnx_graph.size_of(graph, size)
+        known = {"rows": 5, "length": 7, **graph.constants}
+        for one in graph.nodes.values():
+            left, right = (known[name] for name in one.inputs)
+            known[one.output] = left + right if one.op == "Add" else left * right
+        expected = {ROWS * 8 + 1: 41, ROWS * ANY_LENGTH * 12: 420, ANY_LENGTH: 7}.get(size, size)
+        assert known[name] == expected
+
+
+def test_a_folder_says_how_near_it_is(model, labelled, own, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    arguments = ["x", "--run", str(model), "--to", "onnx", "--out", str(out), "--int8"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert export.main() == 2
+    assert "--data FILE" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*arguments, "--data", str(labelled)])
+    # Three labels of 33 texts, scattered around their thresholds: one more or less is a percent.
+    monkeypatch.setattr(onnx_export, "EQUAL", 0.9)
+    assert export.main() == 0
+    record = json.loads((out / "verification.json").read_text())
+    rows = [json.loads(line) for line in labelled.read_text().splitlines()]
+    truth = np.array([[row["labels"][name] for name in LABELS] for row in rows], np.float32)
+    theirs = onnx_scorer(out)([row["text"] for row in rows])
+    thresholds = jaxclf.load(model).thresholds
+    decided = [probs >= thresholds for probs in (own, theirs)]
+    scores = [float(np.nanmean(f1(count(truth, one)))) for one in decided]
+    assert record["macro_f1"] == pytest.approx(
+        {"run": scores[0], "exported": scores[1], "loss": scores[0] - scores[1]}
+    )
+    assert record["equal_decisions"] == (decided[0] == decided[1]).mean()
+    assert record["largest_difference"] == np.abs(own - theirs).max() > 0
+    card = (out / "README.md").read_text()
+    assert card.startswith("a card\n\n## As an ONNX graph")
+    assert "in eight bits" in card
+    assert {path.name for path in out.iterdir()} == {
+        "README.md",
+        "jaxclf.json",
+        "model.onnx",
+        "tokenizer.json",
+        "verification.json",
+    }
+    assert f"loss {scores[0] - scores[1]:+.4f}" in capsys.readouterr().out
+
+
+def test_eight_bits_are_near_small_and_each_text_s_own(model, own, texts, packed, tmp_path):
+    scorer = onnx_scorer(exported(model, tmp_path, int8=True))
+    found = scorer(texts)
+    assert 0 < np.abs(found - own).mean() < 0.01
+    backwards = scorer(texts[::-1])[::-1]  # in other company
+    np.testing.assert_allclose(backwards, found, atol=CLOSE, rtol=0)
+    sizes = [(folder / MODEL).stat().st_size for folder in (packed, tmp_path)]
+    assert sizes[1] < sizes[0] / 2
+    weights = onnx.load(tmp_path / MODEL).graph.initializer
+    bytes_ = [one for one in weights if one.data_type == onnx.TensorProto.INT8]
+    assert len(bytes_) == 2 * 6 + 1  # the products of two layers, the table of words
+    assert all(np.prod(one.dims) <= 32 * 128 for one in weights if one not in bytes_)
+
+
+@pytest.mark.parametrize("maker", ["Identity", "LayerNormalization", "Gelu"])
+def test_a_product_in_eight_bits_is_off_by_no_more_than_rounding(maker):
+    error, bound = product_error(maker)
+    assert (error <= bound).all()
+    assert error.max() > bound.min() / 100
+
+
+def test_what_is_known_of_activations_makes_products_better():
+    for maker in ("LayerNormalization", "Gelu"):
+        known, unknown = (product_error(maker, knows)[0].mean() for knows in (True, False))
+        assert known < 0.85 * unknown  # part of the error is the weights' own
+
+
+def product_error(maker, knows=True):
+    """(error, most that half a step of each factor explains) of a quantized product of what a node
+    made, some of its channels large."""
+    rng = np.random.default_rng(0)
+    given = rng.normal(size=(9, 64)).astype(np.float32)
+    given[4] = 0
+    scale = np.where(np.arange(64) % 16, 1, 30).astype(np.float32)
+    weights = rng.normal(size=(64, 24)).astype(np.float32)
+    graph = onnx_graph.empty_graph(frozenset(["weights"]))
+    graph.constants.update({"weights": weights, "scale": scale})
+    more = ["scale"] if maker == "LayerNormalization" else []
+    made = onnx_graph.node(graph, maker, "given", *more)
+    taken = made if knows else onnx_graph.node(graph, "Identity", made)
+    value = onnx_graph.Value(taken, given.shape)
+    product = onnx_int8.quantized_product(graph, value, onnx_graph.Value("weights", (64, 24)))
+    ports = [
+        onnx_model.Port(name, np.float32, size)
+        for name, size in (("given", (9, 64)), ("x", (9, 64)), ("y", (9, 24)))
+    ]
+    outputs = {ports[1]: onnx_graph.Value(made, given.shape), ports[2]: product}
+    model = onnx_model.to_proto(graph, ports[:1], outputs, {}, {})
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    x, y = session.run(None, {"given": given})
+    error = np.abs(y - x.astype(np.float64) @ weights)
+    # Moved between the factors by at most 30 times, a step may be so much wider.
+    wide = np.abs(weights).max(axis=0) / 254, np.abs(x).max(axis=1, keepdims=True) / 239
+    bound = np.abs(x).sum(axis=1, keepdims=True) * wide[0] + wide[1] * np.abs(weights).sum(axis=0)
+    return error, bound * 2 + 1e-5
+
+
+def test_a_table_in_eight_bits_has_a_scale_for_each_row():
+    table = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    table *= 10.0 ** np.arange(-2, 3, dtype=np.float32)[:, None]
+    table[0] = 0
+    whole, scales = onnx_int8.quantize(table, axis=1)
+    assert whole.dtype == np.int8
+    assert np.abs(whole[1:]).max(axis=1).tolist() == [127] * 4
+    off = np.abs(whole * scales[:, None] - table)
+    assert (off <= scales[:, None] * 0.5001).all()
+    assert np.isfinite(scales).all()
+
+
+def test_a_wrong_graph_is_not_written(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(onnx_ops.OPS, "tanh", onnx_ops.OPS["sin"])
+    with pytest.raises(DataError, match=r"differ from the run's by up to .*, more than 1e-05"):
+        to_onnx(model, tmp_path / "out")
+    monkeypatch.delitem(onnx_ops.OPS, "tanh")
+    with pytest.raises(ConfigError, match="`tanh`, which is not written to ONNX here"):
+        to_onnx(model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_eight_bits_that_decide_otherwise_are_not_written(model, labelled, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "EQUAL", 1.01)
+    with pytest.raises(DataError, match=r"in eight bits .* of the decisions"):
+        to_onnx(model, tmp_path / "out", int8=True, data=labelled)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_padded_folder_leaves_long_texts_out_of_the_comparison(model, texts, tmp_path):
+    said = to_onnx(model, tmp_path / "out", input="padded")
+    record = json.loads((tmp_path / "out" / "verification.json").read_text())
+    assert record["beyond_one_window"] > 0
+    assert "reads the first window" in said
+    assert record["largest_difference"] < CLOSE
+
+
+def test_large_constants_lie_beside_the_graph(model, own, texts, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "LARGEST", 1000)
+    found = onnx_scorer(exported(model, tmp_path))(texts)
+    assert (tmp_path / "model.onnx.data").stat().st_size > (tmp_path / MODEL).stat().st_size
+    np.testing.assert_allclose(found, own, atol=CLOSE, rtol=0)
+
+
+def test_bfloat16_is_written_in_float32(tiny_encoder, own, texts, tmp_path):
+    run = make_model(tmp_path / "model", tiny_encoder, dtype="bfloat16")
+    found = onnx_scorer(exported(run, tmp_path))(texts)
+    np.testing.assert_allclose(found, own, atol=CLOSE, rtol=0)
+
+
+def test_a_folder_that_is_there_is_left_alone(model, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    with pytest.raises(ConfigError, match="give a new folder"):
+        to_onnx(model, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_named_with_its_extra(package, model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"no {package}: pip install 'jaxclf\[onnx\]'"):
+        to_onnx(model, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("to", "option"),
+    [("hf", "--int8"), ("stablehlo", "--input=padded"), ("onnx", "--platforms=cpu")],
+)
+def test_an_option_of_another_format_is_refused(to, option, model, tmp_path, capsys, monkeypatch):
+    arguments = ["x", "--run", str(model), "--to", to, "--out", str(tmp_path / "out"), option]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert export.main() == 2
+    assert f"says nothing to --to {to}" in capsys.readouterr().err

@@ -1,0 +1,106 @@
+"""A model as a StableHLO program: the same answers in any jax, without jaxclf."""
+
+import json
+import subprocess
+import sys
+
+import jax.export
+import numpy as np
+import pytest
+from exported_models import LABELS, LENGTH, make_ensemble, make_model
+
+import jaxclf
+from jaxclf.decisions import calibration
+from jaxclf.errors import ConfigError, DataError
+from jaxclf.model.inference import prediction_shape
+from jaxclf.serving import answers, stablehlo
+from jaxclf.serving.stablehlo import to_stablehlo
+from jaxclf.text.packing import fill, plan
+from jaxclf.text.tokens import tokenize
+
+SHAPE = prediction_shape(LENGTH, 3)
+CURVE = calibration.Calibration("platt", ({"slope": 0.7, "intercept": 0.2},) * len(LABELS))
+WITHOUT_JAXCLF = """
+import sys
+for name in ("jaxclf", "flax"):
+    sys.modules[name] = None
+import jax.export, numpy as np, safetensors.numpy
+params = safetensors.numpy.load_file("params.safetensors")
+program = jax.export.deserialize(bytearray(open("program.stablehlo", "rb").read()))
+rows = np.load("rows.npz")
+names = "ids positions segments examples".split()
+answer = program.call(params, *[rows[name] for name in names])
+np.savez("answer.npz", **answer)
+"""
+
+
+@pytest.fixture(scope="module")
+def texts(demo_rows):
+    return [*[row["text"] for row in demo_rows["val"]][:30], "a", "word " * 90]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_encoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "model"
+    return make_model(folder, tiny_encoder, calibration=CURVE)
+
+
+@pytest.fixture(scope="module")
+def batch(model, texts):
+    """The one batch that holds all the texts, and which text is in which slot."""
+    tokenizer = jaxclf.load(model).tokenizer
+    tokens = tokenize(tokenizer, texts, LENGTH, 3, 4)
+    (placement,) = plan(tokens, range(len(texts)), SHAPE)
+    blank = np.zeros((len(texts), 0), np.float32)
+    return fill(tokens, blank, blank, placement, SHAPE), placement.examples
+
+
+def test_it_answers_without_jaxclf(model, texts, batch, tmp_path):
+    out = tmp_path / "out"
+    to_stablehlo(model, out)
+    rows, examples = batch
+    np.savez(out / "rows.npz", **{name: getattr(rows, name) for name in answers.Packed._fields})
+    subprocess.run([sys.executable, "-c", WITHOUT_JAXCLF], cwd=out, check=True)
+    classifier, answer = jaxclf.load(model), np.load(out / "answer.npz")
+    expected = classifier.predict_proba(texts)[examples]
+    # Calibrated in float32 here, there in float64.
+    found = answer["probabilities"][: len(examples)]
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(
+        answer["decisions"], answer["probabilities"] >= classifier.thresholds
+    )
+    card = (out / "README.md").read_text()
+    assert "for cpu" in card
+    assert f"[{SHAPE.rows}, {SHAPE.length}]" in card
+    assert json.loads((out / "verification.json").read_text())["largest_difference"] < 1e-6
+
+
+def test_an_ensemble_for_several_platforms(model, tiny_encoder, texts, batch, tmp_path):
+    other = make_model(tmp_path / "other", tiny_encoder, "distilbert", "mean", seed=1)
+    run = make_ensemble(tmp_path / "ensemble", [model, other])
+    to_stablehlo(run, tmp_path / "out", ("cpu", "cuda"))
+    blob = (tmp_path / "out" / "program.stablehlo").read_bytes()
+    assert jax.export.deserialize(bytearray(blob)).platforms == ("cpu", "cuda")
+    record = json.loads((tmp_path / "out" / "verification.json").read_text())
+    assert record["largest_difference"] < 1e-6
+    assert record["platforms"] == ["cpu", "cuda"]
+
+
+def test_a_program_that_cannot_be_tried_here_is_refused(model, tmp_path):
+    with pytest.raises(ConfigError, match="--platforms must name cpu too"):
+        to_stablehlo(model, tmp_path / "out", ("cuda",))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_program_is_not_written(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(answers.CURVES, "platt", lambda z, *, slope, intercept: slope * z)
+    with pytest.raises(DataError, match="differ from the run's"):
+        to_stablehlo(model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_named_with_its_extra(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    with pytest.raises(ConfigError, match=r"no flatbuffers: pip install 'jaxclf\[stablehlo\]'"):
+        to_stablehlo(model, tmp_path / "out")
+    assert stablehlo.PLATFORMS == ("cpu", "cuda")
