@@ -2,6 +2,10 @@
 two CPU devices."""
 
 import os
+import signal
+
+# A shell that starts the tests in the background lets them, and what they start, ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 os.environ["JAX_PLATFORMS"] = "cpu"

@@ -47,7 +47,7 @@ def checked(changes):
 
 def test_every_key_can_be_overridden_and_nothing_else_changes():
     other = {str: "z", int: 3, float: 0.25, tuple: ("u", "v"), Spec: Spec("z", option=1)}
-    other[dict] = {"u": "v"}
+    other |= {dict: {"u": "v"}, bool: True}
     for key, value in walk(PLAIN):
         wanted = other[type(value)]
         given_as = {"name": "z", "option": 1} if isinstance(value, Spec) else wanted

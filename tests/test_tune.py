@@ -501,7 +501,9 @@ def test_ctrl_c_stops_all_workers(mine, words, tmp_path):
     out = tmp_path / "search"
     arguments = ["--exp", mine, "--out", out, "--trials", 500, "--workers", 2, *words]
     process = launch(tmp_path, *arguments, held=1)
-    wait_for_trial(process, out, 4)  # of the other worker
+    wait_for_trial(process, out, 1)
+    while len(trials_of(out)) < 5:  # of the other worker
+        assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
     assert process.returncode == 130
