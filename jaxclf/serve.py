@@ -33,7 +33,7 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0: any that is free")
     parser.add_argument(
-        "--queue", metavar="TOKENS", type=int, default=32768, help="may wait (default: 32768)"
+        "--queue", metavar="TOKENS", type=int, default=32768, help="that may wait (default: 32768)"
     )
     parser.add_argument(
         "--deadline",

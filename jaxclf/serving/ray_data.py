@@ -34,15 +34,16 @@ def score_parquet(
         one takes all the cores of its machine: let it be one a machine, with the cores as `cpus`.
     window: rows scored at once.
 
-    The files have `id`, `labels` (those given) and a column `probability_` for each label. A target
-    that exists is refused; one whose scoring failed holds some of the rows. Raises ConfigError
-    where Ray is missing; what is wrong with a row stands in Ray's own error.
+    The files have `id`, `labels` (those given) and a column `probability_` for each label. Raises
+    ConfigError where Ray is missing, and where the target exists: Ray would add its files to those.
+    What is wrong with a row stands in Ray's own error; the target then holds some of the rows.
     """
     try:
         # An extra that a check of types does without.
         import ray.data  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ConfigError("no ray: pip install 'jaxclf[ray]'") from None
+    _refuse_existing(target)
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     # In blocks of a window each: as they are read, a file of 100 MB is a single one.
     rows = ray.data.read_parquet(source, columns=list(KEPT))
@@ -55,8 +56,17 @@ def score_parquet(
         num_cpus=cpus,
         num_gpus=gpus,
     )
-    scored.write_parquet(target, mode=ray.data.SaveMode.ERROR)
+    scored.write_parquet(target)
     return scored.stats()
+
+
+def _refuse_existing(target: str) -> None:
+    from pyarrow import fs
+
+    where = target if "://" in target else Path(target).resolve().as_uri()
+    filesystem, path = fs.FileSystem.from_uri(where)
+    if filesystem.get_file_info(path).type != fs.FileType.NotFound:
+        raise ConfigError(f"{target} exists; give another target")
 
 
 class Worker:

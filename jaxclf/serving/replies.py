@@ -22,13 +22,15 @@ WORD = "word"
 
 def model_of(classifier: Classifier) -> Model:
     """Batches of the first network's shape; every other network is given the same texts."""
-    data = classifier.experiment.data
-    reader = Tokenizer.from_str(classifier.tokenizer.to_str())
+    first = classifier.groups[0]
+    data = first.experiment.data
+    reader = Tokenizer.from_str(first.tokenizer.to_str())
     reader.enable_truncation(data.max_length, stride=data.overlap)
 
     def cut(texts: Sequence[str]) -> list[list[int]]:
-        """As `tokenize` does."""
-        found = [reader.encode(text) for text in texts]
+        """As `tokenize` does. `encode` would hold the interpreter's lock over a long text, and
+        whoever is to be refused meanwhile would wait."""
+        found = reader.encode_batch(list(texts))
         return [
             [len(window.ids) for window in [one, *one.overflowing][: data.max_windows]]
             for one in found

@@ -16,38 +16,32 @@ import time
 import numpy as np
 import pytest
 import uvicorn
-from flax.traverse_util import unflatten_dict
+from tiny_models import LABELS, LEDGER, NONE, THRESHOLDS, make_model
 
 from jaxclf import serve
-from jaxclf.decisions.calibration import Calibration, to_json
-from jaxclf.decisions.ledger import make_ledger
-from jaxclf.model.handover import Handover, open_encoder, save_model
-from jaxclf.model.weights import leaves_of
+from jaxclf.config import Spec
+from jaxclf.decisions.cascade import Early
+from jaxclf.model.cascade import Chain
+from jaxclf.model.handover import open_encoder
 from jaxclf.serving import bodies
+from jaxclf.serving.cascade import assemble
 from jaxclf.serving.http import make_app
-from jaxclf.serving.predictor import leaves, load
-from jaxclf.serving.replies import model_of
+from jaxclf.serving.metrics import counted_compilations, make_metrics
+from jaxclf.serving.predictor import load
+from jaxclf.serving.replies import model_of, predict, warm
 from jaxclf.serving.service import make_service
 from jaxclf.text.tokens import tokenize
 
-LABELS = ("joy", "fear", "anger")
 JSON = {"Content-Type": "application/json"}
 MARKER = "marker-of-distress"  # must never be seen in a log or in an error
 
 
 @pytest.fixture(scope="module")
-def run_folder(tiny_encoder, tiny_experiment, tmp_path_factory):
+def run_folder(tiny_encoder, tmp_path_factory):
     """A run with a random model."""
     folder = tmp_path_factory.mktemp("served") / "tiny_run"
-    hf, tokenizer = open_encoder(tiny_encoder)
-    rng = np.random.default_rng(0)
-    shapes = leaves_of(leaves(tiny_experiment, hf, len(LABELS)))
-    params = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in shapes.items()}
-    record = {name: {"value": 0.5, "split": "val", "rule": "fixed"} for name in LABELS}
-    curves = to_json(Calibration("temperature", ({"temperature": 4.0},) * 3))
-    ledger = make_ledger({}, {"average": "best", "calibration": "none", "threshold": "fixed"})
-    handover = Handover(tiny_experiment, hf, LABELS, record, curves, ledger, unflatten_dict(params))
-    save_model(folder / "model", handover, tokenizer, "a card")
+    hf, _ = open_encoder(tiny_encoder)
+    make_model(folder / "model", tiny_encoder, hf, Spec("attention", width=8))
     return folder
 
 
@@ -195,6 +189,27 @@ def test_nothing_is_compiled_once_it_is_ready(served, texts):
     assert counted(port, "jaxclf_compilations_total") == before
 
 
+def test_of_a_cascade_it_says_which_stage_decided(run_folder, tiny_encoder, texts, tmp_path):
+    hf, _ = open_encoder(tiny_encoder)
+    large = make_model(tmp_path / "large", tiny_encoder, hf, Spec("mean"), seed=1)
+    weights = np.zeros((2, 2, 3))
+    weights[[0, 1], [0, 1]] = 1
+    doubt = np.array([[0.45, 0.6]] * 3)
+    chain = Chain(
+        LABELS, ("small", "large"), weights, (Early(NONE, doubt),), (), THRESHOLDS, LEDGER
+    )
+    cascade = assemble(chain, [run_folder / "model", large])
+    metrics = make_metrics()
+    warm(cascade)
+    with counted_compilations(metrics):
+        found = predict(cascade, texts)
+    assert metrics.compilations._value.get() == 0  # the later stage was warm too
+    assert [one["stage"] for one in found] == cascade.stages(texts)
+    assert {one["stage"] for one in found} == {"small", "large"}
+    probs = [list(one["probabilities"].values()) for one in found]
+    np.testing.assert_array_equal(probs, cascade.predict_proba(texts))
+
+
 # What is not answered.
 
 TEXT = {"text": MARKER}
@@ -275,6 +290,9 @@ def test_an_odd_text_is_a_text(served, text):
     given = list(found["results"][0]["probabilities"].values())
     np.testing.assert_allclose(given, probs, atol=1e-6, rtol=0)
     assert ask(port, "/predict", b"\xef\xbb\xbf" + json.dumps({"text": text}).encode())[0] == 200
+    status, found = ask(port, "/explain", {"text": text})
+    assert status == 200
+    assert all(0 <= one["start"] < one["end"] <= len(text) for one in found["words"])
 
 
 @pytest.mark.parametrize(
@@ -634,7 +652,7 @@ def test_what_cannot_be_served_is_said_in_a_line(run_folder, tmp_path, monkeypat
 
     assert "--deadline -1" in line("--run", run_folder, "--deadline", -1)
     assert "--deadline nan" in line("--run", run_folder, "--deadline", "nan")
-    assert "32 tokens" in line("--run", run_folder, "--port", 0, "--queue", 31)
+    assert "48 tokens" in line("--run", run_folder, "--port", 0, "--queue", 47)
     assert "jaxclf.json" in line("--run", tmp_path, "--port", 0)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -1,6 +1,7 @@
 """What a Ray worker does with a window, and what is said where Ray is missing."""
 
 import sys
+import types
 
 import numpy as np
 import pyarrow
@@ -64,3 +65,13 @@ def test_ray_is_asked_for_where_it_is_missing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with pytest.raises(ConfigError, match=r"pip install 'jaxclf\[ray\]'"):
         score_parquet(tmp_path, "in", "out", workers=2)
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_a_target_that_exists_is_not_added_to(monkeypatch, tmp_path, form):
+    for name in ("ray", "ray.data"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    with pytest.raises(ConfigError, match="exists; give another target"):
+        score_parquet(tmp_path, "in", form.format(tmp_path), workers=2)
+    with pytest.raises(AttributeError):  # goes on to Ray
+        score_parquet(tmp_path, "in", form.format(tmp_path / "new"), workers=2)
