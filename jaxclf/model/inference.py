@@ -60,8 +60,7 @@ def dealt(tokens: Tokens, shape: Shape) -> list[int]:
     out of slots.
     """
     sizes = lengths(tokens)
-    by_tokens, by_slots = sizes.sum() / (shape.rows * shape.length), len(sizes) / shape.slots
-    batches = math.ceil(max(by_tokens, by_slots))
+    batches = math.ceil(sizes.sum() / (shape.rows * shape.length))
     longest_first = np.argsort(-sizes, kind="stable")
     return [int(one) for batch in range(batches) for one in longest_first[batch::batches]]
 

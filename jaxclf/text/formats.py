@@ -45,7 +45,8 @@ def _from_text(path: Path, parse: Callable[[TextIO], Iterator[Row]], newline: st
         try:
             yield from parse(file)
         except UnicodeDecodeError:
-            raise Broken(_first_bad_line(path), "not UTF-8; save the file as UTF-8") from None
+            line = _first_bad_line(path)
+            raise DataError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
 
 
 def _first_bad_line(path: Path) -> int:

@@ -42,9 +42,9 @@ def test_every_window_has_the_same_columns(worker, table):
     classifier = worker.classifier
     numbers = pyarrow.table({"id": [7, 8], "text": ["one", "two"]})
     assert score_table(classifier, numbers).column("id").to_pylist() == [7, 8]
-    one = score_table(classifier, table.slice(0, 1)).schema
-    assert one == score_table(classifier, table).schema
-    assert one.field("labels").type == pyarrow.list_(pyarrow.string())
+    scored = worker(table)
+    none = scored.column("labels").to_pylist().index([])
+    assert worker(table.slice(none, 1)).schema == scored.schema
 
 
 @pytest.mark.parametrize("text", [None, "", " \n"])

@@ -260,12 +260,12 @@ def test_dealt_texts_fill_the_rows(length):
     shape = prediction_shape(length, 6)
     order = dealt(tokens, shape)
     assert sorted(order) == list(range(len(sizes)))
-    batches = list(plan(tokens, order, shape))
-    needed = sizes.sum() / (shape.rows * shape.length)
-    assert len(batches) <= np.ceil(needed) + 1
-    in_order = len(list(plan(tokens, range(len(sizes)), shape)))
-    by_length = len(list(plan(tokens, np.argsort(-sizes).tolist(), shape)))
-    assert len(batches) <= in_order < by_length
+    by_length = np.argsort(-sizes).tolist()
+    batches, in_order, longest_first = (
+        len(list(plan(tokens, one, shape))) for one in (order, range(len(sizes)), by_length)
+    )
+    assert batches == np.ceil(sizes.sum() / (shape.rows * shape.length))
+    assert batches < in_order < longest_first
 
 
 def test_dealt_texts_of_a_word_fill_the_slots():
@@ -678,8 +678,8 @@ def test_where_a_chunk_of_the_file_ends_is_not_to_be_seen(
         ".jsonl": "\n".join(lines),
         ".csv": 'text,x\n"' + '",1\n"'.join(lines),
         ".tsv": "text\n" + "\n".join(lines),
-    }[ending].encode()
-    path.write_bytes(joined[: len(joined) - cut])
+    }[ending]
+    path.write_bytes(joined[: len(joined) - cut].encode())
 
     def told():
         try:
