@@ -37,11 +37,12 @@ SMALL and LARGE are finished runs or ensembles, from cheap to strong. What they 
 once, so LARGE may be an ensemble that has SMALL for a member:
   python -m jaxclf.ensemble --runs runs/a runs/b runs/c --out runs/blend
   python -m jaxclf.cascade --runs runs/a runs/blend --out runs/fast
+An ensemble of two between the two, runs/a and runs/b, saves some more.
 
 Each text leaves at the first stage that leaves no label of it in doubt. Fitted on validation:
   metric  what leaving early may cost some of: {", ".join(WORTH)}
   loss    how much of it, against the last stage alone (0.002)
-  sure    the chance that no more is lost where it is measured on as many texts (0.9)
+  sure    the chance that no more is lost where it is measured on as many texts (0.8)
   last    labels that only the last stage decides: last=self_harm_high,self_harm_low
   miss    of the texts to which it gives one of those, the share that may leave before (0.02)
 
@@ -56,7 +57,7 @@ class Recipe:
 
     metric: str = "macro_f1"
     loss: float = 0.002
-    sure: float = 0.9
+    sure: float = 0.8
     last: tuple[str, ...] = ()
     miss: float = 0.02
 

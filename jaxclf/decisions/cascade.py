@@ -26,6 +26,7 @@ from jaxclf.decisions.margins import (
     level_of,
     low_of,
     margin_of,
+    under,
     worth_of,
 )
 from jaxclf.decisions.metrics import Decided, Labels
@@ -136,14 +137,16 @@ def fit_cascade(
         curves.append(beta(last, one))
         p = calibrated(curves[-1], one)
         losses, squares = cost_of(truth, wanted, decide(p, thresholds), worth)
-        distance = np.abs(logit(p.astype(np.float64)) - centre)
-        heights, falls = laws_of(distance, losses, unit, int(np.sum(squares > 0)))
-        laws.append((heights, falls))
-        risk = (heights - falls * distance).max(axis=1)
-        miss = goal.miss / (len(probs) - 1)
-        lows.append([low_of(p[given, c], miss) for c, given in enumerate(wanted.T)])
-        risk[(p[:, goal.last] >= np.array(lows[-1])[goal.last]).any(axis=1)] = np.inf
-        tables.append((risk, losses.sum(axis=1), squares.sum(axis=1)))
+        distance, different = np.abs(logit(p.astype(np.float64)) - centre), int(np.sum(squares > 0))
+        laws.append(laws_of(distance, losses, unit, different))
+        expected = under(laws[-1], distance)
+        scatter = under(laws_of(distance, squares, unit**2, different), distance)
+        lows.append(
+            [low_of(p[given, c], goal.miss / (len(probs) - 1)) for c, given in enumerate(wanted.T)]
+        )
+        never = (p[:, goal.last] >= np.array(lows[-1])[goal.last]).any(axis=1)
+        risk = np.where(never, np.inf, expected.max(axis=1))
+        tables.append((risk, expected.sum(axis=1), scatter.sum(axis=1)))
     risks, losses, squares = np.array(tables).swapaxes(0, 1)
     level = level_of(risks, losses, squares, goal.loss, goal.sure)
     found = []

@@ -81,6 +81,12 @@ def laws_of(
     return heights, falls
 
 
+def under(laws: tuple[PerLabel, PerLabel], distance: Cells) -> Cells:
+    """What the labels' laws say at these distances."""
+    heights, falls = laws
+    return np.exp(heights - falls * distance)
+
+
 def law_of(
     distance: Float64[np.ndarray, " cells"],
     losses: Float64[np.ndarray, " cells"],
@@ -116,28 +122,30 @@ def level_of(
     """The highest risk at which a text may leave its stage, so that what all of them lose stays
     below `loss` with the chance `sure`, where it is measured on as many texts.
 
-    risks: logarithms; infinite, of a text that never leaves. losses, squares: expected, where a
-        text leaves there.
+    risks: infinite, of a text that never leaves. losses, squares: expected, of a text that leaves
+        there.
     """
     width = NormalDist().inv_cdf(sure)
     each = np.arange(risks.shape[1])
-    found = -np.inf
+    found = 0.0
     there = np.unique(risks[np.isfinite(risks)])
-    for level in there[:: max(len(there) // LEVELS, 1)].tolist() + there[-1:].tolist():
-        leaves = risks <= level
+    # Half way to the next text's risk, so that no rounding sends a text the other way.
+    levels = np.append((there[:-1] + there[1:]) / 2, there[-1:] * 1.001)
+    for level in levels[:: max(len(there) // LEVELS, 1)].tolist() + levels[-1:].tolist():
+        leaves = risks < level
         first, left = leaves.argmax(axis=0), leaves.any(axis=0)
         total, spread = (part[first, each][left].sum() for part in (losses, squares))
         if total + width * np.sqrt(spread) > loss:
             break
-        found = level + 1e-9  # a hair above, so that the text itself leaves
+        found = level
     return found
 
 
 def margin_of(height: float, fall: float, level: float) -> float:
     """From where on, in log odds, the law stays at that level or below."""
-    if height <= level:
+    if np.exp(height) <= level:
         return 0.0
-    return (height - level) / fall if fall > 0 else np.inf
+    return float(height - np.log(level)) / fall if level > 0 and fall > 0 else np.inf
 
 
 def low_of(found: Float32[np.ndarray, " texts"], miss: float) -> float:
@@ -145,4 +153,5 @@ def low_of(found: Float32[np.ndarray, " texts"], miss: float) -> float:
     average over samples of this size (split conformal, Vovk et al. 2005). 0 where there are too few
     to promise it."""
     rank = int(np.floor(miss * (len(found) + 1) + 1e-9))
-    return float(np.sort(found)[rank - 1]) if rank else 0.0
+    # A hair below that text's own, which rounding must not send the other way.
+    return float(np.sort(found)[rank - 1]) * (1 - 1e-5) if rank else 0.0

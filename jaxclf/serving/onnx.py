@@ -87,6 +87,9 @@ PADDED = """inputs `input_ids` and `attention_mask`, int64 `[rows, length]`, one
 tokens, as `tokenizer.json` gives them. Of a longer text only the first window is read, where jaxclf
 itself reads more and pools them."""
 
+EIGHT_BITS = """ in eight bits (on an x86 CPU without VNNI sums may saturate: score a labelled file
+there before use)"""
+
 CARD = """## As an ONNX graph
 
 `model.onnx`{kind} for onnxruntime: {told}
@@ -116,7 +119,7 @@ def to_onnx(
     whole = load_whole(run, "float32")
     classifier = load(run)
     given = FORMS[input](whole)
-    told = CARD.format(kind=" in eight bits" if int8 else "", told=given.told)
+    told = CARD.format(kind=EIGHT_BITS if int8 else "", told=given.told)
     examples = read(data, whole.labels) if data else None
     cut = whole.data
     texts = examples.texts if examples else sample(cut.max_length, cut.max_windows)

@@ -9,7 +9,9 @@ from jaxclf.serving.bodies import BODY, CHARACTERS, TEXTS
 
 Schema = dict[str, Any]
 
-TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": CHARACTERS, "pattern": r"\S"}
+# Not of white space alone, what Python holds for that and ECMAScript does not included.
+INK = r"[^\s\u001c-\u001f\u0085]"
+TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": CHARACTERS, "pattern": INK}
 NAMES: Schema = {"type": "array", "items": {"type": "string"}}
 SHARES: Schema = {
     "type": "object",

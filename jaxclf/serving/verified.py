@@ -65,10 +65,9 @@ def new_folder(run: Path, out: Path, tokenizer: Tokenizer, told: str) -> Iterato
     part.mkdir(parents=True)
     try:
         folder = model_folder(run)
+        told_by = ENSEMBLE if holds(folder, ENSEMBLE) else META
+        shutil.copyfile(file_in(folder, told_by), part / told_by)
         tokenizer.save(str(part / TOKENIZER))
-        shutil.copyfile(
-            file_in(folder, name := ENSEMBLE if holds(folder, ENSEMBLE) else META), part / name
-        )
         card = file_in(folder, "README.md").read_text(encoding="utf-8")
         (part / "README.md").write_text(f"{card}\n{told}", encoding="utf-8")
         yield part

@@ -84,6 +84,7 @@ def test_an_ensemble_for_several_platforms(model, tiny_encoder, texts, batch, tm
     record = json.loads((tmp_path / "out" / "verification.json").read_text())
     assert record["largest_difference"] < 1e-6
     assert record["platforms"] == ["cpu", "cuda"]
+    assert (tmp_path / "out" / "ensemble.json").is_file()
 
 
 def test_a_program_that_cannot_be_tried_here_is_refused(model, tmp_path):
