@@ -12,6 +12,7 @@ from jaxtyping import Float
 from jaxclf.command import parser_of, run_command
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError, StoppedError
+from jaxclf.serving import explanation
 from jaxclf.serving.predictor import Classifier, load
 from jaxclf.serving.scoring import WHOLE, Shard, predict_file
 
@@ -36,6 +37,18 @@ def in_words(classifier: Classifier, texts: list[str], probs: Probs) -> str:
     return "\n\n".join(blocks)
 
 
+def explained(classifier: Classifier, texts: list[str], probs: Probs) -> str:
+    """The same, each text followed by the words for and against the labels given; where none is,
+    the most probable one."""
+    blocks = []
+    for text, row, found in zip(texts, probs, classifier.explain(texts), strict=True):
+        given = np.flatnonzero(decide(row[None], classifier.thresholds)[0])
+        shown = [classifier.labels[one] for one in (given if len(given) else [row.argmax()])]
+        words = explanation.in_words(found, classifier.labels, shown)
+        blocks.append(f"{in_words(classifier, [text], row[None])}\n\n{words}")
+    return "\n\n".join(blocks)
+
+
 def parse_shard(text: str) -> Shard:
     """ "0/4" -> the first of four. Raises ConfigError."""
     index, _, count = text.partition("/")
@@ -57,6 +70,9 @@ def main() -> int:
         choices=("auto", "never"),
         help="auto (default) goes on where the same command was stopped, never begins anew",
     )
+    parser.add_argument(
+        "--explain", action="store_true", help="of texts given here: the words that carried labels"
+    )
     parser.add_argument("texts", nargs="*", metavar="text", help="texts to label at once")
     return run_command(parser, _command)
 
@@ -66,6 +82,8 @@ def _command(args: argparse.Namespace) -> None:
         raise ConfigError("give texts, or --input FILE with --output FILE")
     if args.texts and (args.shard or args.resume):
         raise ConfigError("--shard and --resume are for --input FILE")
+    if args.input and args.explain:
+        raise ConfigError("--explain is for texts given here, not for --input FILE")
     if any(not text.strip() for text in args.texts):
         raise DataError("an empty text cannot be labelled")
     shard = parse_shard(args.shard) if args.shard else WHOLE
@@ -73,7 +91,8 @@ def _command(args: argparse.Namespace) -> None:
     if args.input:
         _label_file(classifier, args, shard)
     else:
-        print(in_words(classifier, args.texts, classifier.predict_proba(args.texts)))
+        shown = explained if args.explain else in_words
+        print(shown(classifier, args.texts, classifier.predict_proba(args.texts)))
 
 
 def _label_file(classifier: Classifier, args: argparse.Namespace, shard: Shard) -> None:

@@ -14,24 +14,22 @@ from flax.traverse_util import unflatten_dict
 
 from jaxclf import catalogue
 from jaxclf.command import parser_of, run_command
-from jaxclf.config import Data, Experiment, override, parse_overrides
-from jaxclf.decisions.calibration import CALIBRATORS, to_json
-from jaxclf.decisions.card import card
-from jaxclf.decisions.diagnosis import diagnose
+from jaxclf.config import Data, Experiment, override, parse_overrides, to_dict
+from jaxclf.decisions.calibration import CALIBRATORS
 from jaxclf.decisions.ledger import make_ledger, warning
 from jaxclf.decisions.metrics import SELECTION, aggregate, log_loss
 from jaxclf.decisions.page import write_page
-from jaxclf.decisions.predictions import save_predictions, with_unknown
+from jaxclf.decisions.predictions import with_unknown
 from jaxclf.decisions.report import (
     calibrate,
     fit_thresholds,
-    score_run,
     table,
     write_json,
 )
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
+from jaxclf.errors import ConfigError
 from jaxclf.model.classifier import build
-from jaxclf.model.handover import Handover, open_encoder, pretrained_params, save_model
+from jaxclf.model.handover import open_encoder, pretrained_params
 from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.model.pretrained import resolve
@@ -40,10 +38,10 @@ from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.splits import describe
 from jaxclf.text.tokens import lengths, tokenize
-from jaxclf.training import checkpoint
+from jaxclf.training import checkpoint, hosts
 from jaxclf.training.adversary import ADVERSARIES
 from jaxclf.training.averaging import AVERAGES
-from jaxclf.training.checkpoint import Figures
+from jaxclf.training.checkpoint import Figures, Ledger
 from jaxclf.training.data import file_of, make_epochs, read_splits
 from jaxclf.training.folder import environment, open_run
 from jaxclf.training.groups import check_groups, hold_frozen, with_prior, without_last_layers
@@ -51,6 +49,7 @@ from jaxclf.training.loop import fit, start
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.memory import keep_freed_memory, telling, within_memory
 from jaxclf.training.optimizer import learning_rate, make_optimizer
+from jaxclf.training.results import Made, write_results
 from jaxclf.training.schedules import SCHEDULES
 from jaxclf.training.step import dropout_key, make_train_step, weights_of
 from jaxclf.types import Batch, LabelStats, Predictions
@@ -145,14 +144,6 @@ def _train(
         texts = splits["test"].texts if show_text else None
         write_page(out, lengths(tokens["test"]), texts)
 
-    open_run(out, experiment, resume)
-    if (out / "report.json").is_file():
-        say(f"{out} is finished; its report:")
-        if show_text or not (out / "report.html").is_file():
-            page()
-        return json.loads((out / "report.json").read_text(encoding="utf-8"))
-    write_json(out / "labels.json", names)
-    write_json(out / "environment.json", environment())
     ledger_of_splits = make_ledger(
         {name: describe(split, file_of(experiment, name)) for name, split in splits.items()},
         {
@@ -161,11 +152,26 @@ def _train(
             "threshold": experiment.threshold.name,
         },
     )
-    write_json(out / "ledger.json", ledger_of_splits)
+    hosts.check_same([to_dict(experiment), ledger_of_splits])
 
-    def fresh(key: jax.Array, batch: Batch) -> dict[str, Any]:
+    def begin() -> dict[str, Any] | None:
+        """The folder, and the report where the run in it is finished."""
+        open_run(out, experiment, resume)
+        if (out / "report.json").is_file():
+            say(f"{out} is finished; its report:")
+            if show_text or not (out / "report.html").is_file():
+                page()
+            return json.loads((out / "report.json").read_text(encoding="utf-8"))
+        write_json(out / "labels.json", names)
+        write_json(out / "environment.json", environment())
+        write_json(out / "ledger.json", ledger_of_splits)
+
+    if (finished := hosts.told(begin)) is not None:
+        return finished
+
+    def fresh(key: jax.Array, batch: Batch) -> dict[tuple[str, ...], jax.Array]:
         made, given = leaves_of(init(key, batch)), leaves_of(pretrained)
-        return unflatten_dict({path: made[path] for path in made if path not in given})
+        return {path: made[path] for path in made if path not in given}
 
     regular, accumulate = experiment.regular, experiment.optim.accumulate
     updates = sum(epochs.sizes) // accumulate
@@ -175,7 +181,8 @@ def _train(
     loss = functools.partial(LOSSES[experiment.loss.name], **experiment.loss.options)
     trained = hold_frozen(apply, experiment.optim.freeze)
     size = experiment.train.batch_size
-    train_step = make_train_step(trained, loss, tx, stats, size, regular, accumulate)
+    everywhere = hosts.placed(hosts.EVERYWHERE)
+    train_step = make_train_step(trained, loss, tx, stats, size, regular, accumulate, everywhere)
 
     predict_shape = prediction_shape(data.max_length, data.max_windows)
     predict_step = make_predict_step(apply)
@@ -204,15 +211,24 @@ def _train(
             watch(figures["score"])
         return figures
 
-    params = _merge(jax.jit(fresh)(jax.random.key(experiment.seed), example), pretrained)
+    made = {**jax.jit(fresh)(jax.random.key(experiment.seed), example), **leaves_of(pretrained)}
+    params = jax.tree.map(jax.numpy.asarray, unflatten_dict(made))
     params = with_prior(params, stats) if experiment.optim.prior else params
     key = dropout_key(experiment.seed)
     state, ledger = start(params, tx.init(params), key, bool(regular.ema))
     like = checkpoint.outline(state)  # the state itself is given away step by step
-    last = checkpoint.latest(out, say)
-    if last is not None:
-        state, ledger = checkpoint.restore(out, last, like), last.ledger
+
+    def resumed() -> Ledger:
+        nonlocal state
+        last = checkpoint.latest(out, say)
+        if last is None:
+            return ledger
+        state = checkpoint.restore(out, last, like)
         say(f"resumed after batch {last.step}")
+        return last.ledger
+
+    ledger = Ledger(*hosts.told(resumed))
+    state = hosts.share(state)
     ledger = fit(
         out,
         state,
@@ -226,47 +242,23 @@ def _train(
         keep_epochs=regular.average.name != "best",
     )
 
-    average = functools.partial(AVERAGES[regular.average.name], **regular.average.options)
-    chosen = average(
-        checkpoint.epochs(out, say),
-        lambda one: weights_of(checkpoint.restore(out, one, like)),
-        lambda params: evaluate(params)["score"],
-    )
-    if not test:
-        return {"val": evaluate(chosen)}
-    found = {split: predict(chosen, split) for split in scored}
-    found, calibration = calibrate(found, experiment.calibration)
-    for split, predictions in found.items():
-        save_predictions(out / "predictions" / f"{split}.npz", predictions)
-    reported = {split: found[split] for split in ("val", "test")}
-    report, record = score_run(reported, experiment.threshold, names, ledger_of_splits)
-    write_json(out / "thresholds.json", record)
-    sizes = {name: len(split.ids) for name, split in splits.items()}
-    text = card(
-        out.name,
-        experiment.encoder.name,
-        report,
-        experiment.threshold.name,
-        experiment.calibration.name,
-        sizes,
-        data.meanings,
-    )
-    handover = Handover(
-        experiment, hf_config, names, record, to_json(calibration), ledger_of_splits, chosen
-    )
-    save_model(out / "model", handover, tokenizer, text)
-    write_json(out / "diagnosis.json", diagnose(ledger.history, report))
-    write_json(out / "report.json", report)  # it marks a finished run
-    page()
-    return report
+    def finish() -> dict[str, Any]:
+        average = functools.partial(AVERAGES[regular.average.name], **regular.average.options)
+        chosen = average(
+            checkpoint.epochs(out, say),
+            lambda one: weights_of(checkpoint.restore(out, one, like)),
+            lambda params: evaluate(params)["score"],
+        )
+        if not test:
+            return {"val": evaluate(chosen)}
+        found = {split: predict(chosen, split) for split in scored}
+        made = Made(experiment, hf_config, tokenizer, names, chosen, ledger_of_splits)
+        sizes = {name: len(split.ids) for name, split in splits.items()}
+        report = write_results(out, made, found, sizes, ledger.history)
+        page()
+        return report
 
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Nested dicts, the second one's leaves first."""
-    merged = dict(base)
-    for key, value in over.items():
-        merged[key] = _merge(base.get(key, {}), value) if isinstance(value, dict) else value
-    return jax.tree.map(jax.numpy.asarray, merged)
+    return hosts.told(finish)
 
 
 def main() -> int:
@@ -300,6 +292,8 @@ def main() -> int:
         action="store_true",
         help="show the texts of the hardest test examples in report.html",
     )
+    parser.add_argument("--host", help="of several: I/N, the first of two as 0/2")
+    parser.add_argument("--coordinator", help="with --host: the first host's ADDRESS:PORT")
     parser.add_argument("override", nargs="*", metavar="key=value", help="such as train.epochs=1")
     return run_command(parser, _command)
 
@@ -311,9 +305,15 @@ def _command(args: argparse.Namespace) -> None:
         print("\n".join(catalogue.lines(experiment)))
         return
     keep_freed_memory()
+    if bool(args.host) != bool(args.coordinator):
+        raise ConfigError("--host and --coordinator go together")
+    if args.host:
+        hosts.join(args.host, args.coordinator)
     name = Path(args.exp).parent.name if args.exp.endswith(".json") else Path(args.exp).stem
     out = args.out or Path("runs") / name
     report = train(experiment, out, args.resume, args.show_text)
+    if not hosts.is_first():
+        return
     print()
     print(table(report["test"], "test"))
     print()

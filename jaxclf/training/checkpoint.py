@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxclf.errors import CheckpointError
@@ -57,8 +59,9 @@ def save(run: Path, state: State, ledger: Ledger, keep_epochs: bool = False) -> 
     folder, manifest = _folders(run, step)
     manifest.parent.mkdir(parents=True, exist_ok=True)
     manifest.unlink(missing_ok=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder, state, force=True)
+    with _checkpointer() as checkpointer:
+        # numpy's, since orbax refuses arrays that one host of several has for itself.
+        checkpointer.save(folder, jax.tree.map(np.asarray, state), force=True)
     part = manifest.with_suffix(".part")
     part.write_text(json.dumps({"ledger": ledger._asdict(), "sha256": _sums(folder)}, indent=1))
     part.replace(manifest)
@@ -74,6 +77,13 @@ def _sums(folder: Path) -> dict[str, str]:
                     file, "sha256"
                 ).hexdigest()
     return sums
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """Of this host alone: it waits for no other one."""
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(own, {own}, f"host-{own}")
+    return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
 def saved(run: Path) -> list[Saved]:
@@ -107,15 +117,15 @@ def is_intact(run: Path, one: Saved) -> bool:
 
 
 def outline(state: State) -> State:
-    """Shapes, dtypes and places of a state, without its numbers."""
-    return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    """Shapes and dtypes of a state, without its numbers."""
+    return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), state)
 
 
 def restore(run: Path, one: Saved, like: State) -> State:
     """The state as it was saved; `like`, an outline, gives shapes and dtypes."""
     folder, _ = _folders(run, one.step)
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(folder, like)
+    with _checkpointer() as checkpointer:
+        return jax.tree.map(jnp.asarray, checkpointer.restore(folder, like))
 
 
 def latest(run: Path, say: Any) -> Saved | None:

@@ -60,6 +60,7 @@ def environment() -> dict[str, Any]:
         "jaxclf": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "hosts": jax.process_count(),
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         **versions,
     }

@@ -4,6 +4,7 @@ stopping."""
 import contextlib
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import tensorboardX
 from tqdm import tqdm
 
 from jaxclf.errors import DivergedError, StoppedError
-from jaxclf.training import checkpoint
+from jaxclf.training import checkpoint, hosts
 from jaxclf.training.checkpoint import Figures, Ledger
 from jaxclf.training.data import Epochs
 from jaxclf.training.step import StepMetrics, weights_of
@@ -46,6 +47,15 @@ def fit(
     """
     history = list(ledger.history)
     loss_sum, done = ledger.loss_sum, ledger.batches
+
+    def save() -> None:
+        now = Ledger(history, loss_sum, done)
+        hosts.told(lambda: checkpoint.save(run, hosts.here(state), now, keep_epochs))
+
+    def scored() -> Figures:
+        weights = hosts.here(weights_of(state))
+        return hosts.told(lambda: evaluate(weights))
+
     with _signals() as stopped, _Log(run, int(state.step)) as log:
         for epoch in range(len(history), len(epochs.sizes)):
             if patience and _epochs_without_gain(history) >= patience:
@@ -54,7 +64,7 @@ def fit(
             with _bar(epoch, len(epochs.sizes), size, done) as bar:
                 started = time.perf_counter()
                 for batch in epochs.batches(epoch, done):
-                    state, metrics = train_step(state, batch)
+                    state, metrics = train_step(state, hosts.spread(batch))
                     loss, grad_norm = float(metrics.loss), float(metrics.grad_norm)
                     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                         raise DivergedError(
@@ -67,18 +77,19 @@ def fit(
                     log.pace(batch, time.perf_counter() - started)
                     bar.set_postfix_str(log.in_words(loss, rate(int(state.step))), refresh=False)
                     bar.update()
-                    if stopped or (int(state.step) % checkpoint_every == 0 and done < size):
-                        checkpoint.save(run, state, Ledger(history, loss_sum, done), keep_epochs)
-                    if stopped:
+                    stop = hosts.any_of(bool(stopped))
+                    if stop or (int(state.step) % checkpoint_every == 0 and done < size):
+                        save()
+                    if stop:
                         raise StoppedError(
-                            f"stopped; the same command goes on from {run}", stopped[0]
+                            f"stopped; the same command goes on from {run}",
+                            *stopped[:1] or [signal.SIGTERM],
                         )
                     started = time.perf_counter()
-            figures = evaluate(weights_of(state))
-            history.append({"epoch": epoch + 1, "train_loss": loss_sum / size, **figures})
+            history.append({"epoch": epoch + 1, "train_loss": loss_sum / size, **scored()})
             loss_sum, done = 0.0, 0
             log.epoch(int(state.step), history[-1])
-            checkpoint.save(run, state, Ledger(history, loss_sum, done), keep_epochs)
+            save()
     return Ledger(history, 0.0, 0)
 
 
@@ -101,6 +112,7 @@ def _bar(epoch: int, epochs: int, size: int, done: int) -> tqdm:
         desc=f"epoch {epoch + 1}/{epochs}",
         unit="batch",
         dynamic_ncols=True,
+        disable=not hosts.is_first(),
         mininterval=0.5,
         bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}, {remaining} left"
         "{postfix}",
@@ -123,14 +135,18 @@ def _signals() -> Iterator[list[int]]:
 
 
 class _Log:
-    """metrics.jsonl and TensorBoard, from a step on: lines of an abandoned future are dropped."""
+    """metrics.jsonl and TensorBoard, of the first host, from a step on: lines of an abandoned
+    future are dropped."""
 
     def __init__(self, run: Path, step: int):
-        path = run / "metrics.jsonl"
+        first = hosts.is_first()
+        path = run / "metrics.jsonl" if first else Path(os.devnull)
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
         path.write_text("".join(f"{line}\n" for line in kept))
         self.file = path.open("a")
-        self.board = tensorboardX.SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        self.board = tensorboardX.SummaryWriter(
+            str(run / "tensorboard"), purge_step=step + 1, write_to_disk=first
+        )
         self.seconds, self.examples, self.tokens = 0.0, 0.0, 0.0
         self.speed = (0.0, 0.0)
 

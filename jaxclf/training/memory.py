@@ -71,6 +71,11 @@ def within_memory(
         try:
             return attempt(experiment, resume)
         except OutOfMemoryError as error:
+            if jax.process_count() > 1:
+                raise OutOfMemoryError(
+                    f"{error}; several hosts do not halve it by themselves: give all of them half "
+                    "the train.batch_size and twice the optim.accumulate"
+                ) from None
             if checkpoint.saved(out):
                 raise OutOfMemoryError(
                     f"{error} any more; when there is, the same command goes on from {out}"

@@ -15,18 +15,21 @@ from jaxclf.training.losses import Loss
 from jaxclf.training.mixing import draw_mix, mix_labels
 from jaxclf.types import Batch, LabelStats, State
 
-# Counter-based like threefry, and four times as fast on a CPU.
-KEY_KIND = "philox4x32"
-
 
 class StepMetrics(NamedTuple):
     loss: Float[Array, ""]
     grad_norm: Float[Array, ""]
 
 
+def key_kind() -> str:
+    """Philox is counter-based like threefry and four times as fast on a CPU, but XLA cannot yet
+    split its product of high words among devices."""
+    return "philox4x32" if jax.device_count() == 1 else "threefry2x32"
+
+
 def dropout_key(seed: int) -> UInt32[np.ndarray, " words"]:
     """The raw key of a run."""
-    return np.asarray(jax.random.key_data(jax.random.key(seed, impl=KEY_KIND)))
+    return np.asarray(jax.random.key_data(jax.random.key(seed, impl=key_kind())))
 
 
 def weights_of(state: State) -> dict[str, Any]:
@@ -42,8 +45,11 @@ def make_train_step(
     batch_size: int,
     regular: Regular,
     accumulate: int = 1,
+    placed: jax.sharding.Sharding | None = None,
 ) -> Callable[[State, Batch], tuple[State, StepMetrics]]:
     """(state, batch) -> (state, metrics); the given state is donated.
+
+    placed: where both lie, if not on one device.
 
     The loss is the sum over the batch's examples divided by the nominal `batch_size`, so that k
     micro-batches give the gradient of one batch of k times the size.
@@ -52,7 +58,7 @@ def make_train_step(
 
     def step(state: State, batch: Batch) -> tuple[State, StepMetrics]:
         key = jax.random.fold_in(
-            jax.random.wrap_key_data(jnp.asarray(state.key), impl=KEY_KIND), state.step
+            jax.random.wrap_key_data(jnp.asarray(state.key), impl=key_kind()), state.step
         )
         mix = None
         if regular.mixup:
@@ -81,7 +87,7 @@ def make_train_step(
             ema = running_mean(ema, params, state.step, regular.ema, accumulate)
         return State(state.step + 1, params, opt_state, state.key, ema), metrics  # type: ignore[arg-type]
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=placed)
 
 
 def disagreement(

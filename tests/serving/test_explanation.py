@@ -6,6 +6,7 @@ from scipy.special import logit, softmax
 from tiny_models import LABELS, make_ensemble, make_model, make_tokenizer
 
 import jaxclf
+from jaxclf import predict
 from jaxclf.config import Data, Spec
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated
@@ -274,3 +275,23 @@ def test_in_words_names_the_strongest_on_each_side():
         "  against  very -0.50"
     )
     assert in_words(found, ("sadness", "joy"), ["joy"]).count("\n") == 1
+
+
+def test_the_command_names_the_words_of_what_it_gives(single, monkeypatch, capsys):
+    texts = ["Nobody knows why", "I can't sleep"]
+    probs = single.predict_proba(texts)
+    given = [[name for name in LABELS if name in names] for names in single.predict(texts)]
+    blocks = predict.explained(single, texts, probs).split("\n\n")
+    assert len(blocks) == 3 * len(texts)  # the text, its labels, their words
+    for text, row, names, words in zip(texts, probs, given, blocks[2::3], strict=True):
+        shown = names or [LABELS[row.argmax()]]
+        assert words == in_words(single.explain([text])[0], LABELS, shown)
+    monkeypatch.setattr(predict, "load", lambda _: single)
+    monkeypatch.setattr("sys.argv", ["predict", "--run", "run", "--explain", *texts])
+    assert predict.main() == 0
+    assert "all words masked" in capsys.readouterr().out
+    monkeypatch.setattr(
+        "sys.argv", "predict --run r --explain --input a.csv --output b.csv".split()
+    )
+    assert predict.main() == 2
+    assert "--explain is for texts given here" in capsys.readouterr().err

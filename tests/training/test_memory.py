@@ -25,9 +25,9 @@ def little_room(monkeypatch):
     """A device without room for batches of more than ROOM texts; the sizes that were tried."""
     tried = []
 
-    def make(apply, loss, tx, stats, batch_size, regular, accumulate=1):
+    def make(apply, loss, tx, stats, batch_size, *rest):
         tried.append(batch_size)
-        step = make_train_step(apply, loss, tx, stats, batch_size, regular, accumulate)
+        step = make_train_step(apply, loss, tx, stats, batch_size, *rest)
         return step if batch_size <= ROOM else exhausted
 
     monkeypatch.setattr(train, "make_train_step", make)

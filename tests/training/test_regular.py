@@ -14,9 +14,9 @@ from jaxclf.training.checkpoint import Ledger, Saved
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.mixing import draw_mix, mix_labels
 from jaxclf.training.step import (
-    KEY_KIND,
     disagreement,
     dropout_key,
+    key_kind,
     make_train_step,
     running_mean,
     weights_of,
@@ -121,7 +121,7 @@ def test_disagreement_is_the_mean_of_both_divergences_over_known_labels():
 def test_an_example_is_mixed_with_another_and_keeps_at_least_half():
     seen = set()
     for seed in range(30):
-        mix = draw_mix(jax.random.key(seed, impl=KEY_KIND), jnp.asarray(USED), 0.4)
+        mix = draw_mix(jax.random.key(seed, impl=key_kind()), jnp.asarray(USED), 0.4)
         partner, used = np.asarray(mix.partner), np.flatnonzero(USED)
         np.testing.assert_array_equal(np.sort(partner[used]), used)  # each is taken from once
         assert (partner[used] != used).all()
@@ -134,13 +134,13 @@ def test_an_example_is_mixed_with_another_and_keeps_at_least_half():
 
 
 def test_one_example_alone_is_mixed_with_itself():
-    mix = draw_mix(jax.random.key(0, impl=KEY_KIND), jnp.asarray([0.0, 1.0, 0.0]), 1.0)
+    mix = draw_mix(jax.random.key(0, impl=key_kind()), jnp.asarray([0.0, 1.0, 0.0]), 1.0)
     np.testing.assert_array_equal(mix.partner, [0, 1, 2])
 
 
 def test_mixed_labels_are_shares_and_known_where_both_are():
     batch = batch_of(3)
-    mix = draw_mix(jax.random.key(1, impl=KEY_KIND), batch.weight, 1.0)
+    mix = draw_mix(jax.random.key(1, impl=key_kind()), batch.weight, 1.0)
     mixed = mix_labels(batch, mix)
     labels, known = np.asarray(batch.labels), np.asarray(batch.known)
     for slot, (other, (share,)) in enumerate(zip(np.asarray(mix.partner), np.asarray(mix.share))):  # noqa: B905
@@ -195,7 +195,7 @@ def test_an_adversarial_step_is_the_sum_of_both_gradients():
     regular = REGULAR["fgm"]
     step, state = step_of(regular)
     params, batch = params_of(), batch_of()
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=KEY_KIND), 0)
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=key_kind()), 0)
 
     def objective(params):
         logits = apply(params, batch, jax.random.clone(key), None)
