@@ -1,8 +1,11 @@
 """Strict flags for all tests, set before jax is imported: shapes checked, ranks never promoted,
 two CPU devices."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 
 # A shell that starts the tests in the background lets them, and what they start, ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -10,6 +13,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Many tests train the same tiny network, here or by command: what one compiled serves the others.
+CACHE = tempfile.mkdtemp(prefix="jaxclf-tests-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 from jaxtyping import install_import_hook  # noqa: E402
 
