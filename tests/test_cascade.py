@@ -260,6 +260,7 @@ def test_the_folder_is_a_runs_and_holds_each_network_once(home, made):
     # A fifth of what is allowed, since laws are not to the letter what is promised of few texts.
     assert lost["promised"] + 0.84 * lost["scatter"] < 1.2 * 0.005
     assert "left at" in printed
+    assert "left at" in (out / "report.html").read_text()
     card = (out / "model" / "README.md").read_text()
     assert "A person decides" in card
     assert "left at" in card

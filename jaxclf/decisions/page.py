@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from jaxclf import __version__
-from jaxclf.decisions import sections
+from jaxclf.decisions import members, sections, stages
 from jaxclf.decisions.pictures import pictures, write_whole
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.decisions.sections import Hard, details, section, text_of
+from jaxclf.decisions.sections import Hard, box, details, section, text_of
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.types import Predictions
@@ -49,6 +49,7 @@ def write_page(
         "headline": ("Figures", sections.headline(report, sizes)),
         "thresholds": ("Thresholds", sections.thresholds(report, record)),
         "diagnosis": ("What the figures say", sections.sentences(_read(out, "diagnosis.json"))),
+        **_of_several(out),
         "labels": ("Labels", sections.labels(report["test"], record)),
         "pictures": ("Pictures", pictures(out, found, cuts, names, lengths)),
         "hardest": ("Hardest examples", sections.hardest(hard, texts is not None)),
@@ -91,6 +92,19 @@ def hardest(
                     text=None if texts is None else texts[row],
                 )
             )
+    return found
+
+
+def _of_several(out: Path) -> dict[str, tuple[str, str]]:
+    """Sections of an ensemble's members and of a cascade's stages."""
+    found = {}
+    for title, file, told in (
+        ("Members", members.MEMBERS, members.table_of),
+        ("Stages", stages.STAGES, stages.table_of),
+    ):
+        if about := _read(out, file):
+            name = title.lower()
+            found[name] = (title, box(name, f"<pre>{text_of(told(about))}</pre>"))
     return found
 
 
