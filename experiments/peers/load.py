@@ -12,6 +12,7 @@ sent to the last one read, on the machine that the service runs on. Run it on an
 
 import argparse
 import asyncio
+import gc
 import json
 import random
 import re
@@ -29,7 +30,7 @@ import numpy as np
 import jaxclf
 from jaxclf.text.reader import read
 
-WARM = 8  # clients that measure what the service can do
+WARM = 32  # clients that measure what the service can do: enough to fill its batches
 PATIENCE = 60.0  # seconds after which a request is called hung
 
 
@@ -203,6 +204,8 @@ def main() -> None:
     expected = jaxclf.load(args.run).predict_proba(texts)
     questions = asker(texts, args.texts)
     server = start(args.run, args.queue, args.out.with_suffix(".log"))
+    gc.collect()
+    gc.freeze()  # a pause here would be taken for the service's
     compiled = number(server.port, "jaxclf_compilations_total")
     rate = asyncio.run(capacity(server.port, questions, args.seconds))
     offered = args.times * rate

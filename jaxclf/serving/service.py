@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -133,6 +134,9 @@ async def drain(service: Service) -> None:
 async def _warm(service: Service) -> None:
     compiled = functools.partial(warm, service.classifier)
     service.queue.seconds = await _in_thread(service.queue.stepping, compiled)
+    # What there is now stays: not to be gone through again while somebody waits.
+    gc.collect()
+    gc.freeze()
     service.status = READY
 
 
