@@ -166,7 +166,7 @@ def teach(systems: Systems, folds: int, out: Path) -> Path:
     return path
 
 
-def short(folders: Sequence[str]) -> list[str]:
+def last_names(folders: Sequence[str]) -> list[str]:
     """Their last names, where those differ."""
     names = [Path(folder).resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else list(folders)
@@ -211,7 +211,7 @@ def _command(args: argparse.Namespace) -> None:
     else:
         if args.folds or (rest and not args.distill):
             raise ConfigError("finished runs are taken as they are: only blend and threshold apply")
-        systems = {name: [Path(word)] for name, word in zip(short(named), named, strict=True)}
+        systems = {name: [Path(word)] for name, word in zip(last_names(named), named, strict=True)}
     if not systems:
         raise ConfigError("an ensemble needs a member")
     report = make_ensemble(systems, recipe, args.folds, args.out)

@@ -12,7 +12,7 @@ from jaxclf import catalogue
 from jaxclf.config import Spec, override
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.ensemble import Recipe, make_ensemble, short, teach
+from jaxclf.ensemble import Recipe, last_names, make_ensemble, teach
 from jaxclf.errors import DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
 from jaxclf.model.ensemble import ENSEMBLE, load_ensemble
@@ -100,8 +100,8 @@ def test_the_folder_is_a_runs(made):
 
 
 def test_members_are_called_by_what_tells_them_apart():
-    assert short(["runs/a", "runs/b/"]) == ["a", "b"]
-    assert short(["one/a", "two/a"]) == ["one/a", "two/a"]
+    assert last_names(["runs/a", "runs/b/"]) == ["a", "b"]
+    assert last_names(["one/a", "two/a"]) == ["one/a", "two/a"]
 
 
 def test_a_teachers_probabilities_are_learned_from(runs, made, tiny_encoder, tiny_data, tmp_path):

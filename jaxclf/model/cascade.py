@@ -8,8 +8,6 @@ README.md         what it is and what it is not
 """
 
 import hashlib
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +18,7 @@ from jaxtyping import Float64
 from jaxclf.decisions.calibration import from_json, to_json
 from jaxclf.decisions.cascade import ALWAYS, Early
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.model.ensemble import ENSEMBLE, load_ensemble
+from jaxclf.model.ensemble import ENSEMBLE, load_ensemble, save_whole
 from jaxclf.model.handover import META
 from jaxclf.model.metadata import read_calibration, read_labels, read_ledger
 from jaxclf.trust import holds, read_json, short
@@ -57,16 +55,8 @@ class Chain(NamedTuple):
 def save_cascade(folder: Path, chain: Chain, models: Sequence[Path], card: str) -> None:
     """Write the folder whole or not at all, with a copy of each network's; an older one is
     replaced."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for index, model in enumerate(models):
-        shutil.copytree(model, part / f"network-{index}")
-    text = json.dumps(meta_of(chain), indent=2, ensure_ascii=False) + "\n"
-    (part / CASCADE).write_text(text, encoding="utf-8")
-    (part / "README.md").write_text(card, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.replace(folder)
+    parts = {f"network-{index}": model for index, model in enumerate(models)}
+    save_whole(folder, CASCADE, meta_of(chain), parts, card)
 
 
 def meta_of(chain: Chain) -> dict[str, Any]:

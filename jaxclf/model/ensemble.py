@@ -41,11 +41,6 @@ class Blend(NamedTuple):
 def save_ensemble(folder: Path, blend: Blend, models: Sequence[Path], card: str) -> None:
     """Write the folder whole or not at all, with a copy of each member's; an older one is
     replaced."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for index, model in enumerate(models):
-        shutil.copytree(model, part / f"member-{index}")
     meta = {
         "format": FORMAT,
         "members": list(blend.members),
@@ -54,8 +49,25 @@ def save_ensemble(folder: Path, blend: Blend, models: Sequence[Path], card: str)
         "thresholds": blend.thresholds,
         "ledger": blend.ledger,
     }
+    parts = {f"member-{index}": model for index, model in enumerate(models)}
+    save_whole(folder, ENSEMBLE, meta, parts, card)
+
+
+def save_whole(
+    folder: Path, file: str, meta: Mapping[str, Any], models: Mapping[str, Path], card: str
+) -> None:
+    """A model folder made of others, copied into it under these names: all of it or none, in place
+    of an older one.
+
+    file: what says how they belong together, with `meta`.
+    """
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name, model in models.items():
+        shutil.copytree(model, part / name)
     text = json.dumps(meta, indent=2, ensure_ascii=False) + "\n"
-    (part / ENSEMBLE).write_text(text, encoding="utf-8")
+    (part / file).write_text(text, encoding="utf-8")
     (part / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
