@@ -27,18 +27,18 @@ from jaxclf.decisions.members import (
     table_of,
 )
 from jaxclf.decisions.page import write_page
-from jaxclf.decisions.predictions import save_predictions, with_unknown
+from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.report import rule_of, score_run, table, write_json
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError
 from jaxclf.model.ensemble import Blend, load_ensemble, save_ensemble
 from jaxclf.serving.predictor import load
+from jaxclf.serving.teacher import teach
 from jaxclf.text.reader import read
 from jaxclf.text.splits import sample
 from jaxclf.train import say, train
 from jaxclf.training.data import HELD_OUT
 from jaxclf.training.memory import keep_freed_memory
-from jaxclf.types import Predictions
 from jaxclf.validation import check_labels, check_spec
 
 EPILOG = """\
@@ -146,23 +146,20 @@ def make_ensemble(systems: Systems, recipe: Recipe, folds: int, out: Path) -> di
     return report
 
 
-def teach(systems: Systems, folds: int, out: Path) -> Path:
+def teachers_file(systems: Systems, folds: int, out: Path) -> Path:
     """The ensemble's probabilities for the members' training rows: of runs that held each out,
-    where there are folds. The file."""
+    where there are folds."""
     path = out / "teacher.npz"
     if folds:
         held = read_held_out(systems, HELD_OUT)
         blended = load_ensemble(out / "model")[0].weights
         runs = len(blended) // len(systems)
-        found = held.like._replace(probs=blend(held.probs, blended[::runs] * runs))
+        probs = blend(held.probs, blended[::runs] * runs)
+        save_predictions(path, held.like._replace(probs=probs))
     else:
         run = next(iter(systems.values()))[0]
         data = catalogue.load(str(run / "config.json")).data
-        examples = sample(read(data.train, data.labels), data.train_rows)
-        probs = load(out).predict_proba(examples.texts)
-        labels = with_unknown(examples.labels, examples.known)
-        found = Predictions(np.array(examples.ids), probs, labels, "train")
-    save_predictions(path, found)
+        teach(load(out), sample(read(data.train, data.labels), data.train_rows), path)
     return path
 
 
@@ -220,7 +217,7 @@ def _command(args: argparse.Namespace) -> None:
     print(f"\nreport: {args.out / 'report.html'}")
     if args.distill:
         keep_freed_memory()
-        soft = {"data.soft": str(teach(systems, args.folds, args.out))}
+        soft = {"data.soft": str(teachers_file(systems, args.folds, args.out))}
         student = override(catalogue.load(args.distill), {**rest, **soft})
         report = train(student, args.out / "student")
         print("\n" + table(report["test"], "test, by the student"))

@@ -12,7 +12,7 @@ from jaxclf import catalogue
 from jaxclf.config import Spec, override
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.ensemble import Recipe, last_names, make_ensemble, teach
+from jaxclf.ensemble import Recipe, last_names, make_ensemble, teachers_file
 from jaxclf.errors import DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
 from jaxclf.model.ensemble import ENSEMBLE, load_ensemble
@@ -106,7 +106,7 @@ def test_members_are_called_by_what_tells_them_apart():
 
 def test_a_teachers_probabilities_are_learned_from(runs, made, tiny_encoder, tiny_data, tmp_path):
     out, _ = made
-    path = teach(runs, 0, out)
+    path = teachers_file(runs, 0, out)
     taught = load_predictions(path)
     assert len(taught.ids) == SMALL["data.train_rows"]
     common = {"encoder.name": str(tiny_encoder), "data.soft": str(path)}

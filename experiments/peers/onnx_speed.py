@@ -71,12 +71,14 @@ def measure(run: Path, data: Path, rounds: int, threads: int, scratch: Path) -> 
     examples = read(data, classifier.labels)
     print(to_onnx(run, scratch / "padded", input="padded"))
     print(to_onnx(run, scratch / "packed"))
-    print(to_onnx(run, scratch / "int8", int8=True, data=data), flush=True)
+    print(to_onnx(run, scratch / "padded_int8", input="padded", int8=True, data=data))
+    print(to_onnx(run, scratch / "packed_int8", int8=True, data=data), flush=True)
     ways: dict[str, Callable[[Sequence[str]], np.ndarray]] = {
         "jaxclf": classifier.predict_proba,
         "onnxruntime, padded": padded_peer(scratch / "padded", threads),
         "onnxruntime, packed": onnx_scorer(scratch / "packed", threads),
-        "onnxruntime, packed, int8": onnx_scorer(scratch / "int8", threads),
+        "onnxruntime, padded, int8": padded_peer(scratch / "padded_int8", threads),
+        "onnxruntime, packed, int8": onnx_scorer(scratch / "packed_int8", threads),
     }
     probs = {name: way(examples.texts) for name, way in ways.items()}
     labels = with_unknown(examples.labels, examples.known)

@@ -67,7 +67,7 @@ def predict_file(
         kept.journal_of(target).unlink()
         return last - first
 
-    with kept.open_part(target, journal) as part, _bar(last - first, journal.rows) as bar:
+    with kept.open_part(target, journal) as part, progress(last - first, journal.rows) as bar:
         if journal.size == 0:
             journal = kept.append(part, target, journal, writer.header(classifier).encode(), 0)
         rows = islice(stream(source), first + journal.rows, last)
@@ -141,15 +141,16 @@ def _count(source: Path) -> int:
     return sum(1 for _ in tqdm(stream(source), "checking", unit=" rows", leave=False, delay=2))
 
 
-def _bar(total: int, done: int) -> tqdm:
+def progress(total: int, done: int) -> tqdm:
+    """A bar with rate and time left."""
     return tqdm(
         total=total,
         initial=done,
         unit=" texts",
         dynamic_ncols=True,
         mininterval=0.5,
-        bar_format="{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} texts, {rate_noinv_fmt}, "
-        "{remaining} left",
+        bar_format="{desc}{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} texts, "
+        "{rate_noinv_fmt}, {remaining} left",
     )
 
 
