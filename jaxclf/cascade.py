@@ -15,6 +15,7 @@ from jaxclf.config import Spec, did_you_mean, override, parse_overrides, to_dict
 from jaxclf.decisions.calibration import calibrated, platt
 from jaxclf.decisions.card import card
 from jaxclf.decisions.cascade import Goal, Ruled, fit_cascade, fit_out_of_fold, mix, unruled
+from jaxclf.decisions.diagnosis import diagnose
 from jaxclf.decisions.ledger import fitted_by, join_ledgers, with_fitted
 from jaxclf.decisions.margins import WORTH
 from jaxclf.decisions.members import Members, read_members
@@ -152,7 +153,7 @@ def make_cascade(
     save_cascade(out / "model", chain, models, text)
     for name, values in (
         ("labels.json", list(names)), ("ledger.json", ledger), ("thresholds.json", record),
-        (STAGES, about), ("report.json", report),
+        (STAGES, about), ("diagnosis.json", diagnose([], report)), ("report.json", report),
     ):  # fmt: skip
         write_json(out / name, values)
     write_page(out)

@@ -17,6 +17,7 @@ from jaxclf.command import parser_of, run_command
 from jaxclf.config import Spec, override, parse_overrides, to_dict
 from jaxclf.decisions.blending import BLENDERS, blend, blend_out_of_fold
 from jaxclf.decisions.card import card
+from jaxclf.decisions.diagnosis import diagnose
 from jaxclf.decisions.ledger import join_ledgers, with_fitted
 from jaxclf.decisions.members import (
     MEMBERS,
@@ -139,7 +140,7 @@ def make_ensemble(systems: Systems, recipe: Recipe, folds: int, out: Path) -> di
     save_ensemble(out / "model", made, [run / "model" for run in runs], text)
     for name, values in (
         ("labels.json", list(names)), ("ledger.json", ledger), ("thresholds.json", record),
-        (MEMBERS, about), ("report.json", report),
+        (MEMBERS, about), ("diagnosis.json", diagnose([], report)), ("report.json", report),
     ):  # fmt: skip
         write_json(out / name, values)
     write_page(out)

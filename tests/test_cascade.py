@@ -241,7 +241,8 @@ def test_the_folder_is_a_runs_and_holds_each_network_once(home, made):
     out, printed, _ = made
     for name in (
         "labels.json ledger.json thresholds.json report.json report.html stages.json "
-        "predictions/val.npz model/cascade.json model/README.md model/network-2/model.safetensors"
+        "diagnosis.json predictions/val.npz model/cascade.json model/README.md "
+        "model/network-2/model.safetensors"
     ).split():
         assert (out / name).is_file(), name
     assert len(list((out / "model").glob("network-*"))) == 3
@@ -262,6 +263,7 @@ def test_the_folder_is_a_runs_and_holds_each_network_once(home, made):
     assert lost["promised"] + 0.84 * lost["scatter"] < 1.5 * 0.005
     assert "left at" in printed
     assert "left at" in (out / "report.html").read_text()
+    assert "Not recorded" not in (out / "report.html").read_text()
     card = (out / "model" / "README.md").read_text()
     assert "A person decides" in card
     assert "left at" in card

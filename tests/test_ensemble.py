@@ -86,7 +86,7 @@ def test_the_folder_is_a_runs(made):
     out, _ = made
     for name in (
         "labels.json ledger.json thresholds.json report.json report.html members.json "
-        "model/ensemble.json model/README.md model/member-0/model.safetensors "
+        "diagnosis.json model/ensemble.json model/README.md model/member-0/model.safetensors "
         "model/member-2/jaxclf.json"
     ).split():
         assert (out / name).is_file(), name
@@ -97,6 +97,7 @@ def test_the_folder_is_a_runs(made):
     assert about["blend"] == {"name": "simplex_per_label"}
     assert "A person decides" in (out / "model" / "README.md").read_text()
     assert "correlation of errors" in (out / "report.html").read_text()
+    assert "Not recorded" not in (out / "report.html").read_text()
 
 
 def test_members_are_called_by_what_tells_them_apart():

@@ -63,8 +63,11 @@ def fit(
             size = epochs.sizes[epoch]
             with _bar(epoch, len(epochs.sizes), size, done) as bar:
                 started = time.perf_counter()
-                for batch in epochs.batches(epoch, done):
+                batches = epochs.batches(epoch, done)
+                following = next(batches, None)
+                while (batch := following) is not None:
                     state, metrics = train_step(state, hosts.spread(batch))
+                    following = next(batches, None)  # made while the device is at work
                     loss, grad_norm = float(metrics.loss), float(metrics.grad_norm)
                     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                         raise DivergedError(
