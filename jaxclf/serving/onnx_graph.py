@@ -8,7 +8,7 @@ import numpy as np
 from jaxclf.serving.onnx_program import LENGTH, ROWS
 
 Size = tuple[int, ...]
-SMALL = 64  # constants of no more elements are looked up by their values
+SMALL = 4096  # constants of no more elements are looked up by their values
 
 
 class Node(NamedTuple):
@@ -30,7 +30,8 @@ class Value(NamedTuple):
 
 class Graph(NamedTuple):
     """nodes: by their output, in order. sizes: number of elements -> the int64 tensor [1] that
-    holds it. known: small constants by their values. eight_bit: constants to be quantized."""
+    holds it. known: small constants by their values, outputs by the nodes that make them.
+    eight_bit: constants to be quantized."""
 
     nodes: dict[str, Node]
     constants: dict[str, np.ndarray]
@@ -44,10 +45,11 @@ def empty_graph(eight_bit: frozenset[str]) -> Graph:
 
 
 def node(graph: Graph, op: str, *inputs: str | Value, **attributes: Any) -> str:
-    """Append a node; the name of its output."""
+    """Append a node, where there is none like it yet; the name of its output."""
     names = tuple(one.name if isinstance(one, Value) else one for one in inputs)
-    output = f"v{len(graph.nodes)}"
-    graph.nodes[output] = Node(op, names, output, attributes)
+    key = (op, names, repr(sorted(attributes.items())))
+    output = graph.known.setdefault(key, f"v{len(graph.nodes)}")
+    graph.nodes.setdefault(output, Node(op, names, output, attributes))
     return output
 
 

@@ -300,7 +300,10 @@ def test_eight_bits_are_near_small_and_each_text_s_own(whole, own, texts, packed
     assert moved.sum() <= len(texts) // 10
     sizes = [(folder / MODEL).stat().st_size for folder in (packed, tmp_path)]
     assert sizes[1] < sizes[0] / 2
-    weights = onnx.load(tmp_path / MODEL).graph.initializer
+    graph = onnx.load(tmp_path / MODEL).graph
+    # Query, key and value take the same bytes.
+    assert sum(one.op_type == "QuantizeLinear" for one in graph.node) == 2 * 4
+    weights = graph.initializer
     bytes_ = [one for one in weights if one.data_type == onnx.TensorProto.INT8]
     assert len(bytes_) == 2 * 6 + 1  # the products of two layers, the table of words
     assert all(np.prod(one.dims) <= 32 * 128 for one in weights if one not in bytes_)
