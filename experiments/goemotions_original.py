@@ -3,7 +3,7 @@
     python data/get_goemotions.py
     python -m jaxclf.train --exp goemotions_original
 
-About 22 minutes on two idle CPU cores. Expect a test macro F1 of 0.538: three seeds gave 0.537
+About 40 minutes on one CPU core. Expect a test macro F1 of 0.538: three seeds gave 0.537
 (0.515 to 0.556), 0.541 and 0.537, their blend 0.546 (0.522 to 0.565), by
 
     python -m jaxclf.ensemble --exp goemotions_original --seeds 3 --out runs/original
