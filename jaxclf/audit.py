@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 from jaxclf import catalogue
-from jaxclf.command import parser_of, run_command
+from jaxclf.command import parser_of, run_command, say
 from jaxclf.config import Experiment, override, parse_overrides
 from jaxclf.decisions.audit import doubts, table_of_doubts, write_suspects
 from jaxclf.decisions.predictions import load_predictions, merge_predictions, save_predictions
 from jaxclf.errors import ConfigError
 from jaxclf.text.reader import read
-from jaxclf.train import say, train
+from jaxclf.train import train
 from jaxclf.training.data import HELD_OUT, file_of
 from jaxclf.training.memory import keep_freed_memory
 from jaxclf.types import Predictions

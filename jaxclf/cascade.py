@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.command import parser_of, run_command
+from jaxclf.command import parser_of, run_command, say
 from jaxclf.config import Spec, did_you_mean, override, parse_overrides, to_dict
 from jaxclf.decisions.calibration import calibrated, platt
 from jaxclf.decisions.card import card
@@ -30,7 +30,6 @@ from jaxclf.model.handover import META
 from jaxclf.serving.cascade import apply_rules, assemble, measure
 from jaxclf.serving.predictor import load, model_folder
 from jaxclf.text.reader import read
-from jaxclf.train import say
 from jaxclf.trust import parse_json
 
 EPILOG = f"""\

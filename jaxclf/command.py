@@ -1,4 +1,5 @@
-"""What every command does alike: its parser, and its errors as one line and an exit code."""
+"""What every command does alike: its parser, what it says beside its result, and its errors as one
+line and an exit code."""
 
 import argparse
 import sys
@@ -26,3 +27,8 @@ def run_command(
     """Parse the command line, run, and return the exit code."""
     args = parser.parse_args()
     return report_errors(lambda: command(args), args.debug)
+
+
+def say(text: str) -> None:
+    """To the terminal, at once, beside a progress bar or a pipe."""
+    print(text, file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from jaxclf import catalogue
-from jaxclf.command import parser_of, run_command
+from jaxclf.command import parser_of, run_command, say
 from jaxclf.config import Experiment, override, parse_overrides
 from jaxclf.decisions.comparison import holm
 from jaxclf.decisions.contest import (
@@ -22,7 +22,7 @@ from jaxclf.decisions.contest import (
 )
 from jaxclf.decisions.report import write_json
 from jaxclf.errors import ConfigError
-from jaxclf.train import REGISTRIES, say, train
+from jaxclf.train import REGISTRIES, train
 from jaxclf.training.ablation import FULL, THRESHOLD, neighbours
 from jaxclf.training.memory import keep_freed_memory
 from jaxclf.validation import check

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxclf import catalogue
-from jaxclf.command import parser_of, run_command
+from jaxclf.command import parser_of, run_command, say
 from jaxclf.config import Spec, override, parse_overrides, to_dict
 from jaxclf.decisions.blending import BLENDERS, blend, blend_out_of_fold
 from jaxclf.decisions.card import card
@@ -37,7 +37,7 @@ from jaxclf.serving.predictor import load
 from jaxclf.serving.teacher import teach
 from jaxclf.text.reader import read
 from jaxclf.text.splits import sample
-from jaxclf.train import say, train
+from jaxclf.train import train
 from jaxclf.training.data import HELD_OUT
 from jaxclf.training.memory import keep_freed_memory
 from jaxclf.validation import check_labels, check_spec

@@ -8,52 +8,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from flax.traverse_util import unflatten_dict
 
 from jaxclf import catalogue
-from jaxclf.command import parser_of, run_command
+from jaxclf.command import parser_of, run_command, say
 from jaxclf.config import Data, Experiment, override, parse_overrides, to_dict
 from jaxclf.decisions.calibration import CALIBRATORS
-from jaxclf.decisions.ledger import make_ledger, warning
-from jaxclf.decisions.metrics import SELECTION, aggregate, log_loss
+from jaxclf.decisions.ledger import warning
+from jaxclf.decisions.metrics import SELECTION, aggregate
 from jaxclf.decisions.page import write_page
-from jaxclf.decisions.predictions import with_unknown
-from jaxclf.decisions.report import (
-    calibrate,
-    fit_thresholds,
-    table,
-    write_json,
-)
-from jaxclf.decisions.thresholds import THRESHOLDS, decide
+from jaxclf.decisions.report import table, write_json
+from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError
-from jaxclf.model.classifier import build
-from jaxclf.model.handover import open_encoder, pretrained_params
 from jaxclf.model.heads import HEADS, POOLS
-from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
-from jaxclf.model.pretrained import resolve
-from jaxclf.model.weights import leaves_of
 from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.sampling import SAMPLERS
-from jaxclf.text.splits import describe
-from jaxclf.text.tokens import lengths, tokenize
+from jaxclf.text.tokens import lengths
 from jaxclf.training import checkpoint, hosts
 from jaxclf.training.adversary import ADVERSARIES
 from jaxclf.training.averaging import AVERAGES
 from jaxclf.training.checkpoint import Figures, Ledger
-from jaxclf.training.data import file_of, make_epochs, read_splits
+from jaxclf.training.evaluation import make_evaluate, make_predict
 from jaxclf.training.folder import environment, open_run
-from jaxclf.training.groups import check_groups, hold_frozen, with_prior, without_last_layers
+from jaxclf.training.groups import hold_frozen
 from jaxclf.training.loop import fit, start
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.memory import keep_freed_memory, telling, within_memory
 from jaxclf.training.optimizer import learning_rate, make_optimizer
-from jaxclf.training.results import Made, write_results
+from jaxclf.training.prepared import Prepared, first_params, prepare
+from jaxclf.training.results import write_results
 from jaxclf.training.schedules import SCHEDULES
 from jaxclf.training.step import dropout_key, make_train_step, weights_of
-from jaxclf.types import Batch, LabelStats, Predictions
-from jaxclf.validation import check, check_labels
+from jaxclf.validation import check
 
 REGISTRIES = {
     "pool": POOLS,
@@ -68,11 +54,6 @@ REGISTRIES = {
     "threshold": THRESHOLDS,
     "train.metric": dict.fromkeys(SELECTION, aggregate),
 }
-
-
-def say(text: str) -> None:
-    """To the terminal, at once, beside a progress bar or a pipe."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def train(
@@ -112,47 +93,9 @@ def _train(
     test: bool,
 ) -> dict[str, Any]:
     check(experiment, REGISTRIES)
-    splits = read_splits(experiment, say)
-    names = splits["train"].names
-    resolved = resolve(experiment.encoder.name, experiment.encoder.revision)
-    experiment = override(experiment, {"encoder.revision": resolved.revision})
-    hf_config, tokenizer = open_encoder(resolved.folder)
-    init, apply = build(experiment, hf_config, len(names))
-    check_labels(experiment, names)
-    if surplus := sorted(experiment.data.meanings.keys() - set(names)):
-        say(f"note: data.meanings speaks of {', '.join(surplus)}, which the data do not have")
-    data = experiment.data
-    cut = functools.partial(
-        tokenize,
-        tokenizer,
-        max_length=data.max_length,
-        max_windows=data.max_windows,
-        overlap=data.overlap,
-    )
-    scored = {name: split for name, split in splits.items() if name != "train"}
-    tokens = {name: cut(split.texts) for name, split in scored.items()}
-    epochs = make_epochs(experiment, splits["train"], cut)
-
-    # The network's leaves: what the encoder's folder holds, the rest random.
-    example = next(epochs.batches(0, 0))
-    shapes = jax.eval_shape(init, jax.random.key(0), example)
-    check_groups(experiment.optim, shapes)
-    pretrained = pretrained_params(resolved.folder, shapes)
-    pretrained = without_last_layers(pretrained, experiment.optim.reinit)
-
-    def page() -> None:
-        texts = splits["test"].texts if show_text else None
-        write_page(out, lengths(tokens["test"]), texts)
-
-    ledger_of_splits = make_ledger(
-        {name: describe(split, file_of(experiment, name)) for name, split in splits.items()},
-        {
-            "average": experiment.regular.average.name,
-            "calibration": experiment.calibration.name,
-            "threshold": experiment.threshold.name,
-        },
-    )
-    hosts.check_same([to_dict(experiment), ledger_of_splits])
+    prepared = prepare(experiment, say)
+    experiment, epochs = prepared.experiment, prepared.epochs
+    hosts.check_same([to_dict(experiment), prepared.ledger])
 
     def begin() -> dict[str, Any] | None:
         """The folder, and the report where the run in it is finished."""
@@ -160,50 +103,31 @@ def _train(
         if (out / "report.json").is_file():
             say(f"{out} is finished; its report:")
             if show_text or not (out / "report.html").is_file():
-                page()
+                _page(prepared, out, show_text)
             return json.loads((out / "report.json").read_text(encoding="utf-8"))
-        write_json(out / "labels.json", names)
+        write_json(out / "labels.json", prepared.names)
         write_json(out / "environment.json", environment())
-        write_json(out / "ledger.json", ledger_of_splits)
+        write_json(out / "ledger.json", prepared.ledger)
 
     if (finished := hosts.told(begin)) is not None:
         return finished
-
-    def fresh(key: jax.Array, batch: Batch) -> dict[tuple[str, ...], jax.Array]:
-        made, given = leaves_of(init(key, batch)), leaves_of(pretrained)
-        return {path: made[path] for path in made if path not in given}
 
     regular, accumulate = experiment.regular, experiment.optim.accumulate
     updates = sum(epochs.sizes) // accumulate
     tx = make_optimizer(experiment.optim, updates)
     schedule = learning_rate(experiment.optim, updates)
-    stats = LabelStats(splits["train"].labels.sum(axis=0), splits["train"].known.sum(axis=0))
-    loss = functools.partial(LOSSES[experiment.loss.name], **experiment.loss.options)
-    trained = hold_frozen(apply, experiment.optim.freeze)
-    size = experiment.train.batch_size
-    everywhere = hosts.placed(hosts.EVERYWHERE)
-    train_step = make_train_step(trained, loss, tx, stats, size, regular, accumulate, everywhere)
-
-    predict_shape = prediction_shape(data.max_length, data.max_windows)
-    predict_step = make_predict_step(apply)
-
-    def predict(params: dict, split: str) -> Predictions:
-        examples = splits[split]
-        scored = score(predict_step, params, tokens[split], predict_shape, len(names))
-        probs = gather(scored, len(examples.ids), len(names))
-        labels = with_unknown(examples.labels, examples.known)
-        return Predictions(np.array(examples.ids), probs, labels, split)
-
-    def evaluate(params: dict) -> Figures:
-        calibrated, _ = calibrate({"val": predict(params, "val")}, experiment.calibration)
-        found = calibrated["val"]
-        decided = decide(found.probs, fit_thresholds(found, experiment.threshold, names))
-        figures = aggregate(found.labels, found.probs, decided)
-        say(
-            f"  val {experiment.train.metric} {figures[experiment.train.metric]:.4f}, "
-            f"log loss {log_loss(found.labels, found.probs):.4f}"
-        )
-        return {"score": figures[experiment.train.metric], **figures}
+    train_step = make_train_step(
+        hold_frozen(prepared.apply, experiment.optim.freeze),
+        functools.partial(LOSSES[experiment.loss.name], **experiment.loss.options),
+        tx,
+        prepared.stats,
+        experiment.train.batch_size,
+        regular,
+        accumulate,
+        hosts.placed(hosts.EVERYWHERE),
+    )
+    predict = make_predict(prepared)
+    evaluate = make_evaluate(prepared, predict, say)
 
     def evaluate_epoch(params: dict) -> Figures:
         figures = evaluate(params)
@@ -211,11 +135,8 @@ def _train(
             watch(figures["score"])
         return figures
 
-    made = {**jax.jit(fresh)(jax.random.key(experiment.seed), example), **leaves_of(pretrained)}
-    params = jax.tree.map(jax.numpy.asarray, unflatten_dict(made))
-    params = with_prior(params, stats) if experiment.optim.prior else params
-    key = dropout_key(experiment.seed)
-    state, ledger = start(params, tx.init(params), key, bool(regular.ema))
+    params = first_params(prepared)
+    state, ledger = start(params, tx.init(params), dropout_key(experiment.seed), bool(regular.ema))
     like = checkpoint.outline(state)  # the state itself is given away step by step
 
     def resumed() -> Ledger:
@@ -251,14 +172,16 @@ def _train(
         )
         if not test:
             return {"val": evaluate(chosen)}
-        found = {split: predict(chosen, split) for split in scored}
-        made = Made(experiment, hf_config, tokenizer, names, chosen, ledger_of_splits)
-        sizes = {name: len(split.ids) for name, split in splits.items()}
-        report = write_results(out, made, found, sizes, ledger.history)
-        page()
+        report = write_results(out, prepared, chosen, predict, ledger.history)
+        _page(prepared, out, show_text)
         return report
 
     return hosts.told(finish)
+
+
+def _page(prepared: Prepared, out: Path, show_text: bool) -> None:
+    texts = prepared.splits["test"].texts if show_text else None
+    write_page(out, lengths(prepared.tokens["test"]), texts)
 
 
 def main() -> int:

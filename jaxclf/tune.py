@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxclf import catalogue
-from jaxclf.command import parser_of, run_command
+from jaxclf.command import parser_of, run_command, say
 from jaxclf.config import Experiment, override, parse_overrides
 from jaxclf.decisions.pictures import write_whole
 from jaxclf.decisions.study import Outcome, best_of, write_study
@@ -23,7 +23,7 @@ from jaxclf.model.handover import open_encoder
 from jaxclf.model.pretrained import resolve
 from jaxclf.recipe import MARK, check_writable, difference, source
 from jaxclf.space import Choice, Space, check_space, in_words
-from jaxclf.train import REGISTRIES, say, train
+from jaxclf.train import REGISTRIES, train
 from jaxclf.training.memory import keep_freed_memory
 from jaxclf.validation import check
 

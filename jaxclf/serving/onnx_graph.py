@@ -1,6 +1,6 @@
 """An ONNX graph as plain values: nodes, constants, and sizes that only the run knows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,10 @@ class Value(NamedTuple):
 
     name: str
     shape: Size
+
+
+# (graph, step, values) -> what one primitive of a program makes of them.
+Op = Callable[..., Value | list[Value]]
 
 
 class Graph(NamedTuple):

@@ -10,8 +10,8 @@ from jaxclf.errors import ConfigError
 from jaxclf.serving.onnx_fusions import find
 from jaxclf.serving.onnx_graph import Graph, Value, constant, full, node
 from jaxclf.serving.onnx_int8 import OWN
-from jaxclf.serving.onnx_ops import OPS, no_writer
-from jaxclf.serving.onnx_program import Program
+from jaxclf.serving.onnx_ops import OPS
+from jaxclf.serving.onnx_program import Program, no_writer
 
 # The oldest that have Gelu, and the file format of their time: onnxruntime reads them since 1.17.
 OPSET, FILE_FORMAT = 20, 9

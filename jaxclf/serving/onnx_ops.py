@@ -4,31 +4,21 @@ Values come with axes of size 1 where they would only repeat themselves (`onnx_g
 ONNX broadcasts they stay so, elsewhere `full` spreads them.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import numpy as np
 
-from jaxclf.errors import ConfigError
 from jaxclf.serving.onnx_graph import (
     Graph,
+    Op,
     Value,
     constant,
     full,
     integers,
     node,
-    reshape,
-    size_of,
     together,
 )
 from jaxclf.serving.onnx_int8 import quantized_product, quantized_rows
-from jaxclf.serving.onnx_program import Step
-
-Op = Callable[..., Value | list[Value]]
-
-
-def no_writer(what: str) -> ConfigError:
-    return ConfigError(f"--to onnx: this network has {what}, which is not written to ONNX here")
+from jaxclf.serving.onnx_moves import MOVES, counted, full_along, permuted
+from jaxclf.serving.onnx_program import Step, no_writer
 
 
 def _elementwise(op: str) -> Op:
@@ -66,16 +56,10 @@ def _cast(graph: Graph, step: Step, value: Value) -> Value:
     return Value(node(graph, "Cast", value, to=np.dtype(step.made[0].dtype)), value.shape)
 
 
-def _full_along(graph: Graph, value: Value, shape: Sequence[int], axes: Sequence[int]) -> Value:
-    """The value at its full size along some axes."""
-    wanted = [shape[axis] if axis in axes else size for axis, size in enumerate(value.shape)]
-    return full(graph, value, wanted)
-
-
 def _reduce(op: str) -> Op:
     def write(graph: Graph, step: Step, value: Value) -> Value:
         axes = step.params["axes"]
-        value = _full_along(graph, value, step.given[0].shape, axes)
+        value = full_along(graph, value, step.given[0].shape, axes)
         name = node(graph, op, value, integers(graph, *axes), keepdims=0)
         return Value(name, tuple(size for axis, size in enumerate(value.shape) if axis not in axes))
 
@@ -88,99 +72,6 @@ def _cumulative_sum(graph: Graph, step: Step, value: Value) -> Value:
     return Value(node(graph, "CumSum", value, axis), value.shape)
 
 
-def _broadcast(graph: Graph, step: Step, value: Value) -> Value:
-    """New axes of size 1, no more."""
-    places, rank = step.params["broadcast_dimensions"], len(step.params["shape"])
-    added = [axis for axis in range(rank) if axis not in places]
-    if not added:
-        return value
-    shape = [1] * rank
-    for place, size in zip(places, value.shape, strict=True):
-        shape[place] = size
-    return Value(node(graph, "Unsqueeze", value, integers(graph, *added)), tuple(shape))
-
-
-def _reshape(graph: Graph, step: Step, value: Value) -> Value:
-    return reshape(graph, full(graph, value, step.given[0].shape), step.params["new_sizes"])
-
-
-def _squeeze(graph: Graph, step: Step, value: Value) -> Value:
-    gone = step.params["dimensions"]
-    shape = tuple(size for axis, size in enumerate(value.shape) if axis not in gone)
-    return Value(node(graph, "Squeeze", value, integers(graph, *gone)), shape)
-
-
-def _transpose(graph: Graph, step: Step, value: Value) -> Value:
-    return _permuted(graph, value, step.params["permutation"])
-
-
-def _permuted(graph: Graph, value: Value, order: Sequence[int]) -> Value:
-    if list(order) == sorted(order):
-        return value
-    name = node(graph, "Transpose", value, perm=list(order))
-    return Value(name, tuple(value.shape[axis] for axis in order))
-
-
-def _concatenate(graph: Graph, step: Step, *values: Value) -> Value:
-    whole = [full(graph, one, given.shape) for one, given in zip(values, step.given, strict=True)]
-    name = node(graph, "Concat", *whole, axis=step.params["dimension"])
-    return Value(name, step.made[0].shape)
-
-
-def _part(graph: Graph, value: Value, axis: int, first: int, end: int) -> Value:
-    ends = [integers(graph, first).name, size_of(graph, end), integers(graph, axis).name]
-    shape = [*value.shape[:axis], end - first, *value.shape[axis + 1 :]]
-    return Value(node(graph, "Slice", value, *ends), tuple(shape))
-
-
-def _slice(graph: Graph, step: Step, value: Value) -> Value:
-    firsts, ends = step.params["start_indices"], step.params["limit_indices"]
-    if set(step.params["strides"] or [1]) != {1}:
-        raise no_writer(f"a slice in strides of {step.params['strides']}")
-    sizes = zip(firsts, ends, step.given[0].shape, strict=True)
-    for axis, (first, end, size) in enumerate(sizes):
-        if end - first < size and value.shape[axis] == size:
-            value = _part(graph, value, axis, first, end)
-    return value
-
-
-def _split(graph: Graph, step: Step, value: Value) -> list[Value]:
-    axis, ends = step.params["axis"], np.cumsum(step.params["sizes"]).tolist()
-    value = _full_along(graph, value, step.given[0].shape, [axis])
-    firsts = [0, *ends[:-1]]
-    return [_part(graph, value, axis, *both) for both in zip(firsts, ends, strict=True)]
-
-
-def _reverse(graph: Graph, step: Step, value: Value) -> Value:
-    axes = step.params["dimensions"]
-    ends = [[number] * len(axes) for number in (-1, np.iinfo(np.int64).min)]
-    told = [integers(graph, *one) for one in (*ends, axes, [-1] * len(axes))]
-    return Value(node(graph, "Slice", value, *told), value.shape)
-
-
-def _pad(graph: Graph, step: Step, value: Value, filling: Value) -> Value:
-    config = step.params["padding_config"]
-    if any(between or min(low, high) < 0 for low, high, between in config):
-        raise no_writer("padding that cuts, or lies between elements")
-    value = full(graph, value, step.given[0].shape)
-    pads = integers(graph, *[low for low, _, _ in config], *[high for _, high, _ in config])
-    return Value(node(graph, "Pad", value, pads, filling), step.made[0].shape)
-
-
-def _iota(graph: Graph, step: Step) -> Value:
-    shape, axis = step.params["shape"], step.params["dimension"]
-    counted = _counted(graph, shape[axis], step.params["dtype"])
-    return reshape(graph, counted, [n if place == axis else 1 for place, n in enumerate(shape)])
-
-
-def _counted(graph: Graph, size: int, dtype: Any) -> Value:
-    """0, 1, … below a size."""
-    end = node(graph, "Squeeze", size_of(graph, size))
-    start, delta = constant(graph, np.int64(0)), constant(graph, np.int64(1))
-    counted = node(graph, "Range", start, end, delta)
-    return Value(node(graph, "Cast", counted, to=np.dtype(dtype)), (size,))
-
-
 def _product(graph: Graph, step: Step, left: Value, right: Value) -> Value:
     """A sum over one axis of each. The result has the batch axes first, then the others of the
     left, then that of the right."""
@@ -190,12 +81,12 @@ def _product(graph: Graph, step: Step, left: Value, right: Value) -> Value:
     right_rest = [axis for axis in range(len(shapes[1])) if axis not in (*right_sum, *right_batch)]
     if len(left_sum) != 1 or len(right_rest) != 1 or not left_rest:
         raise no_writer(f"a product of shapes {shapes}")
-    left = _full_along(graph, left, shapes[0], left_sum)
-    right = _full_along(graph, right, shapes[1], right_sum)
-    left = _permuted(graph, left, [*left_batch, *left_rest, *left_sum])
+    left = full_along(graph, left, shapes[0], left_sum)
+    right = full_along(graph, right, shapes[1], right_sum)
+    left = permuted(graph, left, [*left_batch, *left_rest, *left_sum])
     if right.name in graph.eight_bit:
         return quantized_product(graph, left, right)
-    right = _permuted(graph, right, [*right_batch, *right_sum, *right_rest])
+    right = permuted(graph, right, [*right_batch, *right_sum, *right_rest])
     if right_batch and len(left_rest) > 1:
         new = [len(right_batch) + index for index in range(len(left_rest) - 1)]
         shape = (*right.shape[:-2], *[1] * len(new), *right.shape[-2:])
@@ -209,7 +100,7 @@ def _gather(graph: Graph, step: Step, table: Value, indices: Value) -> Value:
     numbers, shape = step.params["dimension_numbers"], step.given[0].shape
     if numbers.start_index_map != (0,) or step.params["slice_sizes"] != (1, *shape[1:]):
         raise no_writer(f"a gather by {numbers}")
-    table = _full_along(graph, table, shape, [0])
+    table = full_along(graph, table, shape, [0])
     places = node(graph, "Squeeze", indices, integers(graph, -1))
     if table.name in graph.eight_bit:
         rows = quantized_rows(graph, table, places)
@@ -222,7 +113,7 @@ def _add_rows(graph: Graph, step: Step, target: Value, places: Value, updates: V
     """As a product with the table of which row goes where: onnxruntime's ScatterND adds from
     several threads at once, and now and then loses a row (its issue 23396)."""
     _check_rows(step)
-    bins = _counted(graph, step.given[0].shape[0], step.given[1].dtype)
+    bins = counted(graph, step.given[0].shape[0], step.given[1].dtype)
     bins = node(graph, "Unsqueeze", bins, integers(graph, 1))
     flat = node(graph, "Squeeze", places, integers(graph, -1))
     there = node(graph, "Cast", node(graph, "Equal", bins, flat), to=np.dtype(np.float32))
@@ -277,27 +168,18 @@ ELEMENTWISE = {
 
 OPS: dict[str, Op] = {
     **{name: _elementwise(op) for name, op in ELEMENTWISE.items()},
-    "broadcast_in_dim": _broadcast,
-    "concatenate": _concatenate,
+    **MOVES,
     "convert_element_type": _cast,
     "cumsum": _cumulative_sum,
     "dot_general": _product,
     "gather": _gather,
     "integer_pow": _power,
-    "iota": _iota,
-    "pad": _pad,
     "reduce_max": _reduce("ReduceMax"),
     "reduce_sum": _reduce("ReduceSum"),
-    "reshape": _reshape,
-    "rev": _reverse,
     "rsqrt": _rsqrt,
     "scatter-add": _add_rows,
     "scatter-max": _highest_rows,
     "select_n": _select,
-    "slice": _slice,
-    "split": _split,
     "square": _square,
-    "squeeze": _squeeze,
     "stop_gradient": _same,
-    "transpose": _transpose,
 }

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax.extend.core import Literal
 
+from jaxclf.errors import ConfigError
+
 ROWS, LENGTH = 1_000_003, 999_983
 
 Atom = int | np.ndarray  # the number of a variable, or a constant
@@ -37,6 +39,10 @@ class Program(NamedTuple):
     inputs: tuple[int, ...]
     steps: list[Step]
     outputs: tuple[Atom, ...]
+
+
+def no_writer(what: str) -> ConfigError:
+    return ConfigError(f"--to onnx: this network has {what}, which is not written to ONNX here")
 
 
 def trace(function: Callable[..., Any], *arguments: Any) -> Program:

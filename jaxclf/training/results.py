@@ -1,11 +1,9 @@
 """What a finished run leaves: predictions, thresholds, the model with its card, the report."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from tokenizers import Tokenizer
-
-from jaxclf.config import Experiment
 from jaxclf.decisions.calibration import to_json
 from jaxclf.decisions.card import card
 from jaxclf.decisions.diagnosis import diagnose
@@ -13,33 +11,24 @@ from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.report import calibrate, score_run, write_json
 from jaxclf.model.handover import Handover, save_model
 from jaxclf.training.checkpoint import Figures
+from jaxclf.training.prepared import Prepared
 from jaxclf.types import Predictions
-
-
-class Made(NamedTuple):
-    """A trained network and what it was made of."""
-
-    experiment: Experiment
-    hf_config: dict[str, Any]
-    tokenizer: Tokenizer
-    names: tuple[str, ...]
-    params: dict[str, Any]
-    ledger: dict[str, Any]  # of splits: which fitted what
 
 
 def write_results(
     out: Path,
-    made: Made,
-    found: dict[str, Predictions],
-    sizes: dict[str, int],
+    prepared: Prepared,
+    params: dict[str, Any],
+    predict: Callable[[dict, str], Predictions],
     history: list[Figures],
 ) -> dict[str, Any]:
     """Calibrate, fit thresholds, score validation and test, and write all of it; report.json, which
     marks a finished run, last. Returns what it holds.
 
-    found: the network's own probabilities of each split but train. sizes: rows of each split.
+    params: of the trained network. predict: (params, split) -> its own probabilities.
     """
-    experiment, names, ledger = made.experiment, made.names, made.ledger
+    experiment, names, ledger = prepared.experiment, prepared.names, prepared.ledger
+    found = {split: predict(params, split) for split in prepared.tokens}
     found, calibration = calibrate(found, experiment.calibration)
     for split, predictions in found.items():
         save_predictions(out / "predictions" / f"{split}.npz", predictions)
@@ -52,12 +41,12 @@ def write_results(
         report,
         experiment.threshold.name,
         experiment.calibration.name,
-        sizes,
+        {name: len(split.ids) for name, split in prepared.splits.items()},
         experiment.data.meanings,
     )
     curves = to_json(calibration)
-    handover = Handover(experiment, made.hf_config, names, record, curves, ledger, made.params)
-    save_model(out / "model", handover, made.tokenizer, text)
+    handover = Handover(experiment, prepared.hf_config, names, record, curves, ledger, params)
+    save_model(out / "model", handover, prepared.tokenizer, text)
     write_json(out / "diagnosis.json", diagnose(history, report))
     write_json(out / "report.json", report)
     return report

@@ -1,0 +1,104 @@
+"""What a run needs before its first update: its files read, its network built, nothing written."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax.traverse_util import unflatten_dict
+from tokenizers import Tokenizer
+
+from jaxclf.config import Experiment, override
+from jaxclf.decisions.ledger import make_ledger
+from jaxclf.model.classifier import build
+from jaxclf.model.handover import open_encoder, pretrained_params
+from jaxclf.model.pretrained import resolve
+from jaxclf.model.weights import leaves_of
+from jaxclf.text.splits import describe
+from jaxclf.text.tokens import tokenize
+from jaxclf.training.data import Epochs, file_of, make_epochs, read_splits
+from jaxclf.training.groups import check_groups, with_prior, without_last_layers
+from jaxclf.types import Batch, Examples, LabelStats, Tokens
+from jaxclf.validation import check_labels
+
+
+class Prepared(NamedTuple):
+    experiment: Experiment  # with the encoder's commit
+    splits: dict[str, Examples]
+    tokens: dict[str, Tokens]  # of every split but train
+    epochs: Epochs
+    stats: LabelStats
+    hf_config: dict[str, Any]
+    tokenizer: Tokenizer
+    init: Callable[[jax.Array, Batch], dict]
+    apply: Callable[..., jax.Array]
+    pretrained: dict[str, Any]  # the parameters that the encoder's folder holds
+    ledger: dict[str, Any]  # of splits: what each of them fits
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels, in order."""
+        return self.splits["train"].names
+
+
+def prepare(experiment: Experiment, say: Callable[[str], None]) -> Prepared:
+    """Read data and encoder, find them to fit the experiment and each other. Raises JaxclfError."""
+    splits = read_splits(experiment, say)
+    names = splits["train"].names
+    resolved = resolve(experiment.encoder.name, experiment.encoder.revision)
+    experiment = override(experiment, {"encoder.revision": resolved.revision})
+    hf_config, tokenizer = open_encoder(resolved.folder)
+    init, apply = build(experiment, hf_config, len(names))
+    check_labels(experiment, names)
+    data = experiment.data
+    if surplus := sorted(data.meanings.keys() - set(names)):
+        say(f"note: data.meanings speaks of {', '.join(surplus)}, which the data do not have")
+    cut = functools.partial(
+        tokenize,
+        tokenizer,
+        max_length=data.max_length,
+        max_windows=data.max_windows,
+        overlap=data.overlap,
+    )
+    tokens = {name: cut(split.texts) for name, split in splits.items() if name != "train"}
+    epochs = make_epochs(experiment, splits["train"], cut)
+    shapes = jax.eval_shape(init, jax.random.key(0), next(epochs.batches(0, 0)))
+    check_groups(experiment.optim, shapes)
+    pretrained = pretrained_params(resolved.folder, shapes)
+    labels, known = splits["train"].labels, splits["train"].known
+    return Prepared(
+        experiment,
+        splits,
+        tokens,
+        epochs,
+        LabelStats(labels.sum(axis=0), known.sum(axis=0)),
+        hf_config,
+        tokenizer,
+        init,
+        apply,
+        without_last_layers(pretrained, experiment.optim.reinit),
+        make_ledger(
+            {name: describe(split, file_of(experiment, name)) for name, split in splits.items()},
+            {
+                "average": experiment.regular.average.name,
+                "calibration": experiment.calibration.name,
+                "threshold": experiment.threshold.name,
+            },
+        ),
+    )
+
+
+def first_params(prepared: Prepared) -> dict[str, Any]:
+    """The parameters a run begins with: what the encoder's folder holds, the rest random by the
+    seed."""
+    optim, seed = prepared.experiment.optim, prepared.experiment.seed
+    given = leaves_of(prepared.pretrained)
+
+    def fresh(key: jax.Array, batch: Batch) -> dict[tuple[str, ...], jax.Array]:
+        made = leaves_of(prepared.init(key, batch))
+        return {path: leaf for path, leaf in made.items() if path not in given}
+
+    example = next(prepared.epochs.batches(0, 0))
+    made = {**jax.jit(fresh)(jax.random.key(seed), example), **given}
+    params = jax.tree.map(jax.numpy.asarray, unflatten_dict(made))
+    return with_prior(params, prepared.stats) if optim.prior else params
