@@ -133,11 +133,19 @@ def test_what_is_frozen_stays_and_what_starts_anew_does(tiny_encoder, tiny_data,
     assert np.abs(trained["head", "classifier", "bias"]).max() > 1
 
 
-def test_a_group_that_cannot_be_is_refused_before_anything_is_written(
-    tiny_encoder, tiny_data, tmp_path
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optim.freeze": ["encoder/layer_7"]}, "matches none of"),
+        ({"optim.reinit": 7}, "the encoder has 2 layers"),
+        ({"loss": "bce", "loss.pos_weight": [1.0, 2.0]}, "2 numbers for 6 labels"),
+    ],
+)
+def test_what_encoder_or_labels_do_not_have_is_refused_before_anything_is_written(
+    tiny_encoder, tiny_data, tmp_path, changes, message
 ):
-    changes = overrides(tiny_encoder, tiny_data, **{"optim.freeze": ["encoder/layer_7"]})
-    with pytest.raises(ConfigError, match="matches none of"):
+    changes = overrides(tiny_encoder, tiny_data, **changes)
+    with pytest.raises(ConfigError, match=message):
         train(override(catalogue.load("focal_attention"), changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
