@@ -215,7 +215,7 @@ def _table(metric: str, outcomes: Sequence[Outcome]) -> str:
     rows = "".join(
         f'<tr><th scope="row">{one.number:0{digits}}</th>{_score(one)}'
         f'<td data-value="{len(one.epochs)}">{len(one.epochs)}</td>'
-        f'<td data-value="{one.seconds:.1f}">{one.seconds:,.0f} s</td>'
+        f'<td data-value="{one.seconds:.1f}">{one.seconds:,.0f}&nbsp;s</td>'
         f'<td style="text-align: left">{text_of(in_words(one.changes))}'
         f"{f'<br>{text_of(one.error)}' if one.error else ''}</td></tr>"
         for one in outcomes
