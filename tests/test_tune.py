@@ -282,6 +282,31 @@ def test_a_signal_that_a_destructor_swallows_is_not_lost(tmp_path, number):
     assert not studies.outcomes(start(tmp_path))
 
 
+@pytest.mark.parametrize("moment", ["_suggest", "_check_number"])
+def test_a_signal_waits_for_the_database(tmp_path, monkeypatch, moment):
+    """Raised in the middle of a transaction it would leave the database locked for all others, and
+    for the process itself when it tells that the trial was stopped."""
+    done, ask = [], getattr(search, moment)
+
+    def interrupted(*given):
+        signal.raise_signal(signal.SIGTERM)
+        done.append(moment)
+        return ask(*given)
+
+    def run(experiment, folder, watch):
+        watch(0.5)
+        raise AssertionError("went on after the signal")
+
+    monkeypatch.setattr(search, moment, interrupted)
+    with pytest.raises(StoppedError):
+        go(tmp_path, 2, run)
+    assert done
+    monkeypatch.undo()
+    stopped, heir = start(tmp_path).get_trials()
+    assert [stopped.state.name, heir.state.name] == ["FAIL", "WAITING"]
+    assert stopped.intermediate_values == ({33: 0.5} if moment == "_check_number" else {})
+
+
 def test_a_study_of_another_search_is_not_touched(tmp_path):
     go(tmp_path, 2)
     with pytest.raises(ConfigError, match="a search of another space; give another --out"):

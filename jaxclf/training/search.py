@@ -56,19 +56,27 @@ def work(search: Search, run: Run, tell: Callable[[Outcome], None]) -> None:
     ends the search. A trial whose process died is taken up again as a new one. Raises StoppedError
     after SIGINT or SIGTERM, the trial that ran queued anew.
     """
-    with _signals() as came:
+    with _signals() as signals:
 
         def stop_or_run(
             experiment: Experiment, folder: Path, watch: Callable[[float], None]
         ) -> float:
             def stop_or_watch(score: float) -> None:
-                _stop(came)
+                signals.wait(True)
+                signals.stop()
                 watch(score)
+                signals.wait(False)
+                signals.stop()
 
-            return run(experiment, folder, stop_or_watch)
+            signals.wait(False)
+            try:
+                signals.stop()
+                return run(experiment, folder, stop_or_watch)
+            finally:
+                signals.wait(True)
 
         while True:
-            _stop(came)
+            signals.stop()
             _mend(search)
             trials = search.study.get_trials(deepcopy=False)
             if sum(map(is_finished, trials)) >= search.trials:
@@ -80,27 +88,38 @@ def work(search: Search, run: Run, tell: Callable[[Outcome], None]) -> None:
                 time.sleep(POLL)
 
 
+class _Signals(NamedTuple):
+    stop: Callable[[], None]  # raises StoppedError where one came
+    wait: Callable[[bool], None]  # whether one waits for `stop`, or raises wherever it comes
+
+
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM raise StoppedError, and enter the list: raised inside a destructor, the
-    error would be lost."""
+def _signals() -> Iterator[_Signals]:
+    """SIGINT and SIGTERM raise StoppedError, while a trial trains at any moment. At other times
+    they wait: raised in the middle of a transaction, the error would leave the database locked. And
+    raised inside a destructor it would be lost, so that `stop` is asked in any case."""
     came: list[int] = []
+    waits = True
+
+    def stop() -> None:
+        if came:
+            raise StoppedError("stopped", came[0])
+
+    def wait(yes: bool) -> None:
+        nonlocal waits
+        waits = yes
 
     def enter(number: int, _: object) -> None:
         came.append(number)
-        _stop(came)
+        if not waits:
+            stop()
 
     before = {number: signal.signal(number, enter) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield came
+        yield _Signals(stop, wait)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _stop(came: list[int]) -> None:
-    if came:
-        raise StoppedError("stopped", came[0])
 
 
 def folder_of(out: Path, number: int) -> Path:
