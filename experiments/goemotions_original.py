@@ -7,6 +7,8 @@ About 40 minutes on one CPU core. Expect a test macro F1 of 0.538: three seeds g
 (0.515 to 0.556), 0.541 and 0.537, their blend 0.546 (0.522 to 0.565), by
 
     python -m jaxclf.ensemble --exp goemotions_original --seeds 3 --out runs/original
+
+With `--distill goemotions_original` one more network learns from the blend: 0.546 (0.523 to 0.567).
 """
 
 from dataclasses import replace
