@@ -282,11 +282,23 @@ def test_a_signal_that_a_destructor_swallows_is_not_lost(tmp_path, number):
     assert not studies.outcomes(start(tmp_path))
 
 
+def test_a_signal_stops_a_trial_that_trains_at_once(tmp_path):
+    went_on = []
+
+    def run(experiment, folder, watch):
+        signal.raise_signal(signal.SIGTERM)
+        went_on.append(True)
+
+    with pytest.raises(StoppedError):
+        go(tmp_path, 2, run)
+    assert not went_on
+
+
 @pytest.mark.parametrize("moment", ["_suggest", "_check_number"])
 def test_a_signal_waits_for_the_database(tmp_path, monkeypatch, moment):
     """Raised in the middle of a transaction it would leave the database locked for all others, and
     for the process itself when it tells that the trial was stopped."""
-    done, ask = [], getattr(search, moment)
+    done, went_on, ask = [], [], getattr(search, moment)
 
     def interrupted(*given):
         signal.raise_signal(signal.SIGTERM)
@@ -295,12 +307,13 @@ def test_a_signal_waits_for_the_database(tmp_path, monkeypatch, moment):
 
     def run(experiment, folder, watch):
         watch(0.5)
-        raise AssertionError("went on after the signal")
+        went_on.append(True)
 
     monkeypatch.setattr(search, moment, interrupted)
     with pytest.raises(StoppedError):
         go(tmp_path, 2, run)
     assert done
+    assert not went_on
     monkeypatch.undo()
     stopped, heir = start(tmp_path).get_trials()
     assert [stopped.state.name, heir.state.name] == ["FAIL", "WAITING"]

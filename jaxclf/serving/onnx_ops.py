@@ -6,16 +6,7 @@ ONNX broadcasts they stay so, elsewhere `full` spreads them.
 
 import numpy as np
 
-from jaxclf.serving.onnx_graph import (
-    Graph,
-    Op,
-    Value,
-    constant,
-    full,
-    integers,
-    node,
-    together,
-)
+from jaxclf.serving.onnx_graph import Graph, Op, Value, constant, full, integers, node, together
 from jaxclf.serving.onnx_int8 import quantized_product, quantized_rows
 from jaxclf.serving.onnx_moves import MOVES, counted, full_along, permuted
 from jaxclf.serving.onnx_program import Step, no_writer

@@ -27,6 +27,7 @@ class Prepared(NamedTuple):
     splits: dict[str, Examples]
     tokens: dict[str, Tokens]  # of every split but train
     epochs: Epochs
+    example: Batch  # the first
     stats: LabelStats
     hf_config: dict[str, Any]
     tokenizer: Tokenizer
@@ -62,7 +63,8 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> Prepared:
     )
     tokens = {name: cut(split.texts) for name, split in splits.items() if name != "train"}
     epochs = make_epochs(experiment, splits["train"], cut)
-    shapes = jax.eval_shape(init, jax.random.key(0), next(epochs.batches(0, 0)))
+    example = next(epochs.batches(0, 0))
+    shapes = jax.eval_shape(init, jax.random.key(0), example)
     check_groups(experiment.optim, shapes)
     pretrained = pretrained_params(resolved.folder, shapes)
     labels, known = splits["train"].labels, splits["train"].known
@@ -71,6 +73,7 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> Prepared:
         splits,
         tokens,
         epochs,
+        example,
         LabelStats(labels.sum(axis=0), known.sum(axis=0)),
         hf_config,
         tokenizer,
@@ -98,7 +101,6 @@ def first_params(prepared: Prepared) -> dict[str, Any]:
         made = leaves_of(prepared.init(key, batch))
         return {path: leaf for path, leaf in made.items() if path not in given}
 
-    example = next(prepared.epochs.batches(0, 0))
-    made = {**jax.jit(fresh)(jax.random.key(seed), example), **given}
+    made = {**jax.jit(fresh)(jax.random.key(seed), prepared.example), **given}
     params = jax.tree.map(jax.numpy.asarray, unflatten_dict(made))
     return with_prior(params, prepared.stats) if optim.prior else params

@@ -56,27 +56,24 @@ def work(search: Search, run: Run, tell: Callable[[Outcome], None]) -> None:
     ends the search. A trial whose process died is taken up again as a new one. Raises StoppedError
     after SIGINT or SIGTERM, the trial that ran queued anew.
     """
-    with _signals() as signals:
+    with _signals() as heed:
 
         def stop_or_run(
             experiment: Experiment, folder: Path, watch: Callable[[float], None]
         ) -> float:
             def stop_or_watch(score: float) -> None:
-                signals.wait(True)
-                signals.stop()
+                heed(False)
                 watch(score)
-                signals.wait(False)
-                signals.stop()
+                heed(True)
 
-            signals.wait(False)
+            heed(True)
             try:
-                signals.stop()
                 return run(experiment, folder, stop_or_watch)
             finally:
-                signals.wait(True)
+                heed(False)
 
         while True:
-            signals.stop()
+            heed(False)
             _mend(search)
             trials = search.study.get_trials(deepcopy=False)
             if sum(map(is_finished, trials)) >= search.trials:
@@ -88,35 +85,31 @@ def work(search: Search, run: Run, tell: Callable[[Outcome], None]) -> None:
                 time.sleep(POLL)
 
 
-class _Signals(NamedTuple):
-    stop: Callable[[], None]  # raises StoppedError where one came
-    wait: Callable[[bool], None]  # whether one waits for `stop`, or raises wherever it comes
-
-
 @contextmanager
-def _signals() -> Iterator[_Signals]:
-    """SIGINT and SIGTERM raise StoppedError, while a trial trains at any moment. At other times
-    they wait: raised in the middle of a transaction, the error would leave the database locked. And
-    raised inside a destructor it would be lost, so that `stop` is asked in any case."""
-    came: list[int] = []
-    waits = True
+def _signals() -> Iterator[Callable[[bool], None]]:
+    """heed(at_once): raises StoppedError where SIGINT or SIGTERM came, and has one that comes later
+    raise it at once, or wait for the next call.
 
-    def stop() -> None:
+    Raised in the middle of a transaction, the error would leave the database locked; raised inside
+    a destructor, it would be lost, but for the next call.
+    """
+    came: list[int] = []
+    raises = False
+
+    def heed(at_once: bool) -> None:
+        nonlocal raises
+        raises = at_once
         if came:
             raise StoppedError("stopped", came[0])
 
-    def wait(yes: bool) -> None:
-        nonlocal waits
-        waits = yes
-
     def enter(number: int, _: object) -> None:
         came.append(number)
-        if not waits:
-            stop()
+        if raises:
+            heed(True)
 
     before = {number: signal.signal(number, enter) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield _Signals(stop, wait)
+        yield heed
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
