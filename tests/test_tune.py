@@ -294,6 +294,20 @@ def test_a_signal_stops_a_trial_that_trains_at_once(tmp_path):
     assert not went_on
 
 
+def test_a_signal_after_training_keeps_the_result(tmp_path, monkeypatch):
+    told = []
+
+    def tell(outcome):
+        signal.raise_signal(signal.SIGTERM)
+        told.append(outcome.score)
+
+    job = search.Search(start(tmp_path), BASE, SPACE, 2, tmp_path)
+    with pytest.raises(StoppedError):
+        search.work(job, stand_in, tell)
+    assert told == [one.score for one in studies.outcomes(job.study)]
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize("moment", ["_suggest", "_check_number"])
 def test_a_signal_waits_for_the_database(tmp_path, monkeypatch, moment):
     """Raised in the middle of a transaction it would leave the database locked for all others, and
