@@ -147,11 +147,13 @@ def test_a_request_with_many_texts_does_not_hold_up_one_with_few():
 
     async def scenario():
         many = asyncio.create_task(ask(queue, *["m" * 8] * 60))
-        await asyncio.sleep(0.001)
-        few = asyncio.create_task(ask(queue, "few"))
-        assert await few == ["wef"]
+        while not batches:
+            await asyncio.sleep(0)
+        before = len(batches)
+        assert await ask(queue, "few") == ["wef"]
         assert not many.done()
-        assert sum("few" in batch for batch in batches[:2]) == 1
+        (place,) = [index for index, batch in enumerate(batches) if "few" in batch]
+        assert place - before <= 2  # of fifteen, however busy the machine is
         await many
 
     run(queue, scenario())
