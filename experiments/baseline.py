@@ -10,7 +10,7 @@ validation.
 
 from pathlib import Path
 
-from jaxclf.config import Data, Experiment, Optim, Spec, Train
+from jaxclf.experiment.config import Data, Experiment, Optim, Spec, Train
 
 DATA = Path(__file__).parent.parent / "data"
 

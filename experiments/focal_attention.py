@@ -12,11 +12,11 @@ searches `space` on validation: an hour or more on two CPU cores.
 
 from dataclasses import replace
 
-from jaxclf import catalogue
-from jaxclf.config import Spec
-from jaxclf.space import Choice, Float, Int
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Spec
+from jaxclf.experiment.search_space import Choice, Float, Int
 
-baseline = catalogue.load("baseline")
+baseline = catalog.load("baseline")
 
 experiment = replace(
     baseline,

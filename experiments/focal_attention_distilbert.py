@@ -8,10 +8,10 @@ from a folder: encoder.name=FOLDER.
 
 from dataclasses import replace
 
-from jaxclf import catalogue
-from jaxclf.config import Encoder
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Encoder
 
-focal_attention = catalogue.load("focal_attention")
+focal_attention = catalog.load("focal_attention")
 
 experiment = replace(
     focal_attention,

@@ -14,8 +14,8 @@ With `--distill goemotions_ekman` one more network learns from the blend: 0.653 
 
 from pathlib import Path
 
-from jaxclf.config import Data, Experiment, Optim, Spec, Train
-from jaxclf.space import Choice, Float, Int
+from jaxclf.experiment.config import Data, Experiment, Optim, Spec, Train
+from jaxclf.experiment.search_space import Choice, Float, Int
 
 DATA = Path(__file__).parent.parent / "data" / "goemotions" / "ekman"
 

@@ -13,9 +13,9 @@ With `--distill goemotions_original` one more network learns from the blend: 0.5
 
 from dataclasses import replace
 
-from jaxclf import catalogue
+from jaxclf.experiment import catalog
 
-ekman = catalogue.load("goemotions_ekman")
+ekman = catalog.load("goemotions_ekman")
 
 
 def finer(path: str) -> str:
@@ -33,4 +33,4 @@ experiment = replace(
     ),
 )
 
-space = catalogue.load_space("goemotions_ekman")
+space = catalog.load_space("goemotions_ekman")

@@ -5,9 +5,9 @@ import json
 import sys
 from pathlib import Path
 
-from jaxclf import catalogue
-from jaxclf.command import parser_of, run_command, say
-from jaxclf.config import Experiment, override, parse_overrides
+from jaxclf.experiment import catalog
+from jaxclf.cli import parser_of, run_command, say
+from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.decisions.audit import doubts, table_of_doubts, write_suspects
 from jaxclf.decisions.predictions import load_predictions, merge_predictions, save_predictions
 from jaxclf.errors import ConfigError
@@ -82,12 +82,12 @@ def _command(args: argparse.Namespace) -> None:
         if args.folds < 2:
             raise ConfigError(f"--folds {args.folds}: at least 2")
         keep_freed_memory()
-        experiment = override(catalogue.load(args.exp), parse_overrides(args.override))
+        experiment = override(catalog.load(args.exp), parse_overrides(args.override))
         found, names = score_folds(experiment, args.folds, args.out)
     texts = None
     if args.show_text:
         run = args.run or args.out / "fold-0"
-        file = file_of(catalogue.load(str(run / "config.json")), found.split)
+        file = file_of(catalog.load(str(run / "config.json")), found.split)
         examples = read(file, labelled=False)
         texts = dict(zip(examples.ids, examples.texts, strict=True))
     path = args.output or folder / "audit.csv"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.command import parser_of, run_command, say
-from jaxclf.config import Spec, did_you_mean, override, parse_overrides, to_dict
+from jaxclf.cli import parser_of, run_command, say
+from jaxclf.experiment.config import Spec, did_you_mean, override, parse_overrides, to_dict
 from jaxclf.decisions.calibration import calibrated, platt
 from jaxclf.decisions.card import card
 from jaxclf.decisions.cascade import Goal, Ruled, fit_cascade, fit_out_of_fold, mix, unruled
@@ -30,7 +30,7 @@ from jaxclf.model.handover import META
 from jaxclf.serving.cascade import apply_rules, assemble, measure
 from jaxclf.serving.predictor import load, model_folder
 from jaxclf.text.reader import read
-from jaxclf.trust import parse_json
+from jaxclf.files.untrusted import parse_json
 
 EPILOG = f"""\
 SMALL and LARGE are finished runs or ensembles, from cheap to strong. What they share is computed

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from jaxclf import catalogue
-from jaxclf.command import parser_of, run_command, say
-from jaxclf.config import Experiment, override, parse_overrides
+from jaxclf.experiment import catalog
+from jaxclf.cli import parser_of, run_command, say
+from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.decisions.comparison import holm
 from jaxclf.decisions.contest import (
     System,
@@ -25,7 +25,7 @@ from jaxclf.errors import ConfigError
 from jaxclf.train import REGISTRIES, train
 from jaxclf.training.ablation import FULL, THRESHOLD, neighbours
 from jaxclf.training.memory import keep_freed_memory
-from jaxclf.validation import check
+from jaxclf.experiment.validation import check
 
 RESAMPLES, SEED = 10_000, 0
 EPILOG = """\
@@ -44,8 +44,8 @@ def ablate(name: str, changes: Mapping[str, Any], seeds: int, out: Path) -> dict
 
     Finished runs are kept and a broken one goes on, so the same command again does what is left.
     """
-    full = override(catalogue.load(name), changes)
-    baseline = override(catalogue.load("baseline"), changes)
+    full = override(catalog.load(name), changes)
+    baseline = override(catalog.load("baseline"), changes)
     todo = neighbours(full, baseline)
     for experiment in todo.values():
         check(experiment, REGISTRIES)

@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxclf import catalogue
-from jaxclf.command import parser_of, run_command, say
-from jaxclf.config import Spec, override, parse_overrides, to_dict
+from jaxclf.experiment import catalog
+from jaxclf.cli import parser_of, run_command, say
+from jaxclf.experiment.config import Spec, override, parse_overrides, to_dict
 from jaxclf.decisions.blending import BLENDERS, blend, blend_out_of_fold
 from jaxclf.decisions.card import card
 from jaxclf.decisions.diagnosis import diagnose
@@ -40,7 +40,7 @@ from jaxclf.text.splits import sample
 from jaxclf.train import train
 from jaxclf.training.data import HELD_OUT
 from jaxclf.training.memory import keep_freed_memory
-from jaxclf.validation import check_labels, check_spec
+from jaxclf.experiment.validation import check_labels, check_spec
 
 EPILOG = """\
 With --runs, finished runs become members as they are:
@@ -75,7 +75,7 @@ def train_members(
     """Each experiment with each seed: its runs, one or one per fold. Finished ones are kept."""
     systems: dict[str, list[Path]] = {}
     for name in names:
-        experiment = override(catalogue.load(name), changes)
+        experiment = override(catalog.load(name), changes)
         for seed in range(seeds):
             label = f"{Path(name).stem}-seed{seed}"
             parts = [{"data.folds": folds, "data.fold": fold} for fold in range(folds)] or [{}]
@@ -117,7 +117,7 @@ def make_ensemble(systems: Systems, recipe: Recipe, folds: int, out: Path) -> di
 
     for split, predictions in found.items():
         save_predictions(out / "predictions" / f"{split}.npz", predictions)
-    experiments = [catalogue.load(str(run / "config.json")) for run in runs]
+    experiments = [catalog.load(str(run / "config.json")) for run in runs]
     if timid := sum(one.calibration.name == "none" for one in experiments):
         say(
             f"note: the probabilities of {timid} of {len(runs)} members are not calibrated "
@@ -159,7 +159,7 @@ def teachers_file(systems: Systems, folds: int, out: Path) -> Path:
         save_predictions(path, held.like._replace(probs=probs))
     else:
         run = next(iter(systems.values()))[0]
-        data = catalogue.load(str(run / "config.json")).data
+        data = catalog.load(str(run / "config.json")).data
         teach(load(out), sample(read(data.train, data.labels), data.train_rows), path)
     return path
 
@@ -179,7 +179,7 @@ def _json(path: Path) -> Any:
 def main() -> int:
     parser = parser_of(
         __doc__,
-        epilog=EPILOG + ", ".join(catalogue.signature(*item) for item in BLENDERS.items()),
+        epilog=EPILOG + ", ".join(catalog.signature(*item) for item in BLENDERS.items()),
     )
     parser.add_argument("--runs", nargs="+", metavar="DIR", help="finished runs, and key=value")
     parser.add_argument("--exp", nargs="+", metavar="NAME", help="experiments, and key=value")
@@ -219,7 +219,7 @@ def _command(args: argparse.Namespace) -> None:
     if args.distill:
         keep_freed_memory()
         soft = {"data.soft": str(teachers_file(systems, args.folds, args.out))}
-        student = override(catalogue.load(args.distill), {**rest, **soft})
+        student = override(catalog.load(args.distill), {**rest, **soft})
         report = train(student, args.out / "student")
         print("\n" + table(report["test"], "test, by the student"))
         print(f"\nreport: {args.out / 'student' / 'report.html'}")

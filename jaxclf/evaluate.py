@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf import catalogue
-from jaxclf.command import parser_of, run_command
-from jaxclf.config import Data, Experiment, override, parse_overrides, walk
+from jaxclf.experiment import catalog
+from jaxclf.cli import parser_of, run_command
+from jaxclf.experiment.config import Data, Experiment, override, parse_overrides, walk
 from jaxclf.decisions.calibration import CALIBRATORS
 from jaxclf.decisions.ledger import make_ledger, split_of, warning
 from jaxclf.decisions.members import MEMBERS
@@ -25,7 +25,7 @@ from jaxclf.text.reader import read
 from jaxclf.text.splits import fingerprint
 from jaxclf.text.tokens import lengths, tokenize
 from jaxclf.types import Predictions
-from jaxclf.validation import check, check_labels
+from jaxclf.experiment.validation import check, check_labels
 
 
 def evaluate_file(run: Path, data: Path) -> tuple[dict[str, Any], str | None]:
@@ -57,7 +57,7 @@ def evaluate_predictions(
     config = run / "config.json"
     own = blank = Experiment(Data("", "", ""))
     if config.is_file():
-        own = catalogue.load(str(config))
+        own = catalog.load(str(config))
     elif (run / MEMBERS).is_file():  # an ensemble's own rule; its members are calibrated already
         record = json.loads((run / MEMBERS).read_text(encoding="utf-8"))
         own = override(blank, {"threshold": record["threshold"]})

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from jaxclf.command import parser_of, run_command
+from jaxclf.cli import parser_of, run_command
 from jaxclf.errors import ConfigError
 from jaxclf.serving.export import to_hf
 from jaxclf.serving.onnx import FORMS, to_onnx

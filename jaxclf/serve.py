@@ -6,7 +6,7 @@ import socket
 import sys
 from pathlib import Path
 
-from jaxclf.command import parser_of, run_command
+from jaxclf.cli import parser_of, run_command
 from jaxclf.errors import ConfigError, StoppedError
 from jaxclf.serving.predictor import load
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf import catalogue
-from jaxclf.command import parser_of, run_command, say
-from jaxclf.config import Data, Experiment, override, parse_overrides, to_dict
+from jaxclf.experiment import catalog
+from jaxclf.cli import parser_of, run_command, say
+from jaxclf.experiment.config import Data, Experiment, override, parse_overrides, to_dict
 from jaxclf.decisions.calibration import CALIBRATORS
 from jaxclf.decisions.ledger import warning
 from jaxclf.decisions.metrics import SELECTION, aggregate
@@ -39,7 +39,7 @@ from jaxclf.training.prepared import Prepared, first_params, prepare
 from jaxclf.training.results import write_results
 from jaxclf.training.schedules import SCHEDULES
 from jaxclf.training.step import dropout_key, make_train_step, weights_of
-from jaxclf.validation import check
+from jaxclf.experiment.validation import check
 
 REGISTRIES = {
     "pool": POOLS,
@@ -189,14 +189,14 @@ def main() -> int:
         __doc__,
         epilog="\n".join(
             [
-                f"experiments: {', '.join(catalogue.names())}",
+                f"experiments: {', '.join(catalog.names())}",
                 "",
                 "keys, and their values where an experiment sets no other (--show prints all):",
-                *(f"  {line}" for line in catalogue.lines(Experiment(Data("", "", "")))),
+                *(f"  {line}" for line in catalog.lines(Experiment(Data("", "", "")))),
                 "",
                 "names that a key may take, with their options (loss=focal loss.gamma=3):",
                 *(
-                    f"  {key}: {', '.join(catalogue.signature(*item) for item in registry.items())}"
+                    f"  {key}: {', '.join(catalog.signature(*item) for item in registry.items())}"
                     for key, registry in REGISTRIES.items()
                     if key != "train.metric"
                 ),
@@ -222,10 +222,10 @@ def main() -> int:
 
 
 def _command(args: argparse.Namespace) -> None:
-    experiment = override(catalogue.load(args.exp), parse_overrides(args.override))
+    experiment = override(catalog.load(args.exp), parse_overrides(args.override))
     if args.show:
         check(experiment, REGISTRIES)
-        print("\n".join(catalogue.lines(experiment)))
+        print("\n".join(catalog.lines(experiment)))
         return
     keep_freed_memory()
     if bool(args.host) != bool(args.coordinator):

@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxclf import catalogue
-from jaxclf.command import parser_of, run_command, say
-from jaxclf.config import Experiment, override, parse_overrides
+from jaxclf.experiment import catalog
+from jaxclf.cli import parser_of, run_command, say
+from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.decisions.pictures import write_whole
 from jaxclf.decisions.study import Outcome, best_of, write_study
 from jaxclf.errors import ConfigError, DivergedError, JaxclfError, StoppedError
 from jaxclf.model.classifier import build
 from jaxclf.model.handover import open_encoder
 from jaxclf.model.pretrained import resolve
-from jaxclf.recipe import MARK, check_writable, difference, source
-from jaxclf.space import Choice, Space, check_space, in_words
+from jaxclf.experiment.source import MARK, check_writable, difference, source
+from jaxclf.experiment.search_space import Choice, Space, check_space, in_words
 from jaxclf.train import REGISTRIES, train
 from jaxclf.training.memory import keep_freed_memory
-from jaxclf.validation import check
+from jaxclf.experiment.validation import check
 
 if TYPE_CHECKING:
     from jaxclf.training.search import Search
@@ -70,9 +70,9 @@ def _command(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name} {getattr(args, name)}: at least 1")
     given = parse_overrides(args.override)
-    base = override(catalogue.load(args.exp), given)
-    space = without(catalogue.load_space(args.exp), given)
-    file = catalogue.file_of(args.exp)
+    base = override(catalog.load(args.exp), given)
+    space = without(catalog.load_space(args.exp), given)
+    file = catalog.file_of(args.exp)
     out = args.out or Path("runs") / f"{file.stem}-search"
     beside = file.with_name(f"{file.stem}_tuned.py")
     target = args.write or (beside if os.access(file.parent, os.W_OK) else out / beside.name)
@@ -210,7 +210,7 @@ def _finish(args: argparse.Namespace, base: Experiment, found: list[Outcome], ta
         raise DivergedError(f"none of {len(found)} trials came to its end: {found[-1].error}")
     metric = base.train.metric
     winner = override(base, best.changes)
-    name = target.stem if target.parent == catalogue.folder() else str(target)
+    name = target.stem if target.parent == catalog.folder() else str(target)
     use = f"python -m jaxclf.train --exp {shlex.quote(name)}"
     stood = next((one.score for one in found if one.number == 0), None)
     before = "" if stood is None else f", {stood:.4f} as it stood (trial 0)"
@@ -219,7 +219,7 @@ def _finish(args: argparse.Namespace, base: Experiment, found: list[Outcome], ta
     text = source(
         args.exp,
         winner,
-        f"The {catalogue.file_of(args.exp).stem} experiment, but with what a search found.",
+        f"The {catalog.file_of(args.exp).stem} experiment, but with what a search found.",
         (
             f"    {use}",
             f"{told}. The best of many trials flatters, and the test split was not looked at: its "

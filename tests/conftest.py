@@ -37,7 +37,7 @@ import pytest  # noqa: E402
 import safetensors.numpy  # noqa: E402
 import tokenizers  # noqa: E402
 
-from jaxclf.config import Data, Encoder, Experiment, Spec  # noqa: E402
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec  # noqa: E402
 from jaxclf.model.encoders import bert  # noqa: E402
 from jaxclf.model.weights import to_tensors  # noqa: E402
 

@@ -16,7 +16,7 @@ from scipy.special import logit
 import jaxclf
 from jaxclf import cascade as command
 from jaxclf.cascade import Recipe, make_cascade
-from jaxclf.config import Data, Encoder, Experiment, Spec
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated, to_json
 from jaxclf.decisions.contest import contest, read_system

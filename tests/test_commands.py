@@ -13,9 +13,9 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 import jaxclf
-from jaxclf import catalogue
+from jaxclf.experiment import catalog
 from jaxclf.compare import ablate, ablation_table, score_ablation
-from jaxclf.config import override, to_dict
+from jaxclf.experiment.config import override, to_dict
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
@@ -62,7 +62,7 @@ def finished(tiny_encoder, tiny_data, tmp_path_factory):
     """A run of focal_attention on varied texts, made by the function behind the command."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
     changes = overrides(tiny_encoder, tiny_data, augment="words")
-    experiment = override(catalogue.load("focal_attention"), changes)
+    experiment = override(catalog.load("focal_attention"), changes)
     report = train(experiment, out)
     return out, experiment, report
 
@@ -118,7 +118,7 @@ def test_what_is_frozen_stays_and_what_starts_anew_does(tiny_encoder, tiny_data,
             "optim.prior": True,
         },
     )
-    train(override(catalogue.load("focal_attention"), changes), tmp_path / "run")
+    train(override(catalog.load("focal_attention"), changes), tmp_path / "run")
     trained = leaves_of(jaxclf.load(tmp_path / "run").params)
     pretrained = leaves_of(
         pretrained_params(tiny_encoder, {"encoder": unflatten_dict(trained)["encoder"]})
@@ -146,7 +146,7 @@ def test_what_encoder_or_labels_do_not_have_is_refused_before_anything_is_writte
 ):
     changes = overrides(tiny_encoder, tiny_data, **changes)
     with pytest.raises(ConfigError, match=message):
-        train(override(catalogue.load("focal_attention"), changes), tmp_path / "run")
+        train(override(catalog.load("focal_attention"), changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -241,7 +241,7 @@ def test_a_calibrated_run_answers_calibrated_probabilities(tiny_encoder, tiny_da
         tiny_data,
         **{"train.epochs": 1, "calibration": "platt", "threshold": "plug_in"},
     )
-    report = train(override(catalogue.load("focal_attention"), changes), tmp_path / "run")
+    report = train(override(catalog.load("focal_attention"), changes), tmp_path / "run")
     classifier = jaxclf.load(tmp_path / "run")
     assert classifier.calibrations[0].kind == "platt"
     stored = load_predictions(tmp_path / "run" / "predictions" / "test.npz")
@@ -376,7 +376,7 @@ def test_everything_at_once_goes_on_to_the_same_bits(tiny_encoder, tiny_data, tm
             "regular.average": "soup",
         },
     )  # fmt: skip
-    experiment = override(catalogue.load("focal_attention"), changes)
+    experiment = override(catalog.load("focal_attention"), changes)
     whole = train(experiment, tmp_path / "whole")
     scores = []
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import jaxclf
-from jaxclf import catalogue
-from jaxclf.config import Spec, override
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Spec, override
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.ensemble import Recipe, last_names, make_ensemble, teachers_file
@@ -33,7 +33,7 @@ def runs(tiny_encoder, tiny_data, tmp_path_factory):
     common = {"encoder.name": str(tiny_encoder)}
     common |= {f"data.{split}": str(path) for split, path in tiny_data.items()}
     for name, changes in MEMBERS.items():
-        experiment = override(catalogue.load("baseline"), {**SMALL, **common, **changes})
+        experiment = override(catalog.load("baseline"), {**SMALL, **common, **changes})
         train(experiment, folder / name)
     return {name: [folder / name] for name in MEMBERS}
 
@@ -112,7 +112,7 @@ def test_a_teachers_probabilities_are_learned_from(runs, made, tiny_encoder, tin
     assert len(taught.ids) == SMALL["data.train_rows"]
     common = {"encoder.name": str(tiny_encoder), "data.soft": str(path)}
     common |= {f"data.{split}": str(file) for split, file in tiny_data.items()}
-    student = override(catalogue.load("baseline"), {**SMALL, **common})
+    student = override(catalog.load("baseline"), {**SMALL, **common})
     train(student, tmp_path / "student")
     plain = override(student, {"data.soft": ""})
     train(plain, tmp_path / "plain")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from jaxclf.command import parser_of, run_command
+from jaxclf.cli import parser_of, run_command
 from jaxclf.errors import (
     CheckpointError,
     ConfigError,

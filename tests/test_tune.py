@@ -18,14 +18,15 @@ from pathlib import Path
 import optuna
 import pytest
 
-from jaxclf import catalogue, tune
-from jaxclf.config import Data, Experiment, Optim, Spec, override
+from jaxclf.experiment import catalog
+from jaxclf import tune
+from jaxclf.experiment.config import Data, Experiment, Optim, Spec, override
 from jaxclf.errors import ConfigError, DivergedError, JaxclfError, StoppedError
-from jaxclf.recipe import difference, source
-from jaxclf.space import Choice, Float, Int, check_space, dimensions, draw, in_words
+from jaxclf.experiment.source import difference, source
+from jaxclf.experiment.search_space import Choice, Float, Int, check_space, dimensions, draw, in_words
 from jaxclf.train import REGISTRIES, train
 from jaxclf.training import search, studies
-from jaxclf.validation import check
+from jaxclf.experiment.validation import check
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 BASE = Experiment(Data("a", "b", "c"), loss=Spec("focal", gamma=2.0), optim=Optim(lr=1e-3))
@@ -40,8 +41,8 @@ MINE = '''"""A search for the tests."""
 from dataclasses import replace
 
 from jaxclf import catalogue
-from jaxclf.config import Spec
-from jaxclf.space import Choice, Float
+from jaxclf.experiment.config import Spec
+from jaxclf.experiment.search_space import Choice, Float
 
 baseline = catalogue.load("baseline")
 experiment = replace(baseline, head=Spec("linear"))
@@ -349,15 +350,15 @@ def test_a_winner_reads_as_a_change_and_is_styled(tmp_path):
     long = "/" + "a_folder/" * 12 + "train.json"
     changes = {"loss": {"name": "focal", "gamma": 2.125}, "optim.lr": 1.5e-05, "data.train": long}
     changes |= {"optim.freeze": ["encoder/embeddings"], "pool": "mean"}
-    winner = override(catalogue.load("baseline"), changes)
+    winner = override(catalog.load("baseline"), changes)
     words = f"    python -m jaxclf.tune {'a_word=1 ' * 20}"
     text = source("baseline", winner, "The baseline, but tuned.", ("It " * 60, words))
     path = tmp_path / "winner.py"
     path.write_text(text)
-    assert catalogue.load(str(path)) == winner
-    same = source("baseline", catalogue.load("baseline"), "The baseline.", ("As it is.",))
+    assert catalog.load(str(path)) == winner
+    same = source("baseline", catalog.load("baseline"), "The baseline.", ("As it is.",))
     (tmp_path / "same.py").write_text(same)
-    assert catalogue.load(str(tmp_path / "same.py")) == catalogue.load("baseline")
+    assert catalog.load(str(tmp_path / "same.py")) == catalog.load("baseline")
     for command in ("format --check", "check"):
         config = Path(__file__).parent.parent / "pyproject.toml"
         words = ["-m", "ruff", *command.split(), "--config", config, "--no-cache", tmp_path]
@@ -399,9 +400,9 @@ def test_the_winner_trained_anew_has_its_score(
     assert {path.name for path in out.iterdir()} == {"study.db", "study.html", "trials"}
     assert not list((out / "trials").iterdir())
     tuned = tmp_path / "mine_tuned.py"
-    winner = catalogue.load(str(tuned))
+    winner = catalog.load(str(tuned))
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{out / 'study.db'}")
-    base = override(catalogue.load(str(mine)), dict(word.split("=") for word in words[:4]))
+    base = override(catalog.load(str(mine)), dict(word.split("=") for word in words[:4]))
     base = override(base, {"data.max_length": 32, "train.epochs": 2})
     assert winner == override(base, study.best_trial.user_attrs["changes"])
     report = train(winner, tmp_path / "run")

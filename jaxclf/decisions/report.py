@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.config import Spec
+from jaxclf.experiment.config import Spec
 from jaxclf.decisions.calibration import CALIBRATORS, Calibration, calibrated, out_of_fold
 from jaxclf.decisions.crossfit import Rule, crossfit
 from jaxclf.decisions.intervals import Resampled, bootstrap

@@ -12,7 +12,7 @@ from jaxclf.decisions.curves import Columns
 from jaxclf.decisions.page import _page as page_of
 from jaxclf.decisions.pictures import SCALE, write_whole
 from jaxclf.decisions.sections import box, details, text_of
-from jaxclf.space import Choice, Dimension, Space, dimensions, in_words
+from jaxclf.experiment.search_space import Choice, Dimension, Space, dimensions, in_words
 
 ENOUGH = 10  # trials run to their end, before anything is said of what matters
 

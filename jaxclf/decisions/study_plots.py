@@ -22,7 +22,7 @@ from jaxclf.decisions.panels import (
     shown,
     width,
 )
-from jaxclf.space import Choice, Dimension, Float, Int, Space
+from jaxclf.experiment.search_space import Choice, Dimension, Float, Int, Space
 
 TRIAL, BEST = Mark("trial", BLUE, marker="o"), Mark("best trial", VERMILION, marker="o")
 SPREAD = 0.3  # of a Choice's points to the sides, so that they do not cover each other

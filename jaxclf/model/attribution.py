@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32
 
-from jaxclf.config import Data, Experiment
+from jaxclf.experiment.config import Data, Experiment
 from jaxclf.model.classifier import network_of
 from jaxclf.model.inference import TOKENS_PER_SLOT
 from jaxclf.text.packing import fill, plan

@@ -21,7 +21,7 @@ from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.ensemble import ENSEMBLE, load_ensemble, save_whole
 from jaxclf.model.handover import META
 from jaxclf.model.metadata import read_calibration, read_labels, read_ledger
-from jaxclf.trust import holds, read_json, short
+from jaxclf.files.untrusted import holds, read_json, short
 
 CASCADE = "cascade.json"
 FORMAT = 1

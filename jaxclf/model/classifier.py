@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxclf.config import Experiment, Spec
+from jaxclf.experiment.config import Experiment, Spec
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.encoders import (
     bert,

@@ -18,7 +18,7 @@ from jaxtyping import Float64
 from jaxclf.errors import DataError
 from jaxclf.model.handover import META
 from jaxclf.model.metadata import read_labels, read_ledger
-from jaxclf.trust import read_json, short
+from jaxclf.files.untrusted import read_json, short
 
 ENSEMBLE = "ensemble.json"
 FORMAT = 1

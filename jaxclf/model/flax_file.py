@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxclf.errors import DataError
 from jaxclf.model.stored import FLOATS, LEAVES, Stored
-from jaxclf.trust import file_in, short
+from jaxclf.files.untrusted import file_in, short
 
 MSGPACK = "flax_model.msgpack"
 

@@ -20,7 +20,7 @@ import numpy as np
 import safetensors.numpy
 from tokenizers import Tokenizer
 
-from jaxclf.config import Experiment, from_dict, to_dict
+from jaxclf.experiment.config import Experiment, from_dict, to_dict
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.classifier import Family, family_of
 from jaxclf.model.heads import HEADS, POOLS
@@ -37,8 +37,8 @@ from jaxclf.model.weights import (
     to_tensors,
 )
 from jaxclf.text.tokens import largest_id, load_tokenizer
-from jaxclf.trust import holds, read_json, short
-from jaxclf.validation import check
+from jaxclf.files.untrusted import holds, read_json, short
+from jaxclf.experiment.validation import check
 
 HEAD, META = "head.safetensors", "jaxclf.json"
 FORMAT = 2

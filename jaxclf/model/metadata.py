@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxclf.decisions.calibration import calibrated, from_json
 from jaxclf.errors import DataError
-from jaxclf.trust import short
+from jaxclf.files.untrusted import short
 
 
 def read_labels(meta: Mapping[str, Any], file: Path) -> tuple[str, ...]:

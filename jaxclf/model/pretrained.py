@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxclf.config import did_you_mean
+from jaxclf.experiment.config import did_you_mean
 from jaxclf.errors import ConfigError, DataError, StorageError
 from jaxclf.model.weights import MSGPACK, conversion
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from jaxclf.errors import DataError
 from jaxclf.model.flax_file import MSGPACK, open_flax
 from jaxclf.model.stored import FLOATS, LEAVES, Stored
-from jaxclf.trust import file_in, holds, parse_json, read_json, short
+from jaxclf.files.untrusted import file_in, holds, parse_json, read_json, short
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEADER_LIMIT = 16 * 2**20

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int32
 from tokenizers import Tokenizer
 
-from jaxclf.config import Data, Encoder
+from jaxclf.experiment.config import Data, Encoder
 from jaxclf.decisions.calibration import EDGE, Calibration, from_json
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.cascade import CASCADE
@@ -25,7 +25,7 @@ from jaxclf.model.classifier import build
 from jaxclf.model.ensemble import ENSEMBLE, load_ensemble
 from jaxclf.model.handover import META, Handover, load_model, open_encoder
 from jaxclf.serving.predictor import leaves, model_folder
-from jaxclf.trust import holds
+from jaxclf.files.untrusted import holds
 from jaxclf.types import Batch
 
 Values = Float[Array, " slots"]

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Int32
 from scipy.special import expit, log_expit
 from tokenizers import Tokenizer
 
-from jaxclf.config import Data
+from jaxclf.experiment.config import Data
 from jaxclf.decisions.calibration import CURVES, Calibration
 from jaxclf.errors import DataError
 from jaxclf.model.attribution import SlopesStep, Walk, walk

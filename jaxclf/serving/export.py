@@ -7,7 +7,7 @@ from jaxclf.errors import ConfigError
 from jaxclf.model.classifier import family_of
 from jaxclf.model.handover import load_model, open_encoder, opens_whole, save_model
 from jaxclf.serving.predictor import leaves, model_folder
-from jaxclf.trust import file_in
+from jaxclf.files.untrusted import file_in
 
 # What the tokenizers of these families call padding.
 PADDING = ("[PAD]", "<pad>")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.trust import parse_json
+from jaxclf.files.untrusted import parse_json
 
 ADVICE = "--resume never begins anew"
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float32, Float64
 from tokenizers import Tokenizer
 
-from jaxclf.config import Experiment, to_dict
+from jaxclf.experiment.config import Experiment, to_dict
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated, from_json
 from jaxclf.decisions.thresholds import decide
@@ -25,7 +25,7 @@ from jaxclf.model.inference import gather, make_predict_step, prediction_shape, 
 from jaxclf.serving.explanation import Explanation, Source, explain
 from jaxclf.text.packing import fill
 from jaxclf.text.tokens import tokenize
-from jaxclf.trust import holds
+from jaxclf.files.untrusted import holds
 from jaxclf.types import Batch, Shape, Tokens
 
 

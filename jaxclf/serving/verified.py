@@ -19,7 +19,7 @@ from jaxclf.model.ensemble import ENSEMBLE
 from jaxclf.model.handover import META
 from jaxclf.serving.predictor import model_folder
 from jaxclf.text.tokens import TOKENIZER
-from jaxclf.trust import file_in, holds
+from jaxclf.files.untrusted import file_in, holds
 
 RECORD = "verification.json"
 

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from tokenizers import AddedToken
 
 from jaxclf.text.settings import Token, fault
-from jaxclf.trust import TOKENIZER_LIMIT, TOKENIZER_PARTS, file_in
+from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, file_in
 
 UNIGRAM, CONTROL, USER_DEFINED = 1, 3, 4  # sentencepiece's numbers for kinds of model and piece
 

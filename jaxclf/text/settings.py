@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tokenizers import AddedToken, Tokenizer
 
 from jaxclf.errors import DataError
-from jaxclf.trust import holds, read_json
+from jaxclf.files.untrusted import holds, read_json
 
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 # In transformers' order, which numbers those that a vocabulary lacks.

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from jaxclf.errors import DataError
 from jaxclf.text.pieces import sound
 from jaxclf.text.vocabularies import build_tokenizer
-from jaxclf.trust import TOKENIZER_LIMIT, TOKENIZER_PARTS, holds, read_json, short
+from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, holds, read_json, short
 from jaxclf.types import Tokens
 
 TOKENIZER = "tokenizer.json"

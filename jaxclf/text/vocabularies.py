@@ -20,7 +20,7 @@ from jaxclf.text.settings import (
     read_settings,
     special,
 )
-from jaxclf.trust import TOKENIZER_LIMIT, TOKENIZER_PARTS, file_in, holds, read_json
+from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, file_in, holds, read_json
 
 BERT = ["", "", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"]
 DEBERTA = ["[CLS]", "[SEP]", *BERT[2:]]

@@ -1,6 +1,6 @@
 """The neighbours of an experiment: each with one choice put back to the baseline's."""
 
-from jaxclf.config import Experiment, override, walk
+from jaxclf.experiment.config import Experiment, override, walk
 
 FULL, BASELINE = "full", "baseline"
 # The neighbour that needs no training of its own: the full runs, decided at 0.5 for every label.

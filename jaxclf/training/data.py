@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.config import Experiment
+from jaxclf.experiment.config import Experiment
 from jaxclf.decisions.folds import grouped_folds
 from jaxclf.decisions.predictions import load_predictions, with_unknown
 from jaxclf.errors import DataError

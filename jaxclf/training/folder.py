@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 
-from jaxclf import __version__, catalogue
-from jaxclf.config import Experiment, override, to_dict, walk
+from jaxclf import __version__
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Experiment, override, to_dict, walk
 from jaxclf.decisions.report import write_json
 from jaxclf.errors import ConfigError
 
@@ -19,7 +20,7 @@ def open_run(out: Path, experiment: Experiment, resume: str) -> None:
     if path.is_file():
         if resume == "never":
             raise ConfigError(f"{out} exists; give another --out, or --resume auto to go on")
-        found = dict(walk(catalogue.load(str(path))))
+        found = dict(walk(catalog.load(str(path))))
         changed = [key for key, value in walk(experiment) if found[key] != value]
         if changed:
             raise ConfigError(
@@ -40,7 +41,7 @@ def as_begun(out: Path, experiment: Experiment) -> Experiment:
     path = out / "config.json"
     if not path.is_file():
         return experiment
-    found = catalogue.load(str(path))
+    found = catalog.load(str(path))
     if not experiment.encoder.revision:
         experiment = override(experiment, {"encoder.revision": found.encoder.revision})
     (size, accumulate), (asked, asked_accumulate) = (

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxclf.config import Optim
+from jaxclf.experiment.config import Optim
 from jaxclf.errors import ConfigError
 from jaxclf.types import LabelStats
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxclf.config import Experiment, override, to_dict
+from jaxclf.experiment.config import Experiment, override, to_dict
 from jaxclf.decisions.report import write_json
 from jaxclf.errors import OutOfMemoryError
 from jaxclf.training import checkpoint

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxclf.config import Optim
+from jaxclf.experiment.config import Optim
 from jaxclf.training.groups import freeze, scale_by_depth
 from jaxclf.training.schedules import SCHEDULES
 

@@ -8,7 +8,7 @@ import jax
 from flax.traverse_util import unflatten_dict
 from tokenizers import Tokenizer
 
-from jaxclf.config import Experiment, override
+from jaxclf.experiment.config import Experiment, override
 from jaxclf.decisions.ledger import make_ledger
 from jaxclf.model.classifier import build
 from jaxclf.model.handover import open_encoder, pretrained_params
@@ -19,7 +19,7 @@ from jaxclf.text.tokens import tokenize
 from jaxclf.training.data import Epochs, file_of, make_epochs, read_splits
 from jaxclf.training.groups import check_groups, with_prior, without_last_layers
 from jaxclf.types import Batch, Examples, LabelStats, Tokens
-from jaxclf.validation import check_labels
+from jaxclf.experiment.validation import check_labels
 
 
 class Prepared(NamedTuple):

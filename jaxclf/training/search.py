@@ -24,10 +24,10 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from jaxclf.config import Experiment, override
+from jaxclf.experiment.config import Experiment, override
 from jaxclf.decisions.study import Outcome
 from jaxclf.errors import DivergedError, StoppedError
-from jaxclf.space import Choice, Dimension, Float, Space, draw
+from jaxclf.experiment.search_space import Choice, Dimension, Float, Space, draw
 from jaxclf.training.studies import GRACE, again, experimental, is_finished, outcome_of
 
 POLL = 1.0  # seconds between looks at what others still run

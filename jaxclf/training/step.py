@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, UInt32
 
-from jaxclf.config import Regular
+from jaxclf.experiment.config import Regular
 from jaxclf.training.adversary import ADVERSARIES
 from jaxclf.training.losses import Loss
 from jaxclf.training.mixing import draw_mix, mix_labels

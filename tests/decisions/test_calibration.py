@@ -19,7 +19,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from jaxclf.config import options_of
+from jaxclf.experiment.config import options_of
 from jaxclf.decisions.calibration import (
     CALIBRATORS,
     CURVES,

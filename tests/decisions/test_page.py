@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from jaxclf.config import Data, Experiment, to_dict
+from jaxclf.experiment.config import Data, Experiment, to_dict
 from jaxclf.decisions import page, pictures
 from jaxclf.decisions.page import HARDEST, hardest, write_page
 from jaxclf.decisions.predictions import save_predictions

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from jaxclf.config import Spec
+from jaxclf.experiment.config import Spec
 from jaxclf.decisions.calibration import calibrated
 from jaxclf.decisions.card import card
 from jaxclf.decisions.intervals import bootstrap

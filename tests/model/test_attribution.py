@@ -7,7 +7,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 from torch_models import hf_config
 
-from jaxclf.config import Data, Encoder, Experiment, Spec
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.model.attribution import make_slopes_step, slopes_shape, walk
 from jaxclf.model.classifier import FAMILIES, build
 from jaxclf.model.weights import leaves_of

@@ -11,7 +11,7 @@ import transformers
 from flax.traverse_util import unflatten_dict
 from torch_models import hf_config, randomize
 
-from jaxclf.config import Data, Encoder, Experiment, Spec
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model import pretrained
 from jaxclf.model.classifier import FAMILIES, build, family_of

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxclf.config import Spec, override
+from jaxclf.experiment.config import Spec, override
 from jaxclf.errors import DataError
 from jaxclf.model.classifier import build
 from jaxclf.model.handover import Handover, load_model, pretrained_params, save_model

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclf.config import Spec, options_of
+from jaxclf.experiment.config import Spec, options_of
 from jaxclf.model.classifier import Head, Pool
 from jaxclf.model.encoders.common import Native
 from jaxclf.model.heads import HEADS, POOLS

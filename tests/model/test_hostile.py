@@ -29,7 +29,7 @@ import safetensors.numpy
 from tokenizers import Tokenizer, pre_tokenizers
 
 import jaxclf
-from jaxclf.config import Data, Encoder, Experiment, Spec
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.errors import JaxclfError
 from jaxclf.model.handover import Handover, open_encoder, pretrained_params, save_model
 from jaxclf.serving.predictor import leaves

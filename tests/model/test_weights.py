@@ -11,7 +11,7 @@ import safetensors.numpy
 import torch
 import transformers
 
-from jaxclf.config import Data, Experiment, Spec
+from jaxclf.experiment.config import Data, Experiment, Spec
 from jaxclf.errors import DataError
 from jaxclf.model.classifier import build
 from jaxclf.model.handover import pretrained_params, read_hf_config

@@ -7,7 +7,7 @@ from tiny_models import LABELS, make_ensemble, make_model, make_tokenizer
 
 import jaxclf
 from jaxclf import predict
-from jaxclf.config import Data, Spec
+from jaxclf.experiment.config import Data, Spec
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated
 from jaxclf.errors import DataError

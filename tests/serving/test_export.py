@@ -12,7 +12,7 @@ from flax.traverse_util import unflatten_dict
 from torch_models import hf_config, randomize
 
 import jaxclf
-from jaxclf.config import Data, Encoder, Experiment, Spec
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.decisions.calibration import Calibration, to_json
 from jaxclf.decisions.ledger import make_ledger
 from jaxclf.errors import ConfigError

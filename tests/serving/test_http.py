@@ -19,7 +19,7 @@ import uvicorn
 from tiny_models import LABELS, LEDGER, NONE, THRESHOLDS, make_model
 
 from jaxclf import serve
-from jaxclf.config import Spec
+from jaxclf.experiment.config import Spec
 from jaxclf.decisions.cascade import Early
 from jaxclf.model.cascade import Chain
 from jaxclf.model.handover import open_encoder

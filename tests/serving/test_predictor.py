@@ -8,7 +8,7 @@ import pytest
 from tiny_models import LABELS, make_model
 
 import jaxclf
-from jaxclf.config import Spec
+from jaxclf.experiment.config import Spec
 from jaxclf.errors import DataError
 
 THREADS = 8

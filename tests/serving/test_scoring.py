@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from jaxclf import predict
-from jaxclf.config import override
+from jaxclf.experiment.config import override
 from jaxclf.decisions.calibration import Calibration, to_json
 from jaxclf.decisions.ledger import make_ledger
 from jaxclf.errors import ConfigError, DataError
@@ -550,7 +550,7 @@ KILLS = """
 import json, os, random, signal, sys, threading
 import jax
 from jaxclf import predict
-from jaxclf.config import override
+from jaxclf.experiment.config import override
 from jaxclf.serving import scoring
 
 run, source, folder, cache = sys.argv[1:]

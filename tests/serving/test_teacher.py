@@ -7,7 +7,7 @@ import pytest
 from tiny_models import LABELS, make_model
 
 import jaxclf
-from jaxclf.config import Spec
+from jaxclf.experiment.config import Spec
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.serving import teacher
 from jaxclf.serving.predictor import Classifier

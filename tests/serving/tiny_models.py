@@ -4,7 +4,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from tokenizers import processors
 
-from jaxclf.config import Data, Encoder, Experiment, Spec
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.decisions.calibration import Calibration, to_json
 from jaxclf.decisions.ledger import make_ledger
 from jaxclf.model.ensemble import Blend, save_ensemble

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxclf.config import options_of
+from jaxclf.experiment.config import options_of
 from jaxclf.text.augment import AUGMENTERS, SCOPE, free_words, none, plain, words
 from jaxclf.text.wording import NEGATIONS, NEIGHBOURS, PROTECTED, SYNONYMS
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from jaxclf.config import options_of
+from jaxclf.experiment.config import options_of
 from jaxclf.text.sampling import (
     SAMPLERS,
     balanced,

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from jaxclf.config import Data, Experiment
+from jaxclf.experiment.config import Data, Experiment
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.text.tokens import CHUNK, load_tokenizer, tokenize
 from jaxclf.train import REGISTRIES
-from jaxclf.validation import check
+from jaxclf.experiment.validation import check
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 CLS, SEP = 2, 3

@@ -1,7 +1,7 @@
 """Neighbours differ from the experiment in one choice, and from each other in nothing else."""
 
-from jaxclf import catalogue
-from jaxclf.config import override, walk
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import override, walk
 from jaxclf.training.ablation import BASELINE, CHOICES, FULL, neighbours
 
 
@@ -11,8 +11,8 @@ def differences(one, other):
 
 
 def test_each_neighbour_has_one_choice_of_the_baseline():
-    full = override(catalogue.load("focal_attention"), {"train.epochs": 2, "seed": 3})
-    baseline = catalogue.load("baseline")
+    full = override(catalog.load("focal_attention"), {"train.epochs": 2, "seed": 3})
+    baseline = catalog.load("baseline")
     found = neighbours(full, baseline)
     assert list(found) == [
         FULL,
@@ -36,5 +36,5 @@ def test_each_neighbour_has_one_choice_of_the_baseline():
 
 
 def test_what_is_the_baselines_already_makes_no_neighbour():
-    baseline = catalogue.load("baseline")
+    baseline = catalog.load("baseline")
     assert list(neighbours(baseline, baseline)) == [FULL, BASELINE]

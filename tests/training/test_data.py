@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from jaxclf.config import Data, Spec, options_of
+from jaxclf.experiment.config import Data, Spec, options_of
 from jaxclf.errors import DataError
 from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.tokens import load_tokenizer, tokenize

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxclf.config import Optim, Spec
+from jaxclf.experiment.config import Optim, Spec
 from jaxclf.errors import ConfigError
 from jaxclf.model.weights import leaves_of
 from jaxclf.training.groups import (

@@ -14,7 +14,7 @@ import optax
 import pytest
 from safetensors.numpy import load_file
 
-from jaxclf.config import Regular
+from jaxclf.experiment.config import Regular
 from jaxclf.errors import ConfigError
 from jaxclf.training import hosts
 from jaxclf.training.losses import LOSSES

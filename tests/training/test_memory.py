@@ -5,8 +5,9 @@ import json
 import jax
 import pytest
 
-from jaxclf import catalogue, train
-from jaxclf.config import override
+from jaxclf.experiment import catalog
+from jaxclf import train
+from jaxclf.experiment.config import override
 from jaxclf.errors import OutOfMemoryError
 from jaxclf.training import memory
 from jaxclf.training.memory import halved, telling
@@ -37,7 +38,7 @@ def little_room(monkeypatch):
 @pytest.fixture
 def experiment(tiny_encoder, tiny_data):
     return override(
-        catalogue.load("baseline"),
+        catalog.load("baseline"),
         {
             "encoder.name": str(tiny_encoder),
             **{f"data.{split}": str(path) for split, path in tiny_data.items()},

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxclf.config import Optim, Spec
+from jaxclf.experiment.config import Optim, Spec
 from jaxclf.training.optimizer import clip_by_global_norm, decay_mask, learning_rate, make_optimizer
 from jaxclf.training.schedules import SCHEDULES, constant, cosine, cosine_restarts, linear
 

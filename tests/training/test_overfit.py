@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import f1_score
 from torch_models import hf_config
 
-from jaxclf.config import Data, Encoder, Experiment, Optim, Regular, Spec
+from jaxclf.experiment.config import Data, Encoder, Experiment, Optim, Regular, Spec
 from jaxclf.model.classifier import FAMILIES, build
 from jaxclf.text.packing import fill, plan
 from jaxclf.text.tokens import load_tokenizer, tokenize

@@ -7,7 +7,7 @@ import optax
 import pytest
 from scipy.special import expit, rel_entr
 
-from jaxclf.config import Regular, Spec
+from jaxclf.experiment.config import Regular, Spec
 from jaxclf.training.adversary import ADVERSARIES, awp, fgm
 from jaxclf.training.averaging import AVERAGES, mean
 from jaxclf.training.checkpoint import Ledger, Saved

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxclf.config import Optim, Regular, Spec
+from jaxclf.experiment.config import Optim, Regular, Spec
 from jaxclf.model.classifier import build
 from jaxclf.text import packing
 from jaxclf.text.packing import plan, training_shape

@@ -10,10 +10,10 @@ Written by jaxclf.tune, which may write it anew:
     python -m jaxclf.tune --exp goemotions_ekman --trials 30 data.train_rows=1000
 """
 
-from jaxclf import catalogue
-from jaxclf.config import override
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import override
 
-base = catalogue.load("goemotions_ekman")
+base = catalog.load("goemotions_ekman")
 
 experiment = override(
     base,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from jaxclf.config import Experiment, Spec, did_you_mean, from_dict, options_of, walk
+from jaxclf.experiment.config import Experiment, Spec, did_you_mean, from_dict, options_of, walk
 from jaxclf.errors import ConfigError
-from jaxclf.space import Dimension, Space
+from jaxclf.experiment.search_space import Dimension, Space
 
 PACKAGE = Path(__file__).parent
 # What a slip in an experiment's file raises.

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jaxclf.config import Experiment, Spec, options_of, override, walk
+from jaxclf.experiment.config import Experiment, Spec, options_of, override, walk
 from jaxclf.errors import ConfigError
 
 Registries = Mapping[str, Mapping[str, Callable]]

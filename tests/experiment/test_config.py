@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxclf import catalogue
-from jaxclf.config import (
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import (
     Data,
     Experiment,
     Spec,
@@ -25,11 +25,11 @@ from jaxclf.config import (
 from jaxclf.decisions.blending import BLENDERS
 from jaxclf.errors import ConfigError
 from jaxclf.train import REGISTRIES
-from jaxclf.validation import BOUNDS, OPTION_BOUNDS, check, check_labels
+from jaxclf.experiment.validation import BOUNDS, OPTION_BOUNDS, check, check_labels
 
 PLAIN = Experiment(Data("a.json", "b.json", "c.json"))
 SPECS = [key for key, value in walk(PLAIN) if isinstance(value, Spec)]
-EXPERIMENTS = pytest.mark.parametrize("name", catalogue.names())
+EXPERIMENTS = pytest.mark.parametrize("name", catalog.names())
 
 
 def complaint(function, *arguments):
@@ -65,7 +65,7 @@ def test_the_keys_are_those_of_the_house():
 
 @EXPERIMENTS
 def test_an_experiment_overridden_with_its_own_values_is_itself(name):
-    experiment = catalogue.load(name)
+    experiment = catalog.load(name)
     plain = to_dict(experiment)
     values = {
         key: plain[key.split(".")[0]][key.split(".")[1]] if "." in key else plain[key]
@@ -142,7 +142,7 @@ def test_a_value_of_another_type_names_the_key_and_the_type(key, value, says):
 
 @EXPERIMENTS
 def test_a_checked_experiment_is_returned_unchanged(name):
-    experiment = catalogue.load(name)
+    experiment = catalog.load(name)
     before = to_dict(experiment)
     assert check(experiment, REGISTRIES) is experiment
     assert to_dict(experiment) == before
@@ -261,7 +261,7 @@ def test_a_bound_says_which_end_belongs_to_it():
 
 @EXPERIMENTS
 def test_an_experiment_goes_through_json_and_back(name):
-    experiment = catalogue.load(name)
+    experiment = catalog.load(name)
     assert from_dict(json.loads(json.dumps(to_dict(experiment)))) == experiment
 
 

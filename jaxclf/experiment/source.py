@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxclf import catalogue
-from jaxclf.config import Experiment, Spec, override, walk
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Experiment, Spec, override, walk
 from jaxclf.errors import ConfigError
 
 MARK = "Written by jaxclf.tune"
@@ -36,12 +36,12 @@ def source(name: str, experiment: Experiment, first: str, notes: Sequence[str]) 
     first: the docstring's first sentence. notes: its paragraphs after that; one that begins with
         four spaces stays a line of code.
     """
-    name = name if name in catalogue.names() else str(Path(name).resolve())
-    changes = difference(catalogue.load(name), experiment)
+    name = name if name in catalog.names() else str(Path(name).resolve())
+    changes = difference(catalog.load(name), experiment)
     docstring = "\n\n".join(_paragraph(text) for text in (first, *notes))
     lines = [f'"""{docstring}', '"""', "", "from jaxclf import catalogue"]
     if changes:
-        lines += ["from jaxclf.config import override", ""]
+        lines += ["from jaxclf.experiment.config import override", ""]
         lines += [f"base = catalogue.load({_literal(name)})", ""]
         lines += ["experiment = override(", "    base,", "    {"]
         lines += [_noted(f"        {_literal(k)}: {_literal(v)},") for k, v in changes.items()]

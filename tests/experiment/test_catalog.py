@@ -10,18 +10,18 @@ import jax
 import numpy as np
 import pytest
 
-from jaxclf import catalogue
+from jaxclf.experiment import catalog
 from jaxclf import train as training
-from jaxclf.config import Experiment, override, to_dict
+from jaxclf.experiment.config import Experiment, override, to_dict
 from jaxclf.errors import ConfigError
-from jaxclf.recipe import MARK
-from jaxclf.space import Choice, check_space, dimensions, draw
+from jaxclf.experiment.source import MARK
+from jaxclf.experiment.search_space import Choice, check_space, dimensions, draw
 from jaxclf.train import REGISTRIES
 from jaxclf.training import prepared
 from jaxclf.training.data import make_epochs
 from jaxclf.training.loop import start
 from jaxclf.training.step import dropout_key, make_train_step
-from jaxclf.validation import check
+from jaxclf.experiment.validation import check
 
 CHECKOUT = Path(__file__).parent.parent
 EXPERIMENTS = CHECKOUT / "experiments"
@@ -29,32 +29,32 @@ EXPERIMENTS = CHECKOUT / "experiments"
 SEARCHED = ["focal_attention", "goemotions_ekman", "goemotions_original"]
 
 GOOD = """
-from jaxclf.config import Data, Experiment
+from jaxclf.experiment.config import Data, Experiment
 experiment = Experiment(Data("a.json", "b.json", "c.json"), seed=7)
 """
 
 
 def complaint(name):
     with pytest.raises(ConfigError) as caught:
-        catalogue.load(str(name))
+        catalog.load(str(name))
     return str(caught.value)
 
 
 def test_the_catalogue_is_the_files_in_their_order():
     files = sorted(path.name.removesuffix(".py") for path in EXPERIMENTS.glob("*.py"))
-    assert catalogue.names() == files
+    assert catalog.names() == files
     assert {"baseline", "focal_attention", "goemotions_ekman"} <= set(files)
 
 
-@pytest.mark.parametrize("name", catalogue.names())
+@pytest.mark.parametrize("name", catalog.names())
 def test_every_experiment_loads_and_passes_its_check(name):
-    experiment = catalogue.load(name)
+    experiment = catalog.load(name)
     assert check(experiment, REGISTRIES) is experiment
-    assert catalogue.load(name) == experiment
-    assert catalogue.load(str(EXPERIMENTS / f"{name}.py")) == experiment
+    assert catalog.load(name) == experiment
+    assert catalog.load(str(EXPERIMENTS / f"{name}.py")) == experiment
 
 
-@pytest.mark.parametrize("name", catalogue.names())
+@pytest.mark.parametrize("name", catalog.names())
 def test_every_experiment_says_how_to_run_it(name):
     docstring = ast.get_docstring(ast.parse((EXPERIMENTS / f"{name}.py").read_text("utf-8")))
     assert docstring is not None
@@ -71,33 +71,33 @@ def test_every_experiment_is_in_the_wheel():
 
 
 def test_an_installed_package_brings_its_own_catalogue(tmp_path, monkeypatch):
-    assert catalogue.folder() == EXPERIMENTS
+    assert catalog.folder() == EXPERIMENTS
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "mine.py").write_text(GOOD)
-    monkeypatch.setattr(catalogue, "PACKAGE", tmp_path)
-    assert catalogue.folder() == tmp_path / "experiments"
-    assert catalogue.names() == ["mine"]
-    assert catalogue.load("mine").seed == 7
+    monkeypatch.setattr(catalog, "PACKAGE", tmp_path)
+    assert catalog.folder() == tmp_path / "experiments"
+    assert catalog.names() == ["mine"]
+    assert catalog.load("mine").seed == 7
 
 
-@pytest.mark.parametrize("name", catalogue.names())
+@pytest.mark.parametrize("name", catalog.names())
 def test_a_runs_config_is_the_experiment_again(tmp_path, name):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(to_dict(catalogue.load(name))))
-    assert catalogue.load(str(path)) == catalogue.load(name)
+    path.write_text(json.dumps(to_dict(catalog.load(name))))
+    assert catalog.load(str(path)) == catalog.load(name)
 
 
 def test_a_path_is_an_experiment_too(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(GOOD)
-    experiment = catalogue.load(str(path))
+    experiment = catalog.load(str(path))
     assert isinstance(experiment, Experiment)
     assert (experiment.data.val, experiment.seed) == ("b.json", 7)
 
 
 def test_a_name_that_is_not_there_gets_the_nearest():
     assert complaint("baselin") == "unknown experiment 'baselin'; did you mean 'baseline'?"
-    assert complaint("qqq") == f"unknown experiment 'qqq'; there is: {', '.join(catalogue.names())}"
+    assert complaint("qqq") == f"unknown experiment 'qqq'; there is: {', '.join(catalog.names())}"
 
 
 @pytest.mark.parametrize("name", ["mine.py", "config.json"])
@@ -112,7 +112,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path, name):
         ("experiment = 3", "defines no `experiment = Experiment(…)`"),
         ("experiment = (", "SyntaxError: "),
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be"),
-        ("from jaxclf.config import Experiments", "ImportError: cannot import name 'Experiments'"),
+        ("from jaxclf.experiment.config import Experiments", "ImportError: cannot import name 'Experiments'"),
         ("experiment = Experiment()", "NameError: name 'Experiment' is not defined"),
         (GOOD.replace("seed", "sed"), "unexpected keyword argument 'sed'"),
         (f"{GOOD}\nexperiment.optin", "AttributeError: 'Experiment' object has no attribute 'opt"),
@@ -150,11 +150,11 @@ def test_what_is_wrong_with_a_runs_config_is_said(tmp_path, content, says):
 
 @pytest.mark.parametrize("name", SEARCHED)
 def test_every_space_is_one_that_its_experiment_lies_in(name):
-    base, space = catalogue.load(name), catalogue.load_space(name)
+    base, space = catalog.load(name), catalog.load_space(name)
     own = check_space(space, base, REGISTRIES, lambda one: check(one, REGISTRIES))
     assert set(own) <= set(dimensions(space))
     assert draw(space, lambda key, _: own[key])["optim.lr"] == base.optim.lr
-    assert catalogue.load_space(str(EXPERIMENTS / f"{name}.py")) == space
+    assert catalog.load_space(str(EXPERIMENTS / f"{name}.py")) == space
 
 
 @pytest.mark.parametrize(
@@ -164,10 +164,10 @@ def test_an_experiment_without_a_space_says_so(tmp_path, content):
     path = tmp_path / "mine.py"
     path.write_text(GOOD + content)
     with pytest.raises(ConfigError, match=r"mine\.py: .*space") as caught:
-        catalogue.load_space(str(path))
+        catalog.load_space(str(path))
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="a run has no search space"):
-        catalogue.load_space("runs/a/config.json")
+        catalog.load_space("runs/a/config.json")
 
 
 class BuiltError(Exception):
@@ -221,10 +221,10 @@ def test_every_dimension_of_every_space_reaches_the_training_step(traced):
     """Others' searches have sampled values that never reached the loss. Of each dimension, two
     values must make another program of the training step or other batches; what two spaces share is
     tried once."""
-    base, tried = catalogue.load("focal_attention"), set()
+    base, tried = catalog.load("focal_attention"), set()
     assert traced(base) == traced(base, anew=True)
     for searched in SEARCHED:
-        for key, dimension in catalogue.load_space(searched).items():
+        for key, dimension in catalog.load_space(searched).items():
             for name, varied in dimensions({key: dimension}).items():
                 if name in tried:
                     continue

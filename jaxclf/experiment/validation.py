@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxclf.config import Experiment, Spec, did_you_mean, fits, hint_of, in_words, options_of, walk
+from jaxclf.experiment.config import Experiment, Spec, did_you_mean, fits, hint_of, in_words, options_of, walk
 from jaxclf.errors import ConfigError
 
 Registries = Mapping[str, Mapping[str, Callable]]
