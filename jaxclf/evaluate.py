@@ -23,7 +23,7 @@ from jaxclf.errors import ConfigError, DataError
 from jaxclf.serving.predictor import load
 from jaxclf.text.reader import read
 from jaxclf.text.splits import fingerprint
-from jaxclf.text.tokens import lengths, tokenize
+from jaxclf.text.tokenizer.tokenize import lengths, tokenize
 from jaxclf.types import Predictions
 from jaxclf.experiment.validation import check, check_labels
 

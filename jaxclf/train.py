@@ -23,7 +23,7 @@ from jaxclf.errors import ConfigError
 from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.sampling import SAMPLERS
-from jaxclf.text.tokens import lengths
+from jaxclf.text.tokenizer.tokenize import lengths
 from jaxclf.training import checkpoint, hosts
 from jaxclf.training.adversary import ADVERSARIES
 from jaxclf.training.averaging import AVERAGES

@@ -36,7 +36,7 @@ from jaxclf.model.weights import (
     to_params,
     to_tensors,
 )
-from jaxclf.text.tokens import largest_id, load_tokenizer
+from jaxclf.text.tokenizer.tokenize import largest_id, load_tokenizer
 from jaxclf.files.untrusted import holds, read_json, short
 from jaxclf.experiment.validation import check
 

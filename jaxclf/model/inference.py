@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from jaxclf.text.packing import example_count, fill, most_windows, plan
-from jaxclf.text.tokens import lengths
+from jaxclf.text.tokenizer.tokenize import lengths
 from jaxclf.types import Batch, Shape, Tokens
 
 # About 2,000 tokens saturate the cores of a laptop; short texts may then fill the slots.

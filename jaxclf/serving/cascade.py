@@ -20,7 +20,7 @@ from jaxclf.model.cascade import Chain, Rule, load_cascade, new_networks
 from jaxclf.model.handover import META, load_model
 from jaxclf.model.weights import leaves_of
 from jaxclf.serving.predictor import Classifier, Together, _classifier, _score, checked, leaves
-from jaxclf.text.tokens import lengths, tokenize
+from jaxclf.text.tokenizer.tokenize import lengths, tokenize
 
 CHARACTERS = 20_000  # of a text that rules read; networks mostly read less
 APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"

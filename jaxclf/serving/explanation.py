@@ -12,7 +12,7 @@ from jaxclf.experiment.config import Data
 from jaxclf.decisions.calibration import CURVES, Calibration
 from jaxclf.errors import DataError
 from jaxclf.model.attribution import SlopesStep, Walk, walk
-from jaxclf.text.words import Pieces, tokenize_with_spans, words_of
+from jaxclf.text.tokenizer.word_spans import Pieces, tokenize_with_spans, words_of
 from jaxclf.types import Shape
 
 MASKS = ("[MASK]", "<mask>")

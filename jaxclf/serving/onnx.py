@@ -28,7 +28,7 @@ from jaxclf.serving.verified import (
     write_record,
 )
 from jaxclf.text.reader import read
-from jaxclf.text.tokens import tokenize
+from jaxclf.text.tokenizer.tokenize import tokenize
 
 LARGEST = 2**31 - 2**24  # bytes of constants that fit into a protobuf file with all the rest
 EQUAL = 0.99  # share of decisions that eight bits must leave as they are

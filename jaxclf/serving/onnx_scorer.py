@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from jaxclf.errors import ConfigError
 from jaxclf.model.inference import TOKENS, Scored, gather, prediction_shape
 from jaxclf.text.packing import fill, plan
-from jaxclf.text.tokens import load_tokenizer, tokenize
+from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.types import Shape, Tokens
 
 MODEL = "model.onnx"

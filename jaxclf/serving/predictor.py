@@ -24,7 +24,7 @@ from jaxclf.model.handover import META, Handover, load_model, open_encoder
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.serving.explanation import Explanation, Source, explain
 from jaxclf.text.packing import fill
-from jaxclf.text.tokens import tokenize
+from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.files.untrusted import holds
 from jaxclf.types import Batch, Shape, Tokens
 

@@ -15,7 +15,7 @@ from jaxclf.serving.batcher import Model
 from jaxclf.serving.cascade import Cascade
 from jaxclf.serving.explanation import STEPS
 from jaxclf.serving.predictor import Classifier
-from jaxclf.text.tokens import tokenize
+from jaxclf.text.tokenizer.tokenize import tokenize
 
 WORD = "word"
 

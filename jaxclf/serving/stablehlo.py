@@ -16,7 +16,7 @@ from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.serving.answers import Packed, load_whole
 from jaxclf.serving.predictor import load
 from jaxclf.serving.verified import compare, hold, new_folder, sample, write_record
-from jaxclf.text.tokens import tokenize
+from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.types import Batch
 
 PROGRAM, PARAMS = "program.stablehlo", "params.safetensors"

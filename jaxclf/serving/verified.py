@@ -18,7 +18,7 @@ from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.ensemble import ENSEMBLE
 from jaxclf.model.handover import META
 from jaxclf.serving.predictor import model_folder
-from jaxclf.text.tokens import TOKENIZER
+from jaxclf.text.tokenizer.tokenize import TOKENIZER
 from jaxclf.files.untrusted import file_in, holds
 
 RECORD = "verification.json"

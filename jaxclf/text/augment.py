@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxclf.text.wording import NEGATIONS, NEIGHBOURS, PROTECTED, SYNONYMS
+from jaxclf.text.lexicon import NEGATIONS, NEIGHBOURS, PROTECTED, SYNONYMS
 
 Augmenter = Callable[..., str]
 

@@ -15,7 +15,7 @@ from jaxclf.model.handover import open_encoder, pretrained_params
 from jaxclf.model.pretrained import resolve
 from jaxclf.model.weights import leaves_of
 from jaxclf.text.splits import describe
-from jaxclf.text.tokens import tokenize
+from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.training.data import Epochs, file_of, make_epochs, read_splits
 from jaxclf.training.groups import check_groups, with_prior, without_last_layers
 from jaxclf.types import Batch, Examples, LabelStats, Tokens

@@ -19,7 +19,7 @@ from jaxclf.model.encoders import common, deberta_v2, long_rows
 from jaxclf.model.handover import pretrained_params, read_hf_config
 from jaxclf.model.weights import file_name, leaves_of, open_tensors, to_tensors
 from jaxclf.text.packing import fill, plan
-from jaxclf.text.tokens import load_tokenizer, tokenize
+from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.types import Shape, Tokens
 
 CLASSES, LENGTH = 3, 24

@@ -11,7 +11,7 @@ from jaxclf.model.classifier import build
 from jaxclf.model.handover import Handover, load_model, pretrained_params, save_model
 from jaxclf.model.weights import leaves_of
 from jaxclf.serving.predictor import leaves
-from jaxclf.text.tokens import load_tokenizer
+from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("alpha", "beta", "gamma")
 THRESHOLDS = {name: {"value": 0.25, "split": "val", "rule": "per_label"} for name in LABELS}

@@ -11,7 +11,7 @@ from jaxclf.model.ensemble import Blend, save_ensemble
 from jaxclf.model.handover import Handover, save_model
 from jaxclf.model.weights import leaves_of
 from jaxclf.serving.predictor import leaves
-from jaxclf.text.tokens import load_tokenizer
+from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("joy", "fear", "anger")
 # One is no float32, so that rounding it decides.

@@ -23,7 +23,7 @@ from jaxclf.serving.explanation import (
     log_odds,
 )
 from jaxclf.serving.predictor import Classifier
-from jaxclf.text.tokens import load_tokenizer
+from jaxclf.text.tokenizer.tokenize import load_tokenizer
 from jaxclf.types import Shape
 
 PLATT = Calibration("platt", tuple({"slope": s, "intercept": 0.3} for s in (0.5, 1.0, 2.0)))

@@ -21,7 +21,7 @@ from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.model.weights import leaves_of
 from jaxclf.serving.export import to_hf
 from jaxclf.serving.predictor import leaves
-from jaxclf.text.tokens import load_tokenizer, tokenize
+from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 
 LABELS = ("joy", "fear", "anger")
 LENGTH = 40

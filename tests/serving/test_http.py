@@ -30,7 +30,7 @@ from jaxclf.serving.metrics import counted_compilations, make_metrics
 from jaxclf.serving.predictor import load
 from jaxclf.serving.replies import model_of, predict, warm
 from jaxclf.serving.service import make_service
-from jaxclf.text.tokens import tokenize
+from jaxclf.text.tokenizer.tokenize import tokenize
 
 JSON = {"Content-Type": "application/json"}
 MARKER = "marker-of-distress"  # must never be seen in a log or in an error

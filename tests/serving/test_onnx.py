@@ -25,7 +25,7 @@ from jaxclf.serving.onnx import save, to_onnx
 from jaxclf.serving.onnx_program import LENGTH as ANY_LENGTH
 from jaxclf.serving.onnx_program import ROWS, trace
 from jaxclf.serving.onnx_scorer import MODEL, onnx_scorer
-from jaxclf.text.tokens import tokenize
+from jaxclf.text.tokenizer.tokenize import tokenize
 
 # XLM-R is RoBERTa, DistilBERT is in the ensemble, ELECTRA has one product more.
 VARIANTS = [

@@ -16,7 +16,7 @@ from jaxclf.model.inference import prediction_shape
 from jaxclf.serving import answers, stablehlo
 from jaxclf.serving.stablehlo import to_stablehlo
 from jaxclf.text.packing import fill, plan
-from jaxclf.text.tokens import tokenize
+from jaxclf.text.tokenizer.tokenize import tokenize
 
 SHAPE = prediction_shape(LENGTH, 3)
 CURVE = calibration.Calibration("platt", ({"slope": 0.7, "intercept": 0.2},) * len(LABELS))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jaxclf.experiment.config import options_of
 from jaxclf.text.augment import AUGMENTERS, SCOPE, free_words, none, plain, words
-from jaxclf.text.wording import NEGATIONS, NEIGHBOURS, PROTECTED, SYNONYMS
+from jaxclf.text.lexicon import NEGATIONS, NEIGHBOURS, PROTECTED, SYNONYMS
 
 STILL = {"drop": 0.0, "swap": 0.0, "typo": 0.0, "synonym": 0.0, "span": 0.0}
 WILD = {"share": 1.0, "drop": 0.5, "swap": 0.5, "typo": 0.5, "synonym": 0.5, "span": 1.0}

@@ -10,7 +10,7 @@ import pytest
 from jaxclf.experiment.config import Data, Spec, options_of
 from jaxclf.errors import DataError
 from jaxclf.text.sampling import SAMPLERS
-from jaxclf.text.tokens import load_tokenizer, tokenize
+from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.training.data import HELD_OUT, file_of, make_epochs, read_splits, vary
 
 

@@ -12,7 +12,7 @@ from torch_models import hf_config
 from jaxclf.experiment.config import Data, Encoder, Experiment, Optim, Regular, Spec
 from jaxclf.model.classifier import FAMILIES, build
 from jaxclf.text.packing import fill, plan
-from jaxclf.text.tokens import load_tokenizer, tokenize
+from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.training.loop import start
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.optimizer import make_optimizer

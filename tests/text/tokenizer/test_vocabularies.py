@@ -20,7 +20,7 @@ import tokenizers
 from transformers import AutoTokenizer
 
 from jaxclf.errors import DataError
-from jaxclf.text.vocabularies import build_tokenizer
+from jaxclf.text.tokenizer.vocabularies import build_tokenizer
 
 schema = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from jaxclf.experiment.config import Data, Experiment
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.text.tokens import CHUNK, load_tokenizer, tokenize
+from jaxclf.text.tokenizer.tokenize import CHUNK, load_tokenizer, tokenize
 from jaxclf.train import REGISTRIES
 from jaxclf.experiment.validation import check
 

@@ -15,8 +15,8 @@ from tokenizers import (
     processors,
 )
 
-from jaxclf.text.tokens import tokenize
-from jaxclf.text.words import tokenize_with_spans, words_of
+from jaxclf.text.tokenizer.tokenize import tokenize
+from jaxclf.text.tokenizer.word_spans import tokenize_with_spans, words_of
 
 CORPUS = [
     "I can't sleep, and it isn't fine.",

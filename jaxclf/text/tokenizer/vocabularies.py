@@ -9,8 +9,8 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.processors import BertProcessing
 
-from jaxclf.text.pieces import read_pieces, sound
-from jaxclf.text.settings import (
+from jaxclf.text.tokenizer.sentencepiece import read_pieces, sound
+from jaxclf.text.tokenizer.tokenizer_config import (
     Settings,
     Token,
     add_tokens,
