@@ -26,7 +26,7 @@ from jaxclf.decisions.report import evaluate_split, rule_of, table, write_json
 from jaxclf.decisions.stages import STAGES, describe, table_of
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.cascade import Chain, Rule, pool_networks, read_rules, save_cascade
-from jaxclf.model.handover import META
+from jaxclf.model.storage.saved_model import META
 from jaxclf.serving.cascade import apply_rules, assemble, measure
 from jaxclf.serving.predictor import load, model_folder
 from jaxclf.text.reader import read

@@ -32,7 +32,7 @@ from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.report import rule_of, score_run, table, write_json
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError
-from jaxclf.model.ensemble import Blend, load_ensemble, save_ensemble
+from jaxclf.model.storage.ensemble_folder import Blend, load_ensemble, save_ensemble
 from jaxclf.serving.predictor import load
 from jaxclf.serving.teacher import teach
 from jaxclf.text.reader import read

@@ -19,7 +19,7 @@ from jaxclf.decisions.pictures import write_whole
 from jaxclf.decisions.study import Outcome, best_of, write_study
 from jaxclf.errors import ConfigError, DivergedError, JaxclfError, StoppedError
 from jaxclf.model.classifier import build
-from jaxclf.model.handover import open_encoder
+from jaxclf.model.storage.saved_model import open_encoder
 from jaxclf.model.pretrained import resolve
 from jaxclf.experiment.source import MARK, check_writable, difference, source
 from jaxclf.experiment.search_space import Choice, Space, check_space, in_words

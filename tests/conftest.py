@@ -39,7 +39,7 @@ import tokenizers  # noqa: E402
 
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec  # noqa: E402
 from jaxclf.model.encoders import bert  # noqa: E402
-from jaxclf.model.weights import to_tensors  # noqa: E402
+from jaxclf.model.storage.weights import to_tensors  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 

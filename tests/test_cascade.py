@@ -26,8 +26,8 @@ from jaxclf.decisions.thresholds import plug_in
 from jaxclf.errors import DataError
 from jaxclf.evaluate import evaluate_file
 from jaxclf.model.cascade import ALWAYS, CASCADE, Rule, load_cascade, new_networks, read_rules
-from jaxclf.model.ensemble import Blend, save_ensemble
-from jaxclf.model.handover import Handover, open_encoder, pretrained_params, save_model
+from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
+from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
 from jaxclf.predict import in_words
 from jaxclf.serving import cascade as serving
 from jaxclf.serving.cascade import apply_rules, measure

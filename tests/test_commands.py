@@ -19,8 +19,8 @@ from jaxclf.experiment.config import override, to_dict
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
-from jaxclf.model.handover import pretrained_params
-from jaxclf.model.weights import leaves_of
+from jaxclf.model.storage.saved_model import pretrained_params
+from jaxclf.model.storage.weights import leaves_of
 from jaxclf.predict import predict_file
 from jaxclf.serving.predictor import load
 from jaxclf.train import train

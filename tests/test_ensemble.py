@@ -15,7 +15,7 @@ from jaxclf.decisions.predictions import load_predictions
 from jaxclf.ensemble import Recipe, last_names, make_ensemble, teachers_file
 from jaxclf.errors import DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
-from jaxclf.model.ensemble import ENSEMBLE, load_ensemble
+from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
 from jaxclf.train import train
 
 SMALL = {"data.max_length": 32, "data.train_rows": 40, "train.epochs": 1, "optim.lr": 3e-3}

@@ -18,9 +18,9 @@ from jaxtyping import Float64
 from jaxclf.decisions.calibration import from_json, to_json
 from jaxclf.decisions.cascade import ALWAYS, Early
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.model.ensemble import ENSEMBLE, load_ensemble, save_whole
-from jaxclf.model.handover import META
-from jaxclf.model.metadata import read_calibration, read_labels, read_ledger
+from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble, save_whole
+from jaxclf.model.storage.saved_model import META
+from jaxclf.model.storage.metadata import read_calibration, read_labels, read_ledger
 from jaxclf.files.untrusted import holds, read_json, short
 
 CASCADE = "cascade.json"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from jaxclf.experiment.config import did_you_mean
 from jaxclf.errors import ConfigError, DataError, StorageError
-from jaxclf.model.weights import MSGPACK, conversion
+from jaxclf.model.storage.weights import MSGPACK, conversion
 
 CACHE_VARIABLE = "JAXCLF_CACHE"
 

@@ -22,8 +22,8 @@ from jaxclf.decisions.calibration import EDGE, Calibration, from_json
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.cascade import CASCADE
 from jaxclf.model.classifier import build
-from jaxclf.model.ensemble import ENSEMBLE, load_ensemble
-from jaxclf.model.handover import META, Handover, load_model, open_encoder
+from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
+from jaxclf.model.storage.saved_model import META, Handover, load_model, open_encoder
 from jaxclf.serving.predictor import leaves, model_folder
 from jaxclf.files.untrusted import holds
 from jaxclf.types import Batch

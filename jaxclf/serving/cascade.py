@@ -17,8 +17,8 @@ from jaxclf.decisions.cascade import Mixed, Rows, Ruled, pass_through
 from jaxclf.decisions.stages import counted
 from jaxclf.errors import DataError
 from jaxclf.model.cascade import Chain, Rule, load_cascade, new_networks
-from jaxclf.model.handover import META, load_model
-from jaxclf.model.weights import leaves_of
+from jaxclf.model.storage.saved_model import META, load_model
+from jaxclf.model.storage.weights import leaves_of
 from jaxclf.serving.predictor import Classifier, Together, _classifier, _score, checked, leaves
 from jaxclf.text.tokenizer.tokenize import lengths, tokenize
 

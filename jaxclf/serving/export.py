@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jaxclf.errors import ConfigError
 from jaxclf.model.classifier import family_of
-from jaxclf.model.handover import load_model, open_encoder, opens_whole, save_model
+from jaxclf.model.storage.saved_model import load_model, open_encoder, opens_whole, save_model
 from jaxclf.serving.predictor import leaves, model_folder
 from jaxclf.files.untrusted import file_in
 

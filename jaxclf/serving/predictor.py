@@ -19,8 +19,8 @@ from jaxclf.errors import DataError
 from jaxclf.model.attribution import SlopesStep, make_slopes_step, slopes_shape
 from jaxclf.model.cascade import CASCADE
 from jaxclf.model.classifier import build
-from jaxclf.model.ensemble import ENSEMBLE, load_ensemble
-from jaxclf.model.handover import META, Handover, load_model, open_encoder
+from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
+from jaxclf.model.storage.saved_model import META, Handover, load_model, open_encoder
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.serving.explanation import Explanation, Source, explain
 from jaxclf.text.packing import fill

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 from jaxclf.decisions.metrics import aggregate
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.model.ensemble import ENSEMBLE
-from jaxclf.model.handover import META
+from jaxclf.model.storage.ensemble_folder import ENSEMBLE
+from jaxclf.model.storage.saved_model import META
 from jaxclf.serving.predictor import model_folder
 from jaxclf.text.tokenizer.tokenize import TOKENIZER
 from jaxclf.files.untrusted import file_in, holds

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 from jaxclf.experiment.config import Experiment, override
 from jaxclf.decisions.ledger import make_ledger
 from jaxclf.model.classifier import build
-from jaxclf.model.handover import open_encoder, pretrained_params
+from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
 from jaxclf.model.pretrained import resolve
-from jaxclf.model.weights import leaves_of
+from jaxclf.model.storage.weights import leaves_of
 from jaxclf.text.splits import describe
 from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.training.data import Epochs, file_of, make_epochs, read_splits

@@ -9,7 +9,7 @@ from jaxclf.decisions.card import card
 from jaxclf.decisions.diagnosis import diagnose
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.report import calibrate, score_run, write_json
-from jaxclf.model.handover import Handover, save_model
+from jaxclf.model.storage.saved_model import Handover, save_model
 from jaxclf.training.checkpoint import Figures
 from jaxclf.training.prepared import Prepared
 from jaxclf.types import Predictions

@@ -10,7 +10,7 @@ from torch_models import hf_config
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.model.attribution import make_slopes_step, slopes_shape, walk
 from jaxclf.model.classifier import FAMILIES, build
-from jaxclf.model.weights import leaves_of
+from jaxclf.model.storage.weights import leaves_of
 from jaxclf.text.packing import fill, plan
 from jaxclf.types import Shape, Tokens
 

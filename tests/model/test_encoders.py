@@ -15,9 +15,9 @@ from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model import pretrained
 from jaxclf.model.classifier import FAMILIES, build, family_of
-from jaxclf.model.encoders import common, deberta_v2, long_rows
-from jaxclf.model.handover import pretrained_params, read_hf_config
-from jaxclf.model.weights import file_name, leaves_of, open_tensors, to_tensors
+from jaxclf.model.encoders import common, deberta_v2, long_attention
+from jaxclf.model.storage.saved_model import pretrained_params, read_hf_config
+from jaxclf.model.storage.weights import file_name, leaves_of, open_tensors, to_tensors
 from jaxclf.text.packing import fill, plan
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.types import Shape, Tokens
@@ -396,31 +396,31 @@ def test_local_attention_is_attention_under_a_band(length, reach):
     place, owner = np.arange(length), np.asarray(segments)
     mask = owner[:, :, None] == owner[:, None]
     mask &= np.abs(place[:, None] - place[None])[None] <= reach
-    ours = long_rows.local_attention(*states, segments, reach, weigh)
+    ours = long_attention.local_attention(*states, segments, reach, weigh)
     np.testing.assert_allclose(ours, dense_attention(*states, mask), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("length", [7, 16, 40])
 def test_global_attention_in_parts_is_the_same(length, monkeypatch):
-    monkeypatch.setattr(long_rows, "QUERIES", 16)
+    monkeypatch.setattr(long_attention, "QUERIES", 16)
     *states, segments = attention_inputs(length)
     owner = np.asarray(segments)
     mask = owner[:, :, None] == owner[:, None]
-    ours = long_rows.global_attention(*states, segments, weigh)
+    ours = long_attention.global_attention(*states, segments, weigh)
     np.testing.assert_allclose(ours, dense_attention(*states, mask), atol=1e-5, rtol=0)
 
 
 def test_parts_of_a_row_drop_each_their_own(monkeypatch):
     """Dropout in attention by parts: other draws in each part, the same for the same key."""
-    monkeypatch.setattr(long_rows, "QUERIES", 8)
+    monkeypatch.setattr(long_attention, "QUERIES", 8)
     query, _, value, _ = attention_inputs(16)
     one = jnp.ones((2, 16), jnp.int32)
     value = jnp.broadcast_to(jnp.eye(16, 8), (2, 2, 16, 8))
     query = jnp.zeros_like(query)
 
     def drop(key):
-        weigh = lambda *rest: long_rows.weigh_and_drop(jnp.dtype("float32"), 0.5, key, *rest)  # noqa: E731
-        return np.asarray(long_rows.global_attention(query, query, value, one, weigh))
+        weigh = lambda *rest: long_attention.weigh_and_drop(jnp.dtype("float32"), 0.5, key, *rest)  # noqa: E731
+        return np.asarray(long_attention.global_attention(query, query, value, one, weigh))
 
     first = drop(jax.random.key(0))
     np.testing.assert_array_equal(first, drop(jax.random.key(0)))
@@ -438,10 +438,10 @@ def test_a_local_layer_costs_as_much_as_the_row_is_long():
         return jax.jit(attend).lower(*shapes, segments).compile().cost_analysis()["flops"]
 
     def local(query, key, value, segments):
-        return long_rows.local_attention(query, key, value, segments, 16, weigh)
+        return long_attention.local_attention(query, key, value, segments, 16, weigh)
 
     def everywhere(query, key, value, segments):
-        return long_rows.global_attention(query, key, value, segments, weigh)
+        return long_attention.global_attention(query, key, value, segments, weigh)
 
     assert 1.9 < cost(local, 1024) / cost(local, 512) < 2.1
     assert 3.8 < cost(everywhere, 1024) / cost(everywhere, 512) < 4.2

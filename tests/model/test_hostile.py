@@ -31,7 +31,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 import jaxclf
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.errors import JaxclfError
-from jaxclf.model.handover import Handover, open_encoder, pretrained_params, save_model
+from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
 from jaxclf.serving.predictor import leaves
 
 SECONDS, MEMORY, LETTERS = 1.0, 200e6, 25_000

@@ -16,9 +16,9 @@ from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.decisions.calibration import Calibration, to_json
 from jaxclf.decisions.ledger import make_ledger
 from jaxclf.errors import ConfigError
-from jaxclf.model.handover import Handover, open_encoder, pretrained_params, save_model
+from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
 from jaxclf.model.inference import gather, prediction_shape, score
-from jaxclf.model.weights import leaves_of
+from jaxclf.model.storage.weights import leaves_of
 from jaxclf.serving.export import to_hf
 from jaxclf.serving.predictor import leaves
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize

@@ -22,7 +22,7 @@ from jaxclf import serve
 from jaxclf.experiment.config import Spec
 from jaxclf.decisions.cascade import Early
 from jaxclf.model.cascade import Chain
-from jaxclf.model.handover import open_encoder
+from jaxclf.model.storage.saved_model import open_encoder
 from jaxclf.serving import bodies
 from jaxclf.serving.cascade import assemble
 from jaxclf.serving.http import make_app

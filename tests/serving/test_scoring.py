@@ -26,9 +26,9 @@ from jaxclf.experiment.config import override
 from jaxclf.decisions.calibration import Calibration, to_json
 from jaxclf.decisions.ledger import make_ledger
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.model.handover import Handover, open_encoder, save_model
+from jaxclf.model.storage.saved_model import Handover, open_encoder, save_model
 from jaxclf.model.inference import dealt, prediction_shape
-from jaxclf.model.weights import leaves_of
+from jaxclf.model.storage.weights import leaves_of
 from jaxclf.predict import parse_shard
 from jaxclf.serving import journal as kept
 from jaxclf.serving import scoring

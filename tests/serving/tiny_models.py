@@ -7,9 +7,9 @@ from tokenizers import processors
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.decisions.calibration import Calibration, to_json
 from jaxclf.decisions.ledger import make_ledger
-from jaxclf.model.ensemble import Blend, save_ensemble
-from jaxclf.model.handover import Handover, save_model
-from jaxclf.model.weights import leaves_of
+from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
+from jaxclf.model.storage.saved_model import Handover, save_model
+from jaxclf.model.storage.weights import leaves_of
 from jaxclf.serving.predictor import leaves
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxclf.experiment.config import Optim, Spec
 from jaxclf.errors import ConfigError
-from jaxclf.model.weights import leaves_of
+from jaxclf.model.storage.weights import leaves_of
 from jaxclf.training.groups import (
     check_groups,
     depth,

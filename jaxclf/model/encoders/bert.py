@@ -15,7 +15,7 @@ from jaxclf.model.encoders.common import (
     Native,
     same_segment,
 )
-from jaxclf.model.encoders.fields import (
+from jaxclf.model.encoders.config_schema import (
     EPSILON,
     LAYERS,
     NEVER,

@@ -28,7 +28,7 @@ from jaxclf.model.encoders.common import (
     split_heads,
 )
 from jaxclf.model.encoders.disentangled import distances, scores
-from jaxclf.model.encoders.fields import (
+from jaxclf.model.encoders.config_schema import (
     EPSILON,
     LAYERS,
     POSITIONS,

@@ -33,7 +33,7 @@ from jaxclf.model.encoders.common import (
 )
 from jaxclf.model.encoders.deberta import block_of, embeddings_of
 from jaxclf.model.encoders.disentangled import distances, scores
-from jaxclf.model.encoders.fields import POSITIONS, Field, read_fields, refuse
+from jaxclf.model.encoders.config_schema import POSITIONS, Field, read_fields, refuse
 
 
 class Convolution(NamedTuple):

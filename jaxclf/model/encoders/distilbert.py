@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxclf.model.encoders import bert
 from jaxclf.model.encoders.common import ACTIVATIONS, Native
-from jaxclf.model.encoders.fields import (
+from jaxclf.model.encoders.config_schema import (
     LAYERS,
     POSITIONS,
     SIZE,

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxclf.model.encoders import bert
 from jaxclf.model.encoders.common import Native
-from jaxclf.model.encoders.fields import SIZE, read_fields
+from jaxclf.model.encoders.config_schema import SIZE, read_fields
 
 Electra = bert.Bert
 

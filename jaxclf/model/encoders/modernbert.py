@@ -22,7 +22,7 @@ from jaxclf.model.encoders.common import (
     layer_norm,
     split_heads,
 )
-from jaxclf.model.encoders.fields import (
+from jaxclf.model.encoders.config_schema import (
     EPSILON,
     LAYERS,
     POSITIONS,
@@ -33,7 +33,7 @@ from jaxclf.model.encoders.fields import (
     read_fields,
     refuse,
 )
-from jaxclf.model.encoders.long_rows import (
+from jaxclf.model.encoders.long_attention import (
     Segments,
     global_attention,
     just_weigh,

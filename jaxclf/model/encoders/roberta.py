@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxclf.model.encoders import bert
 from jaxclf.model.encoders.common import Native
-from jaxclf.model.encoders.fields import VOCABULARY, read_fields, refuse
+from jaxclf.model.encoders.config_schema import VOCABULARY, read_fields, refuse
 
 Roberta = bert.Bert
 

@@ -15,8 +15,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxclf.errors import DataError
-from jaxclf.model.flax_file import MSGPACK, open_flax
-from jaxclf.model.stored import FLOATS, LEAVES, Stored
+from jaxclf.model.storage.flax_file import MSGPACK, open_flax
+from jaxclf.model.storage.tensor_files import FLOATS, LEAVES, Stored
 from jaxclf.files.untrusted import file_in, holds, parse_json, read_json, short
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

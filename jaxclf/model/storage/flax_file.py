@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from jaxclf.errors import DataError
-from jaxclf.model.stored import FLOATS, LEAVES, Stored
+from jaxclf.model.storage.tensor_files import FLOATS, LEAVES, Stored
 from jaxclf.files.untrusted import file_in, short
 
 MSGPACK = "flax_model.msgpack"

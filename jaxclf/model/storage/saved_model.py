@@ -24,8 +24,8 @@ from jaxclf.experiment.config import Experiment, from_dict, to_dict
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.classifier import Family, family_of
 from jaxclf.model.heads import HEADS, POOLS
-from jaxclf.model.metadata import read_calibration, read_labels, read_ledger
-from jaxclf.model.weights import (
+from jaxclf.model.storage.metadata import read_calibration, read_labels, read_ledger
+from jaxclf.model.storage.weights import (
     SINGLE,
     fit,
     leaves_of,

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxclf.errors import DataError
-from jaxclf.model.handover import META
-from jaxclf.model.metadata import read_labels, read_ledger
+from jaxclf.model.storage.saved_model import META
+from jaxclf.model.storage.metadata import read_labels, read_ledger
 from jaxclf.files.untrusted import read_json, short
 
 ENSEMBLE = "ensemble.json"

@@ -14,8 +14,8 @@ import transformers
 from jaxclf.experiment.config import Data, Experiment, Spec
 from jaxclf.errors import DataError
 from jaxclf.model.classifier import build
-from jaxclf.model.handover import pretrained_params, read_hf_config
-from jaxclf.model.weights import leaves_of, open_tensors
+from jaxclf.model.storage.saved_model import pretrained_params, read_hf_config
+from jaxclf.model.storage.weights import leaves_of, open_tensors
 from jaxclf.text.packing import fill
 from jaxclf.types import Shape, Tokens
 
