@@ -6,9 +6,9 @@ from pathlib import Path
 
 from jaxclf.cli import parser_of, run_command
 from jaxclf.errors import ConfigError
-from jaxclf.serving.export import to_hf
-from jaxclf.serving.onnx import FORMS, to_onnx
-from jaxclf.serving.stablehlo import PLATFORMS, to_stablehlo
+from jaxclf.exporters.hf import to_hf
+from jaxclf.exporters.onnx.export import FORMS, to_onnx
+from jaxclf.exporters.stablehlo import PLATFORMS, to_stablehlo
 
 FORMATS = {"hf": to_hf, "onnx": to_onnx, "stablehlo": to_stablehlo}
 

@@ -63,8 +63,8 @@ def measure(run: Path, data: Path, rounds: int, threads: int, scratch: Path) -> 
     from jaxclf.decisions.metrics import aggregate
     from jaxclf.decisions.predictions import with_unknown
     from jaxclf.decisions.thresholds import decide
-    from jaxclf.serving.onnx import to_onnx
-    from jaxclf.serving.onnx_scorer import onnx_scorer
+    from jaxclf.exporters.onnx.export import to_onnx
+    from jaxclf.exporters.onnx.scorer import onnx_scorer
     from jaxclf.text.reader import read
 
     classifier = jaxclf.load(run)

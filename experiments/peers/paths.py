@@ -20,7 +20,7 @@ import numpy as np
 
 import jaxclf
 from jaxclf.serving.cascade import Cascade
-from jaxclf.serving.onnx_scorer import onnx_scorer
+from jaxclf.exporters.onnx.scorer import onnx_scorer
 from jaxclf.text.reader import read
 
 ASKED = 32  # texts to a request

@@ -18,13 +18,14 @@ from jaxclf.decisions import calibration
 from jaxclf.decisions.calibration import CALIBRATORS
 from jaxclf.decisions.metrics import count, f1
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.serving import answers, onnx_fusions, onnx_graph, onnx_int8, onnx_model, onnx_ops
-from jaxclf.serving import onnx as onnx_export
-from jaxclf.serving.answers import load_whole
-from jaxclf.serving.onnx import save, to_onnx
-from jaxclf.serving.onnx_program import LENGTH as ANY_LENGTH
-from jaxclf.serving.onnx_program import ROWS, trace
-from jaxclf.serving.onnx_scorer import MODEL, onnx_scorer
+from jaxclf.exporters import program
+from jaxclf.exporters.onnx import fusions, graph, int8, model, ops
+from jaxclf.exporters.onnx import export as onnx_export
+from jaxclf.exporters.program import load_whole
+from jaxclf.exporters.onnx.export import save, to_onnx
+from jaxclf.exporters.onnx.jaxpr import LENGTH as ANY_LENGTH
+from jaxclf.exporters.onnx.jaxpr import ROWS, trace
+from jaxclf.exporters.onnx.scorer import MODEL, onnx_scorer
 from jaxclf.text.tokenizer.tokenize import tokenize
 
 # XLM-R is RoBERTa, DistilBERT is in the ensemble, ELECTRA has one product more.
@@ -150,7 +151,7 @@ def test_thresholds_decide_in_the_graph_as_outside(model, packed, texts):
     rows["segments"][:], rows["positions"][:] = 1, np.arange(LENGTH)
     rows["examples"][:] = np.arange(3)[:, None]
     probs, thresholds, decisions = session.run(None, rows)
-    assert [one.name for one in session.get_outputs()] == list(answers.Answer._fields)
+    assert [one.name for one in session.get_outputs()] == list(program.Answer._fields)
     np.testing.assert_array_equal(decisions, probs >= thresholds)
     exact = np.array([THRESHOLDS[name]["value"] for name in LABELS])
     for step in range(-3, 4):  # floats around each threshold are decided alike
@@ -173,12 +174,12 @@ def curves():
 
 
 def test_calibration_in_jax_is_that_in_numpy(curves):
-    assert answers.CURVES.keys() == calibration.CURVES.keys() == curves.keys()
+    assert program.CURVES.keys() == calibration.CURVES.keys() == curves.keys()
     ends = 10.0 ** -np.arange(0.5, 9, 0.25)
     probs = np.concatenate([[0], ends, np.linspace(0.1, 0.9, 99), 1 - ends, [1]])
     probs = np.repeat(probs.astype(np.float32)[:, None], 3, axis=1)
     for kind, curve in curves.items():
-        found = answers.calibrated(curve, jnp.asarray(probs))
+        found = program.calibrated(curve, jnp.asarray(probs))
         np.testing.assert_allclose(
             found, calibration.calibrated(curve, probs), atol=CLOSE, rtol=0, err_msg=kind
         )
@@ -216,7 +217,7 @@ def test_what_is_known_by_one_name_becomes_one_node(tiny_encoder, texts, tmp_pat
     assert not {"Erf", "Tanh", "Exp", "Sqrt"} & set(kinds)
     assert "ScatterND" not in kinds  # onnxruntime's loses a row now and then
     fused = onnx_scorer(tmp_path)(texts)
-    monkeypatch.setattr(onnx_model, "find", lambda *_: None)
+    monkeypatch.setattr(model, "find", lambda *_: None)
     assert {"Erf", "Tanh", "Exp", "Sqrt"} <= set(kinds_of(exported(whole, tmp_path)))
     np.testing.assert_allclose(onnx_scorer(tmp_path)(texts), fused, atol=CLOSE, rtol=0)
 
@@ -237,14 +238,14 @@ def test_a_pattern_that_is_nearly_one_is_left_alone():
     ):
         program = trace(near, x)
         makers = {one: step for step in program.steps for one in step.outputs}
-        assert not any(onnx_fusions.find(step, makers) for step in program.steps)
+        assert not any(fusions.find(step, makers) for step in program.steps)
 
 
 def test_sizes_are_found_again():
-    graph = onnx_graph.empty_graph(frozenset())
+    graph = graph.empty_graph(frozenset())
     graph.sizes.update({ROWS: "rows", ANY_LENGTH: "length"})
     for size in (ROWS * 8 + 1, ROWS * ANY_LENGTH * 12, ANY_LENGTH, 0, 1, 250_002):
-        name = onnx_graph.size_of(graph, size)
+        name = graph.size_of(graph, size)
         known = {"rows": 5, "length": 7, **graph.constants}
         for one in graph.nodes.values():
             left, right = (known[name] for name in one.inputs)
@@ -330,19 +331,19 @@ def product_error(maker, knows=True):
     given[4] = 0
     scale = np.where(np.arange(64) % 16, 1, 30).astype(np.float32)
     weights = rng.normal(size=(64, 24)).astype(np.float32)
-    graph = onnx_graph.empty_graph(frozenset(["weights"]))
+    graph = graph.empty_graph(frozenset(["weights"]))
     graph.constants.update({"weights": weights, "scale": scale})
     more = ["scale"] if maker == "LayerNormalization" else []
-    made = onnx_graph.node(graph, maker, "given", *more)
-    taken = made if knows else onnx_graph.node(graph, "Identity", made)
-    value = onnx_graph.Value(taken, given.shape)
-    product = onnx_int8.quantized_product(graph, value, onnx_graph.Value("weights", (64, 24)))
+    made = graph.node(graph, maker, "given", *more)
+    taken = made if knows else graph.node(graph, "Identity", made)
+    value = graph.Value(taken, given.shape)
+    product = int8.quantized_product(graph, value, graph.Value("weights", (64, 24)))
     ports = [
-        onnx_model.Port(name, np.float32, size)
+        model.Port(name, np.float32, size)
         for name, size in (("given", (9, 64)), ("x", (9, 64)), ("y", (9, 24)))
     ]
-    outputs = {ports[1]: onnx_graph.Value(made, given.shape), ports[2]: product}
-    model = onnx_model.to_proto(graph, ports[:1], outputs, {}, {})
+    outputs = {ports[1]: graph.Value(made, given.shape), ports[2]: product}
+    model = model.to_proto(graph, ports[:1], outputs, {}, {})
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -358,7 +359,7 @@ def test_a_table_in_eight_bits_has_a_scale_for_each_row():
     table = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
     table *= 10.0 ** np.arange(-2, 3, dtype=np.float32)[:, None]
     table[0] = 0
-    whole, scales = onnx_int8.quantize(table, axis=1)
+    whole, scales = int8.quantize(table, axis=1)
     assert whole.dtype == np.int8
     assert np.abs(whole[1:]).max(axis=1).tolist() == [127] * 4
     off = np.abs(whole * scales[:, None] - table)
@@ -367,10 +368,10 @@ def test_a_table_in_eight_bits_has_a_scale_for_each_row():
 
 
 def test_a_wrong_graph_is_not_written(model, tmp_path, monkeypatch):
-    monkeypatch.setitem(onnx_ops.OPS, "tanh", onnx_ops.OPS["sin"])
+    monkeypatch.setitem(ops.OPS, "tanh", ops.OPS["sin"])
     with pytest.raises(DataError, match=r"differ from the run's by up to .*, more than 1e-05"):
         to_onnx(model, tmp_path / "out")
-    monkeypatch.delitem(onnx_ops.OPS, "tanh")
+    monkeypatch.delitem(ops.OPS, "tanh")
     with pytest.raises(ConfigError, match="`tanh`, which is not written to ONNX here"):
         to_onnx(model, tmp_path / "out")
     assert not list(tmp_path.iterdir())

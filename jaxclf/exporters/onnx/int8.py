@@ -10,7 +10,7 @@ no data); behind a GELU hardly anything lies below 0.
 import numpy as np
 from jaxtyping import Float32, Int8
 
-from jaxclf.serving.onnx_graph import Graph, Value, constant, integers, node
+from jaxclf.exporters.onnx.graph import Graph, Value, constant, integers, node
 
 MIDDLE, LOW = 128, 16  # the byte that stands for 0, and behind a GELU
 DEVIATIONS = 3  # of a normed channel that count as its size

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.serving.onnx_program import LENGTH, ROWS
+from jaxclf.exporters.onnx.jaxpr import LENGTH, ROWS
 
 Size = tuple[int, ...]
 SMALL = 4096  # constants of no more elements are looked up by their values

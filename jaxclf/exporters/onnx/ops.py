@@ -6,10 +6,10 @@ ONNX broadcasts they stay so, elsewhere `full` spreads them.
 
 import numpy as np
 
-from jaxclf.serving.onnx_graph import Graph, Op, Value, constant, full, integers, node, together
-from jaxclf.serving.onnx_int8 import quantized_product, quantized_rows
-from jaxclf.serving.onnx_moves import MOVES, counted, full_along, permuted
-from jaxclf.serving.onnx_program import Step, no_writer
+from jaxclf.exporters.onnx.graph import Graph, Op, Value, constant, full, integers, node, together
+from jaxclf.exporters.onnx.int8 import quantized_product, quantized_rows
+from jaxclf.exporters.onnx.shape_ops import MOVES, counted, full_along, permuted
+from jaxclf.exporters.onnx.jaxpr import Step, no_writer
 
 
 def _elementwise(op: str) -> Op:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.model.encoders.common import gelu, layer_norm
-from jaxclf.serving.onnx_program import Atom, Program, Step, trace
+from jaxclf.exporters.onnx.jaxpr import Atom, Program, Step, trace
 
 ANY = float("nan")  # in a pattern: whatever number stands there
 

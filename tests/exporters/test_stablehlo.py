@@ -13,8 +13,8 @@ import jaxclf
 from jaxclf.decisions import calibration
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.inference import prediction_shape
-from jaxclf.serving import answers, stablehlo
-from jaxclf.serving.stablehlo import to_stablehlo
+from jaxclf.exporters import program, stablehlo
+from jaxclf.exporters.stablehlo import to_stablehlo
 from jaxclf.text.packing import fill, plan
 from jaxclf.text.tokenizer.tokenize import tokenize
 
@@ -59,7 +59,7 @@ def test_it_answers_without_jaxclf(model, texts, batch, tmp_path):
     out = tmp_path / "out"
     to_stablehlo(model, out)
     rows, examples = batch
-    np.savez(out / "rows.npz", **{name: getattr(rows, name) for name in answers.Packed._fields})
+    np.savez(out / "rows.npz", **{name: getattr(rows, name) for name in program.Packed._fields})
     subprocess.run([sys.executable, "-c", WITHOUT_JAXCLF], cwd=out, check=True)
     classifier, answer = jaxclf.load(model), np.load(out / "answer.npz")
     expected = classifier.predict_proba(texts)[examples]
@@ -94,7 +94,7 @@ def test_a_program_that_cannot_be_tried_here_is_refused(model, tmp_path):
 
 
 def test_a_wrong_program_is_not_written(model, tmp_path, monkeypatch):
-    monkeypatch.setitem(answers.CURVES, "platt", lambda z, *, slope, intercept: slope * z)
+    monkeypatch.setitem(program.CURVES, "platt", lambda z, *, slope, intercept: slope * z)
     with pytest.raises(DataError, match="differ from the run's"):
         to_stablehlo(model, tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from jaxclf.errors import ConfigError
 from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
 from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.model.storage.weights import leaves_of
-from jaxclf.serving.export import to_hf
+from jaxclf.exporters.hf import to_hf
 from jaxclf.serving.predictor import leaves
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 

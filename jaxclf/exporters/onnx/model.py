@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf.errors import ConfigError
-from jaxclf.serving.onnx_fusions import find
-from jaxclf.serving.onnx_graph import Graph, Value, constant, full, node
-from jaxclf.serving.onnx_int8 import OWN
-from jaxclf.serving.onnx_ops import OPS
-from jaxclf.serving.onnx_program import Program, no_writer
+from jaxclf.exporters.onnx.fusions import find
+from jaxclf.exporters.onnx.graph import Graph, Value, constant, full, node
+from jaxclf.exporters.onnx.int8 import OWN
+from jaxclf.exporters.onnx.ops import OPS
+from jaxclf.exporters.onnx.jaxpr import Program, no_writer
 
 # The oldest that have Gelu, and the file format of their time: onnxruntime reads them since 1.17.
 OPSET, FILE_FORMAT = 20, 9

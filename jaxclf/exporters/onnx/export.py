@@ -13,13 +13,13 @@ import numpy as np
 from jaxclf.decisions.predictions import with_unknown
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.inference import TOKENS_PER_SLOT
-from jaxclf.serving.answers import Answer, Packed, Whole, load_whole
-from jaxclf.serving.onnx_graph import Value, empty_graph, full, node
-from jaxclf.serving.onnx_model import Port, import_onnx, to_proto, write
-from jaxclf.serving.onnx_program import LENGTH, ROWS, trace
-from jaxclf.serving.onnx_scorer import MODEL, import_onnxruntime, onnx_scorer
+from jaxclf.exporters.program import Answer, Packed, Whole, load_whole
+from jaxclf.exporters.onnx.graph import Value, empty_graph, full, node
+from jaxclf.exporters.onnx.model import Port, import_onnx, to_proto, write
+from jaxclf.exporters.onnx.jaxpr import LENGTH, ROWS, trace
+from jaxclf.exporters.onnx.scorer import MODEL, import_onnxruntime, onnx_scorer
 from jaxclf.serving.predictor import load
-from jaxclf.serving.verified import (
+from jaxclf.exporters.verify import (
     compare,
     hold,
     loss_of_f1,
@@ -80,7 +80,7 @@ PACKED = """inputs `ids`, `positions`, `segments`, `examples`, int32 `[rows, {le
 share rows: `segments` tells them apart (0 is padding), `positions` start at 0 in each, `examples`
 is the row of the answer that a token belongs to (for padding one beyond the last). The answer has
 {slots} times as many rows as the input, and those that no token belongs to mean nothing.
-`jaxclf.serving.onnx_scorer.onnx_scorer(folder)` fills all this and gives texts their
+`jaxclf.exporters.onnx.scorer.onnx_scorer(folder)` fills all this and gives texts their
 probabilities."""
 
 PADDED = """inputs `input_ids` and `attention_mask`, int64 `[rows, length]`, one text to a row {cut}

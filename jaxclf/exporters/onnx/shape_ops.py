@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.serving.onnx_graph import (
+from jaxclf.exporters.onnx.graph import (
     Graph,
     Op,
     Value,
@@ -20,7 +20,7 @@ from jaxclf.serving.onnx_graph import (
     reshape,
     size_of,
 )
-from jaxclf.serving.onnx_program import Step, no_writer
+from jaxclf.exporters.onnx.jaxpr import Step, no_writer
 
 
 def full_along(graph: Graph, value: Value, shape: Sequence[int], axes: Sequence[int]) -> Value:
