@@ -47,8 +47,8 @@ def main() -> int:
 
 def _command(args: argparse.Namespace) -> None:
     try:
-        from jaxclf.serving.server import serve
-        from jaxclf.serving.service import make_service
+        from jaxclf.service.server import serve
+        from jaxclf.service.service import make_service
     except ModuleNotFoundError as error:
         raise ConfigError(f"no {error.name}: pip install 'jaxclf[serve]'") from None
 

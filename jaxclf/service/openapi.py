@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jaxclf.serving.bodies import BODY, CHARACTERS, TEXTS
+from jaxclf.service.requests import BODY, CHARACTERS, TEXTS
 
 Schema = dict[str, Any]
 

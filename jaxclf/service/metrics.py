@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jax import monitoring
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from jaxclf.serving.batcher import Queue, Step
+from jaxclf.service.batcher import Queue, Step
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SHARES = tuple(tenths / 10 for tenths in range(1, 11))

@@ -19,9 +19,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jaxclf import __version__
-from jaxclf.serving.batcher import FullError, TooLargeError
-from jaxclf.serving.bodies import RefusedError, read_json, text_of, texts_of
-from jaxclf.serving.openapi import (
+from jaxclf.service.batcher import FullError, TooLargeError
+from jaxclf.service.requests import RefusedError, read_json, text_of, texts_of
+from jaxclf.service.openapi import (
     ALIVE,
     EXPLANATION,
     MANY,
@@ -32,7 +32,7 @@ from jaxclf.serving.openapi import (
     gives,
     takes,
 )
-from jaxclf.serving.service import GoneError, Service, account, check_ready, label, running
+from jaxclf.service.service import GoneError, Service, account, check_ready, label, running
 
 LOG = logging.getLogger("uvicorn.error")
 GONE = 499  # the status that is counted where nobody was left to be answered

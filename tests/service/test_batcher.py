@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from jaxclf.serving import batcher
-from jaxclf.serving.batcher import FullError, Model, Queue, TooLargeError
+from jaxclf.service import batcher
+from jaxclf.service.batcher import FullError, Model, Queue, TooLargeError
 from jaxclf.text.packing import plan
 from jaxclf.types import Shape, Tokens
 

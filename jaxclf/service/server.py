@@ -8,8 +8,8 @@ import socket
 
 import uvicorn
 
-from jaxclf.serving.http import make_app, paths_of
-from jaxclf.serving.service import Service, drain
+from jaxclf.service.app import make_app, paths_of
+from jaxclf.service.service import Service, drain
 
 LOG = logging.getLogger("uvicorn.error")
 METHODS = {"GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"}

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.model.inference import prediction_shape, score
-from jaxclf.serving.batcher import Model
+from jaxclf.service.batcher import Model
 from jaxclf.serving.cascade import Cascade
 from jaxclf.serving.explanation import STEPS
 from jaxclf.serving.predictor import Classifier

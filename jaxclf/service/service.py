@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.serving.batcher import (
+from jaxclf.service.batcher import (
     Place,
     Queue,
     answers,
@@ -19,8 +19,8 @@ from jaxclf.serving.batcher import (
     place,
     work,
 )
-from jaxclf.serving.bodies import RefusedError
-from jaxclf.serving.metrics import (
+from jaxclf.service.requests import RefusedError
+from jaxclf.service.metrics import (
     Metrics,
     count_step,
     counted_compilations,
@@ -28,7 +28,7 @@ from jaxclf.serving.metrics import (
     show,
 )
 from jaxclf.serving.predictor import Classifier
-from jaxclf.serving.replies import cost_of_explaining, explain, model_of, warm
+from jaxclf.service.responses import cost_of_explaining, explain, model_of, warm
 
 WARMING, READY, DRAINING = "warming", "ready", "draining"
 LONG_EXPLANATIONS = 4  # may wait at once, however many tokens they count for

@@ -23,13 +23,13 @@ from jaxclf.experiment.config import Spec
 from jaxclf.decisions.cascade import Early
 from jaxclf.model.cascade import Chain
 from jaxclf.model.storage.saved_model import open_encoder
-from jaxclf.serving import bodies
+from jaxclf.service import requests
 from jaxclf.serving.cascade import assemble
-from jaxclf.serving.http import make_app
-from jaxclf.serving.metrics import counted_compilations, make_metrics
+from jaxclf.service.app import make_app
+from jaxclf.service.metrics import counted_compilations, make_metrics
 from jaxclf.serving.predictor import load
-from jaxclf.serving.replies import model_of, predict, warm
-from jaxclf.serving.service import make_service
+from jaxclf.service.responses import model_of, predict, warm
+from jaxclf.service.service import make_service
 from jaxclf.text.tokenizer.tokenize import tokenize
 
 JSON = {"Content-Type": "application/json"}
@@ -254,8 +254,8 @@ HOSTILE = {
     "an empty text among texts": (b'{"texts": ["a", ""]}', 422),
     "many texts": (json.dumps({"texts": ["a"] * 257}).encode(), 422),
     "more tokens than the queue": (json.dumps({"texts": ["a b " * 50] * 256}).encode(), 413),
-    "a large body": (b'{"text": "' + b"a" * bodies.BODY + b'"}', 413),
-    "spaces without end": (b" " * (bodies.BODY + 1), 413),
+    "a large body": (b'{"text": "' + b"a" * requests.BODY + b'"}', 413),
+    "spaces without end": (b" " * (requests.BODY + 1), 413),
 }
 
 
@@ -362,7 +362,7 @@ def test_a_body_is_counted_as_it_comes(served):
 
 
 def test_a_body_that_does_not_arrive_is_not_waited_for(served, monkeypatch):
-    monkeypatch.setattr(bodies, "READING", 0.2)
+    monkeypatch.setattr(requests, "READING", 0.2)
     found = raw(served[1], HEAD + b"Content-Length: 100\r\n\r\n", b'{"text": "', wait=0.3)
     assert found.startswith(b"HTTP/1.1 408 ")
     assert b"\r\nconnection: close\r\n" in found.lower()
@@ -663,7 +663,7 @@ def test_what_cannot_be_served_is_said_in_a_line(run_folder, tmp_path, monkeypat
     real = builtins.__import__
 
     def without(name, *rest):
-        if name == "jaxclf.serving.server":
+        if name == "jaxclf.service.server":
             raise ModuleNotFoundError(name="fastapi")
         return real(name, *rest)
 
