@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxclf.serving.predictor import Classifier, load
+    from jaxclf.inference.classifier import Classifier, load
 
 __version__ = "0.1.0"
 __all__ = ["Classifier", "__version__", "load"]
@@ -12,7 +12,7 @@ __all__ = ["Classifier", "__version__", "load"]
 def __getattr__(name: str) -> Any:
     # jax is imported when a model is loaded, not before.
     if name in ("Classifier", "load"):
-        from jaxclf.serving import predictor
+        from jaxclf.inference import classifier
 
-        return getattr(predictor, name)
+        return getattr(classifier, name)
     raise AttributeError(f"module 'jaxclf' has no attribute {name!r}")

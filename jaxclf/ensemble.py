@@ -33,8 +33,8 @@ from jaxclf.decisions.report import rule_of, score_run, table, write_json
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError
 from jaxclf.model.storage.ensemble_folder import Blend, load_ensemble, save_ensemble
-from jaxclf.serving.predictor import load
-from jaxclf.serving.teacher import teach
+from jaxclf.inference.classifier import load
+from jaxclf.inference.soft_labels import teach
 from jaxclf.text.reader import read
 from jaxclf.text.splits import sample
 from jaxclf.train import train

@@ -20,7 +20,7 @@ from jaxclf.decisions.predictions import load_predictions, with_unknown
 from jaxclf.decisions.report import calibrate, evaluate_split, score_run, table, write_json
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.serving.predictor import load
+from jaxclf.inference.classifier import load
 from jaxclf.text.reader import read
 from jaxclf.text.splits import fingerprint
 from jaxclf.text.tokenizer.tokenize import lengths, tokenize

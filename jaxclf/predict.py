@@ -12,9 +12,9 @@ from jaxtyping import Float
 from jaxclf.cli import parser_of, run_command
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError, StoppedError
-from jaxclf.serving import explanation
-from jaxclf.serving.predictor import Classifier, load
-from jaxclf.serving.scoring import WHOLE, Shard, predict_file
+from jaxclf.inference import explanation
+from jaxclf.inference.classifier import Classifier, load
+from jaxclf.inference.score_file import WHOLE, Shard, predict_file
 
 Probs = Float[np.ndarray, "texts classes"]
 

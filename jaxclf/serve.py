@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxclf.cli import parser_of, run_command
 from jaxclf.errors import ConfigError, StoppedError
-from jaxclf.serving.predictor import load
+from jaxclf.inference.classifier import load
 
 EPILOG = """\
   curl localhost:8000/predict -H 'Content-Type: application/json' -d '{"text": "a text"}'

@@ -22,7 +22,7 @@ from jaxclf.evaluate import evaluate_file, evaluate_predictions
 from jaxclf.model.storage.saved_model import pretrained_params
 from jaxclf.model.storage.weights import leaves_of
 from jaxclf.predict import predict_file
-from jaxclf.serving.predictor import load
+from jaxclf.inference.classifier import load
 from jaxclf.train import train
 
 REPORT = {

@@ -19,7 +19,7 @@ import load  # the peer beside this one, which starts a service
 import numpy as np
 
 import jaxclf
-from jaxclf.serving.cascade import Cascade
+from jaxclf.inference.cascade.stages import Cascade
 from jaxclf.exporters.onnx.scorer import onnx_scorer
 from jaxclf.text.reader import read
 

@@ -20,8 +20,8 @@ import pyarrow.parquet
 import ray  # pyright: ignore[reportMissingImports]
 from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]
 
-from jaxclf.serving.predictor import load
-from jaxclf.serving.ray_data import score_parquet
+from jaxclf.inference.classifier import load
+from jaxclf.inference.ray_data import score_parquet
 
 FILES = 4  # of the input, so that there is something to share
 

@@ -28,8 +28,8 @@ BATCH, WARM = 32, 64
 
 
 def of_jaxclf(run: Path, texts: list[str]) -> Callable[[], object]:
-    from jaxclf.serving.predictor import load
-    from jaxclf.serving.scoring import predict_file
+    from jaxclf.inference.classifier import load
+    from jaxclf.inference.score_file import predict_file
 
     classifier = load(run)
     folder = Path(tempfile.mkdtemp())

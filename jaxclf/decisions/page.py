@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from jaxclf import __version__
-from jaxclf.decisions import members, sections, stages
+from jaxclf.decisions import members, sections
+from jaxclf.inference.cascade import summary
 from jaxclf.decisions.pictures import pictures, write_whole
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.decisions.sections import Hard, box, details, section, text_of
@@ -100,7 +101,7 @@ def _of_several(out: Path) -> dict[str, tuple[str, str]]:
     found = {}
     for title, file, told in (
         ("Members", members.MEMBERS, members.table_of),
-        ("Stages", stages.STAGES, stages.table_of),
+        ("Stages", summary.STAGES, summary.table_of),
     ):
         if about := _read(out, file):
             name = title.lower()

@@ -17,7 +17,7 @@ from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE
 from jaxclf.model.storage.saved_model import META
-from jaxclf.serving.predictor import model_folder
+from jaxclf.inference.classifier import model_folder
 from jaxclf.text.tokenizer.tokenize import TOKENIZER
 from jaxclf.files.untrusted import file_in, holds
 

@@ -12,9 +12,9 @@ from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.model.inference import prediction_shape, score
 from jaxclf.service.batcher import Model
-from jaxclf.serving.cascade import Cascade
-from jaxclf.serving.explanation import STEPS
-from jaxclf.serving.predictor import Classifier
+from jaxclf.inference.cascade.stages import Cascade
+from jaxclf.inference.explanation import STEPS
+from jaxclf.inference.classifier import Classifier
 from jaxclf.text.tokenizer.tokenize import tokenize
 
 WORD = "word"

@@ -27,7 +27,7 @@ from jaxclf.service.metrics import (
     make_metrics,
     show,
 )
-from jaxclf.serving.predictor import Classifier
+from jaxclf.inference.classifier import Classifier
 from jaxclf.service.responses import cost_of_explaining, explain, model_of, warm
 
 WARMING, READY, DRAINING = "warming", "ready", "draining"

@@ -10,7 +10,7 @@ from jaxclf.decisions.ledger import make_ledger
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
 from jaxclf.model.storage.saved_model import Handover, save_model
 from jaxclf.model.storage.weights import leaves_of
-from jaxclf.serving.predictor import leaves
+from jaxclf.inference.classifier import leaves
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("joy", "fear", "anger")

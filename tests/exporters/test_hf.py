@@ -20,7 +20,7 @@ from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_
 from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.model.storage.weights import leaves_of
 from jaxclf.exporters.hf import to_hf
-from jaxclf.serving.predictor import leaves
+from jaxclf.inference.classifier import leaves
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 
 LABELS = ("joy", "fear", "anger")

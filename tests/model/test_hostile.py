@@ -32,7 +32,7 @@ import jaxclf
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.errors import JaxclfError
 from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
-from jaxclf.serving.predictor import leaves
+from jaxclf.inference.classifier import leaves
 
 SECONDS, MEMORY, LETTERS = 1.0, 200e6, 25_000
 

@@ -20,14 +20,14 @@ from tiny_models import LABELS, LEDGER, NONE, THRESHOLDS, make_model
 
 from jaxclf import serve
 from jaxclf.experiment.config import Spec
-from jaxclf.decisions.cascade import Early
-from jaxclf.model.cascade import Chain
+from jaxclf.inference.cascade.cutoffs import Early
+from jaxclf.inference.cascade.folder import Chain
 from jaxclf.model.storage.saved_model import open_encoder
 from jaxclf.service import requests
-from jaxclf.serving.cascade import assemble
+from jaxclf.inference.cascade.stages import assemble
 from jaxclf.service.app import make_app
 from jaxclf.service.metrics import counted_compilations, make_metrics
-from jaxclf.serving.predictor import load
+from jaxclf.inference.classifier import load
 from jaxclf.service.responses import model_of, predict, warm
 from jaxclf.service.service import make_service
 from jaxclf.text.tokenizer.tokenize import tokenize

@@ -18,7 +18,7 @@ from jaxclf.exporters.onnx.graph import Value, empty_graph, full, node
 from jaxclf.exporters.onnx.model import Port, import_onnx, to_proto, write
 from jaxclf.exporters.onnx.jaxpr import LENGTH, ROWS, trace
 from jaxclf.exporters.onnx.scorer import MODEL, import_onnxruntime, onnx_scorer
-from jaxclf.serving.predictor import load
+from jaxclf.inference.classifier import load
 from jaxclf.exporters.verify import (
     compare,
     hold,

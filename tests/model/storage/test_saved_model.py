@@ -10,7 +10,7 @@ from jaxclf.errors import DataError
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.saved_model import Handover, load_model, pretrained_params, save_model
 from jaxclf.model.storage.weights import leaves_of
-from jaxclf.serving.predictor import leaves
+from jaxclf.inference.classifier import leaves
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("alpha", "beta", "gamma")

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxclf.decisions.calibration import from_json, to_json
-from jaxclf.decisions.cascade import ALWAYS, Early
+from jaxclf.inference.cascade.cutoffs import ALWAYS, Early
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble, save_whole
 from jaxclf.model.storage.saved_model import META

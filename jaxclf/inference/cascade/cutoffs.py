@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 from jaxclf.decisions.calibration import EDGE, Calibration, beta, calibrated, platt
 from jaxclf.decisions.crossfit import FOLDS, Rule
 from jaxclf.decisions.folds import folds_of
-from jaxclf.decisions.margins import (
+from jaxclf.inference.cascade.margins import (
     Cells,
     cost_of,
     laws_of,

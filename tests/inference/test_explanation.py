@@ -12,7 +12,7 @@ from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated
 from jaxclf.errors import DataError
 from jaxclf.model.attribution import Slopes
-from jaxclf.serving.explanation import (
+from jaxclf.inference.explanation import (
     MOST_STEPS,
     STEPS,
     WITHIN,
@@ -22,7 +22,7 @@ from jaxclf.serving.explanation import (
     in_words,
     log_odds,
 )
-from jaxclf.serving.predictor import Classifier
+from jaxclf.inference.classifier import Classifier
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 from jaxclf.types import Shape
 

@@ -9,7 +9,7 @@ import pytest
 from test_scoring import LABELS, run  # noqa: F401
 
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.serving.ray_data import Worker, score_parquet, score_table
+from jaxclf.inference.ray_data import Worker, score_parquet, score_table
 
 
 @pytest.fixture(scope="module")

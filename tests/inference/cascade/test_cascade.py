@@ -25,13 +25,13 @@ from jaxclf.decisions.report import write_json
 from jaxclf.decisions.thresholds import plug_in
 from jaxclf.errors import DataError
 from jaxclf.evaluate import evaluate_file
-from jaxclf.model.cascade import ALWAYS, CASCADE, Rule, load_cascade, new_networks, read_rules
+from jaxclf.inference.cascade.folder import ALWAYS, CASCADE, Rule, load_cascade, new_networks, read_rules
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
 from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
 from jaxclf.predict import in_words
-from jaxclf.serving import cascade as serving
-from jaxclf.serving.cascade import apply_rules, measure
-from jaxclf.serving.predictor import _score, _together, leaves, model_folder
+from jaxclf.inference.cascade import stages as serving
+from jaxclf.inference.cascade.stages import apply_rules, measure
+from jaxclf.inference.classifier import _score, _together, leaves, model_folder
 from jaxclf.text import splits as text_splits
 from jaxclf.text.reader import read
 from jaxclf.types import Predictions

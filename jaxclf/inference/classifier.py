@@ -17,12 +17,12 @@ from jaxclf.decisions.calibration import Calibration, calibrated, from_json
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.model.attribution import SlopesStep, make_slopes_step, slopes_shape
-from jaxclf.model.cascade import CASCADE
+from jaxclf.inference.cascade.folder import CASCADE
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
 from jaxclf.model.storage.saved_model import META, Handover, load_model, open_encoder
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
-from jaxclf.serving.explanation import Explanation, Source, explain
+from jaxclf.inference.explanation import Explanation, Source, explain
 from jaxclf.text.packing import fill
 from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.files.untrusted import holds
@@ -133,7 +133,7 @@ def load(path: str | Path) -> Classifier:
     an exported folder."""
     folder = model_folder(Path(path))
     if holds(folder, CASCADE):
-        from jaxclf.serving.cascade import open_cascade  # which builds on this module
+        from jaxclf.inference.cascade.stages import open_cascade  # which builds on this module
 
         return open_cascade(folder)
     if not holds(folder, ENSEMBLE):

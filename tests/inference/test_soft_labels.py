@@ -9,9 +9,9 @@ from tiny_models import LABELS, make_model
 import jaxclf
 from jaxclf.experiment.config import Spec
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.serving import teacher
-from jaxclf.serving.predictor import Classifier
-from jaxclf.serving.teacher import teach
+from jaxclf.inference import soft_labels
+from jaxclf.inference.classifier import Classifier
+from jaxclf.inference.soft_labels import teach
 from jaxclf.text.reader import read
 
 
@@ -47,7 +47,7 @@ def scored(monkeypatch):
         return ask(classifier, texts)
 
     monkeypatch.setattr(Classifier, "predict_proba", counting)
-    monkeypatch.setattr(teacher, "WINDOW_ROWS", 20)
+    monkeypatch.setattr(soft_labels, "WINDOW_ROWS", 20)
     return counts
 
 

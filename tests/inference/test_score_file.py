@@ -30,10 +30,10 @@ from jaxclf.model.storage.saved_model import Handover, open_encoder, save_model
 from jaxclf.model.inference import dealt, prediction_shape
 from jaxclf.model.storage.weights import leaves_of
 from jaxclf.predict import parse_shard
-from jaxclf.serving import journal as kept
-from jaxclf.serving import scoring
-from jaxclf.serving.predictor import Classifier, leaves, load
-from jaxclf.serving.scoring import Shard, fingerprint, predict_file, windows
+from jaxclf.inference import journal as kept
+from jaxclf.inference import score_file
+from jaxclf.inference.classifier import Classifier, leaves, load
+from jaxclf.inference.score_file import Shard, fingerprint, predict_file, windows
 from jaxclf.text import formats
 from jaxclf.text.packing import example_count, plan
 from jaxclf.text.reader import Parsed, read, stream
@@ -102,7 +102,7 @@ def source(rows, tmp_path_factory):
 
 @pytest.fixture
 def small_windows(monkeypatch):
-    monkeypatch.setattr(scoring, "WINDOW_ROWS", 32)
+    monkeypatch.setattr(score_file, "WINDOW_ROWS", 32)
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +110,10 @@ def whole(classifier, source, tmp_path_factory):
     """What comes out where nothing intervenes, by ending."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "WINDOW_ROWS", 32)
-        for ending in scoring.WRITERS:
+        patch.setattr(score_file, "WINDOW_ROWS", 32)
+        for ending in score_file.WRITERS:
             assert predict_file(classifier, source, folder / f"whole{ending}") == ROWS
-    return {ending: (folder / f"whole{ending}").read_bytes() for ending in scoring.WRITERS}
+    return {ending: (folder / f"whole{ending}").read_bytes() for ending in score_file.WRITERS}
 
 
 def answering(patch, answer):
@@ -192,8 +192,8 @@ def test_an_id_may_stand_twice(classifier, tmp_path):
 )
 def test_windows_hold_every_row_once_and_forget_what_came_before(sizes, most, characters):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "WINDOW_ROWS", most)
-        patch.setattr(scoring, "WINDOW_CHARACTERS", characters)
+        patch.setattr(score_file, "WINDOW_ROWS", most)
+        patch.setattr(score_file, "WINDOW_CHARACTERS", characters)
         rows = [Parsed(index, str(index), "x" * size, "", {}) for index, size in enumerate(sizes)]
         found = list(windows(rows))
         assert [row for window in found for row in window] == rows
@@ -366,12 +366,12 @@ def dying(patch, at, log):
     deadly(kept, "append")
 
 
-@pytest.mark.parametrize("ending", scoring.WRITERS)
+@pytest.mark.parametrize("ending", score_file.WRITERS)
 def test_wherever_it_dies_it_goes_on_to_the_same_bytes(
     classifier, source, tmp_path, monkeypatch, ending
 ):
     """With two windows."""
-    monkeypatch.setattr(scoring, "WINDOW_ROWS", 60)
+    monkeypatch.setattr(score_file, "WINDOW_ROWS", 60)
     predict_file(classifier, source, tmp_path / f"whole{ending}")
     whole = (tmp_path / f"whole{ending}").read_bytes()
     scored = []
@@ -406,9 +406,9 @@ def test_wherever_it_dies_it_goes_on_to_the_same_bytes(
     assert saved == sorted(saved)
 
 
-def half_done(classifier, source, target, shard=scoring.WHOLE):
+def half_done(classifier, source, target, shard=score_file.WHOLE):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "WINDOW_ROWS", 32)
+        patch.setattr(score_file, "WINDOW_ROWS", 32)
         real, calls = classifier.predict_proba, []
 
         def twice(texts):
@@ -428,7 +428,7 @@ def test_other_work_is_not_mixed_in(classifier, rows, whole, tmp_path, small_win
     before = half_done(classifier, source, target)
     assert before.count(b"\n") == 64
 
-    def refused(match, shard=scoring.WHOLE):
+    def refused(match, shard=score_file.WHOLE):
         with pytest.raises(
             ConfigError, match=f"out.jsonl was begun with another {match}; --resume"
         ):

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from jaxclf import __version__
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.serving import journal as kept
-from jaxclf.serving.journal import Journal, Work
-from jaxclf.serving.predictor import Classifier
+from jaxclf.inference import journal as kept
+from jaxclf.inference.journal import Journal, Work
+from jaxclf.inference.classifier import Classifier
 from jaxclf.text.reader import Parsed, stream
 
 Probs = Float[np.ndarray, "texts classes"]

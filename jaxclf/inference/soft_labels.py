@@ -7,8 +7,8 @@ import numpy as np
 
 from jaxclf.decisions.predictions import load_predictions, save_predictions, with_unknown
 from jaxclf.decisions.report import write_json
-from jaxclf.serving.predictor import Classifier
-from jaxclf.serving.scoring import WINDOW_ROWS, fingerprint, progress
+from jaxclf.inference.classifier import Classifier
+from jaxclf.inference.score_file import WINDOW_ROWS, fingerprint, progress
 from jaxclf.text import splits
 from jaxclf.types import Examples, Predictions
 

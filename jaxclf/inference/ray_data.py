@@ -7,8 +7,8 @@ import numpy as np
 
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.serving.predictor import Classifier, load
-from jaxclf.serving.scoring import WINDOW_ROWS
+from jaxclf.inference.classifier import Classifier, load
+from jaxclf.inference.score_file import WINDOW_ROWS
 
 if TYPE_CHECKING:
     import pyarrow

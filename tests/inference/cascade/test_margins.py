@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit, logit
 
 from jaxclf.decisions.calibration import Calibration, calibrated
-from jaxclf.decisions.cascade import (
+from jaxclf.inference.cascade.cutoffs import (
     ALWAYS,
     Early,
     Goal,
@@ -20,9 +20,9 @@ from jaxclf.decisions.cascade import (
     promised,
 )
 from jaxclf.decisions.folds import folds_of
-from jaxclf.decisions.margins import WORTH, cost_of, law_of, laws_of, low_of, margin_of
+from jaxclf.inference.cascade.margins import WORTH, cost_of, law_of, laws_of, low_of, margin_of
 from jaxclf.decisions.metrics import count, f1
-from jaxclf.decisions.stages import _missed, counted
+from jaxclf.inference.cascade.summary import _missed, counted
 from jaxclf.decisions.thresholds import decide
 
 ROWS = 3000
