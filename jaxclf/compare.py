@@ -12,7 +12,7 @@ from jaxclf.experiment import catalog
 from jaxclf.cli import parser_of, run_command, say
 from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.decisions.comparison import holm
-from jaxclf.decisions.contest import (
+from jaxclf.decisions.compare_runs import (
     System,
     contest,
     in_words,
@@ -20,7 +20,7 @@ from jaxclf.decisions.contest import (
     record_of,
     table_of,
 )
-from jaxclf.decisions.report import write_json
+from jaxclf.decisions.evaluation import write_json
 from jaxclf.errors import ConfigError
 from jaxclf.train import REGISTRIES, train
 from jaxclf.training.ablation import FULL, THRESHOLD, neighbours

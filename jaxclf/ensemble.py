@@ -16,9 +16,9 @@ from jaxclf.experiment import catalog
 from jaxclf.cli import parser_of, run_command, say
 from jaxclf.experiment.config import Spec, override, parse_overrides, to_dict
 from jaxclf.decisions.blending import BLENDERS, blend, blend_out_of_fold
-from jaxclf.decisions.card import card
-from jaxclf.decisions.diagnosis import diagnose
-from jaxclf.decisions.ledger import join_ledgers, with_fitted
+from jaxclf.reports.model_card import card
+from jaxclf.reports.diagnosis import diagnose
+from jaxclf.decisions.provenance import join_ledgers, with_fitted
 from jaxclf.decisions.members import (
     MEMBERS,
     Systems,
@@ -27,9 +27,9 @@ from jaxclf.decisions.members import (
     read_members,
     table_of,
 )
-from jaxclf.decisions.page import write_page
+from jaxclf.reports.html_report import write_page
 from jaxclf.decisions.predictions import save_predictions
-from jaxclf.decisions.report import rule_of, score_run, table, write_json
+from jaxclf.decisions.evaluation import rule_of, score_run, table, write_json
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError
 from jaxclf.model.storage.ensemble_folder import Blend, load_ensemble, save_ensemble

@@ -13,11 +13,11 @@ from jaxclf.experiment import catalog
 from jaxclf.cli import parser_of, run_command
 from jaxclf.experiment.config import Data, Experiment, override, parse_overrides, walk
 from jaxclf.decisions.calibration import CALIBRATORS
-from jaxclf.decisions.ledger import make_ledger, split_of, warning
+from jaxclf.decisions.provenance import make_ledger, split_of, warning
 from jaxclf.decisions.members import MEMBERS
-from jaxclf.decisions.page import write_page
+from jaxclf.reports.html_report import write_page
 from jaxclf.decisions.predictions import load_predictions, with_unknown
-from jaxclf.decisions.report import calibrate, evaluate_split, score_run, table, write_json
+from jaxclf.decisions.evaluation import calibrate, evaluate_split, score_run, table, write_json
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.inference.classifier import load

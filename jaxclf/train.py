@@ -14,10 +14,10 @@ from jaxclf.experiment import catalog
 from jaxclf.cli import parser_of, run_command, say
 from jaxclf.experiment.config import Data, Experiment, override, parse_overrides, to_dict
 from jaxclf.decisions.calibration import CALIBRATORS
-from jaxclf.decisions.ledger import warning
+from jaxclf.decisions.provenance import warning
 from jaxclf.decisions.metrics import SELECTION, aggregate
-from jaxclf.decisions.page import write_page
-from jaxclf.decisions.report import table, write_json
+from jaxclf.reports.html_report import write_page
+from jaxclf.decisions.evaluation import table, write_json
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError
 from jaxclf.model.heads import HEADS, POOLS

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jaxclf.experiment import catalog
 from jaxclf.cli import parser_of, run_command, say
 from jaxclf.experiment.config import Experiment, override, parse_overrides
-from jaxclf.decisions.pictures import write_whole
+from jaxclf.reports.figures.pictures import write_whole
 from jaxclf.decisions.study import Outcome, best_of, write_study
 from jaxclf.errors import ConfigError, DivergedError, JaxclfError, StoppedError
 from jaxclf.model.classifier import build

@@ -33,7 +33,7 @@ from jaxclf.decisions.intervals import (
     resampled,
 )
 from jaxclf.decisions.metrics import Decided, Labels, Probs
-from jaxclf.decisions.weighted import METRICS, Table, figures, table
+from jaxclf.decisions.bootstrap_metrics import METRICS, Table, figures, table
 
 RESAMPLES, SWAPS = 10_000, 10_000
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxclf.decisions.blending import Blender, diversity, leave_one_out
-from jaxclf.decisions.contest import read_system
+from jaxclf.decisions.compare_runs import read_system
 from jaxclf.decisions.crossfit import Rule, decide_crossfit
 from jaxclf.decisions.metrics import aggregate
 from jaxclf.decisions.predictions import load_predictions, merge_predictions

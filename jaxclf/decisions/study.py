@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.decisions.curves import Columns
-from jaxclf.decisions.page import _page as page_of
-from jaxclf.decisions.pictures import SCALE, write_whole
-from jaxclf.decisions.sections import box, details, text_of
+from jaxclf.reports.figures.curves import Columns
+from jaxclf.reports.html_report import _page as page_of
+from jaxclf.reports.figures.pictures import SCALE, write_whole
+from jaxclf.reports.sections import box, details, text_of
 from jaxclf.experiment.search_space import Choice, Dimension, Space, dimensions, in_words
 
 ENOUGH = 10  # trials run to their end, before anything is said of what matters
@@ -194,9 +194,9 @@ def _figure(
     draw: Callable[[Columns], Any],
     columns: Columns,
 ) -> str:
-    from jaxclf.decisions import panels
+    from jaxclf.reports.figures import style
 
-    image = panels.png(draw, columns)
+    image = style.png(draw, columns)
     wide, high = (int.from_bytes(image[at : at + 4]) / SCALE for at in (16, 20))
     said = text_of(finding)
     shown = (

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from jaxclf.decisions.curves import Columns
-from jaxclf.decisions.panels import (
+from jaxclf.reports.figures.curves import Columns
+from jaxclf.reports.figures.style import (
     BLUE,
     GREY,
     INK,

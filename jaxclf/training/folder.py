@@ -10,7 +10,7 @@ import jax
 from jaxclf import __version__
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, override, to_dict, walk
-from jaxclf.decisions.report import write_json
+from jaxclf.decisions.evaluation import write_json
 from jaxclf.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from jaxclf.experiment.config import Experiment, override, to_dict
-from jaxclf.decisions.report import write_json
+from jaxclf.decisions.evaluation import write_json
 from jaxclf.errors import OutOfMemoryError
 from jaxclf.training import checkpoint
 from jaxclf.training.folder import as_begun

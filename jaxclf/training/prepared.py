@@ -9,7 +9,7 @@ from flax.traverse_util import unflatten_dict
 from tokenizers import Tokenizer
 
 from jaxclf.experiment.config import Experiment, override
-from jaxclf.decisions.ledger import make_ledger
+from jaxclf.decisions.provenance import make_ledger
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
 from jaxclf.model.pretrained import resolve

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxclf.decisions.calibration import to_json
-from jaxclf.decisions.card import card
-from jaxclf.decisions.diagnosis import diagnose
+from jaxclf.reports.model_card import card
+from jaxclf.reports.diagnosis import diagnose
 from jaxclf.decisions.predictions import save_predictions
-from jaxclf.decisions.report import calibrate, score_run, write_json
+from jaxclf.decisions.evaluation import calibrate, score_run, write_json
 from jaxclf.model.storage.saved_model import Handover, save_model
 from jaxclf.training.checkpoint import Figures
 from jaxclf.training.prepared import Prepared

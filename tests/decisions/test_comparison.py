@@ -18,7 +18,7 @@ from scipy.special import expit, logit
 from jaxclf.decisions.comparison import Compared, Difference, holm, paired, verdict
 from jaxclf.decisions.intervals import bootstrap
 from jaxclf.decisions.metrics import SELECTION, aggregate, count, f1
-from jaxclf.decisions.weighted import METRICS
+from jaxclf.decisions.bootstrap_metrics import METRICS
 
 NAN = float("nan")
 

@@ -14,7 +14,7 @@ from torch_models import hf_config, randomize
 import jaxclf
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.decisions.calibration import Calibration, to_json
-from jaxclf.decisions.ledger import make_ledger
+from jaxclf.decisions.provenance import make_ledger
 from jaxclf.errors import ConfigError
 from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
 from jaxclf.model.inference import gather, prediction_shape, score

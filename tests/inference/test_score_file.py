@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from jaxclf import predict
 from jaxclf.experiment.config import override
 from jaxclf.decisions.calibration import Calibration, to_json
-from jaxclf.decisions.ledger import make_ledger
+from jaxclf.decisions.provenance import make_ledger
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.model.storage.saved_model import Handover, open_encoder, save_model
 from jaxclf.model.inference import dealt, prediction_shape

@@ -6,7 +6,7 @@ from tokenizers import processors
 
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.decisions.calibration import Calibration, to_json
-from jaxclf.decisions.ledger import make_ledger
+from jaxclf.decisions.provenance import make_ledger
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
 from jaxclf.model.storage.saved_model import Handover, save_model
 from jaxclf.model.storage.weights import leaves_of

@@ -19,9 +19,9 @@ from jaxclf.cascade import Recipe, make_cascade
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated, to_json
-from jaxclf.decisions.contest import contest, read_system
+from jaxclf.decisions.compare_runs import contest, read_system
 from jaxclf.decisions.predictions import load_predictions, save_predictions
-from jaxclf.decisions.report import write_json
+from jaxclf.decisions.evaluation import write_json
 from jaxclf.decisions.thresholds import plug_in
 from jaxclf.errors import DataError
 from jaxclf.evaluate import evaluate_file
@@ -153,7 +153,7 @@ def made(home):
     out = home / "fast"
     words = ["--runs", home / "one", home / "blend", "loss=0.005", "--out", out]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxclf.decisions.page.pictures", lambda *parts: "")  # slow, and as ever
+        patch.setattr("jaxclf.reports.html_report.pictures", lambda *parts: "")  # slow, and as ever
         code, printed, said = run(*words)
     assert code == 0, said
     return out, printed, said

@@ -4,7 +4,7 @@ alone."""
 from collections.abc import Mapping
 from typing import Any
 
-from jaxclf.decisions.report import table
+from jaxclf.decisions.evaluation import table
 
 UNSAID = "not written down (`data.meanings`): what the training examples mean by it"
 

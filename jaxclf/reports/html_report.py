@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from jaxclf import __version__
-from jaxclf.decisions import members, sections
+from jaxclf.decisions import members
+from jaxclf.reports import sections
 from jaxclf.inference.cascade import summary
-from jaxclf.decisions.pictures import pictures, write_whole
+from jaxclf.reports.figures.pictures import pictures, write_whole
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.decisions.sections import Hard, box, details, section, text_of
+from jaxclf.reports.sections import Hard, box, details, section, text_of
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.types import Predictions

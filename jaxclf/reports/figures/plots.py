@@ -8,9 +8,9 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from jaxclf.decisions.curves import Columns, by_label
-from jaxclf.decisions.findings import calibration_gap
-from jaxclf.decisions.panels import (
+from jaxclf.reports.figures.curves import Columns, by_label
+from jaxclf.reports.figures.captions import calibration_gap
+from jaxclf.reports.figures.style import (
     BLUE,
     CHOSEN,
     GREEN,

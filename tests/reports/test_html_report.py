@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from jaxclf.experiment.config import Data, Experiment, to_dict
-from jaxclf.decisions import page, pictures
-from jaxclf.decisions.page import HARDEST, hardest, write_page
+from jaxclf.reports import html_report
+from jaxclf.reports.figures import pictures
+from jaxclf.reports.html_report import HARDEST, hardest, write_page
 from jaxclf.decisions.predictions import save_predictions
-from jaxclf.decisions.report import evaluate_split, write_json
+from jaxclf.decisions.evaluation import evaluate_split, write_json
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.types import Predictions
@@ -126,7 +127,7 @@ def shown(tmp_path_factory):
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(page, "pictures", lambda *_: "<p>no pictures</p>")
+    monkeypatch.setattr(html_report, "pictures", lambda *_: "<p>no pictures</p>")
 
 
 def test_a_page_is_whole_and_its_parts_in_order(shown):

@@ -3,7 +3,7 @@ cannot see it."""
 
 import numpy as np
 
-from jaxclf.decisions.curves import Columns, by_label
+from jaxclf.reports.figures.curves import Columns, by_label
 
 
 def precision_recall(columns: Columns) -> str:

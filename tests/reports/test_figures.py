@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from jaxclf.decisions import curves, findings, panels, plots
-from jaxclf.decisions.curves import by_label, save_columns, wilson
+from jaxclf.reports.figures import captions, curves, plots, style
+from jaxclf.reports.figures.curves import by_label, save_columns, wilson
 from jaxclf.decisions.metrics import (
     ECE_BINS,
     auc,
@@ -73,10 +73,10 @@ def drawn(name: str, columns: curves.Columns) -> Figure:
 
     def draw(columns):
         figures.append(plots.PICTURES[name](columns))
-        figures[0].set_dpi(panels.DPI)
+        figures[0].set_dpi(style.DPI)
         return figures[0]
 
-    assert panels.png(draw, columns).startswith(b"\x89PNG\r\n\x1a\n")
+    assert style.png(draw, columns).startswith(b"\x89PNG\r\n\x1a\n")
     return figures[0]
 
 
@@ -158,7 +158,7 @@ def test_reliability_is_scikit_learns_and_its_mean_gap_the_ece():
         assert rows["count"].sum() == len(y)
         assert ((rows["low"] <= rows["probability"]) & (rows["probability"] < rows["high"])).all()
     ece = expected_calibration_error(labels, probs)
-    np.testing.assert_allclose(findings.calibration_gap(whole), ece, rtol=1e-12)
+    np.testing.assert_allclose(captions.calibration_gap(whole), ece, rtol=1e-12)
 
 
 def test_histograms_count_every_known_example_once():
@@ -288,7 +288,7 @@ def test_labels_of_which_little_can_be_said_are_drawn(rows, prob):
     found = everything(labels.astype(np.float32), probs.astype(np.float32), np.full(4, 0.5), names)
     for name, columns in found.items():
         drawn(name, columns)
-        said = findings.FINDINGS[name](columns)
+        said = captions.FINDINGS[name](columns)
         assert said
         assert "nan" not in said
     for name in ("precision_recall", "roc", "threshold_curves", "score_histograms"):
@@ -302,7 +302,7 @@ def test_nothing_known_and_nothing_logged_are_drawn():
     for name, columns in everything(labels, probs, np.full(2, 0.5), ("a", "b")).items():
         if name != "length_errors":  # left out where no text is known at all
             drawn(name, columns)
-            assert "nan" not in findings.FINDINGS[name](columns)
+            assert "nan" not in captions.FINDINGS[name](columns)
     for lines in (LINES[:1], LINES[2:3]):
         drawn("training", curves.training(lines))
 
@@ -349,24 +349,24 @@ def test_28_labels_fit_their_picture(many):
 
 
 def test_names_are_cut_in_their_middle_and_strange_letters_replaced():
-    said = panels.shown(AWKWARD, 1.5)
-    assert all(panels.width(name) <= 1.5 for name in said)
+    said = style.shown(AWKWARD, 1.5)
+    assert all(style.width(name) <= 1.5 for name in said)
     assert said[0].startswith("a_very_")
     assert said[0].endswith("_goes_on")
     assert "…" in said[0]
     assert (said[2], said[6], said[7]) == ("$x$", "with line breaks", "label 8")
-    assert panels.shown(["x" * 99], panels.width("xx…xx")) == ["xx…xx"]
-    assert panels.writable("é ü ж")
-    assert not panels.writable("失望")
-    assert not panels.writable(" ")
+    assert style.shown(["x" * 99], style.width("xx…xx")) == ["xx…xx"]
+    assert style.writable("é ü ж")
+    assert not style.writable("失望")
+    assert not style.writable(" ")
 
 
 def test_a_picture_is_the_same_whatever_the_users_own_settings():
     columns = curves.precision_recall(*sample(), CUTS, NAMES)
-    one = panels.png(plots.precision_recall, columns)
+    one = style.png(plots.precision_recall, columns)
     with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "text.usetex": True}):
         before = dict(matplotlib.rcParams)
-        assert panels.png(plots.precision_recall, columns) == one
+        assert style.png(plots.precision_recall, columns) == one
         assert dict(matplotlib.rcParams) == before
 
 
@@ -375,7 +375,7 @@ def test_findings_say_what_the_columns_hold():
     probs = np.array([[0.9, 0.1], [0.8, 0.7], [0.2, 0.6], [0.1, 0.2]], np.float32)
     cuts, names = np.array([0.5, 0.65]), ("good", "bad")
     found = everything(labels, probs, cuts, names)
-    said = {name: findings.FINDINGS[name](columns) for name, columns in found.items()}
+    said = {name: captions.FINDINGS[name](columns) for name, columns in found.items()}
     assert said["precision_recall"] == "Highest average precision: good (1.00); lowest: bad (0.58)."
     assert said["roc"] == "Highest area under the curve: good (1.00); lowest: bad (0.50)."
     assert said["threshold_curves"].startswith(
@@ -383,7 +383,7 @@ def test_findings_say_what_the_columns_hold():
     )
     assert said["error_pairs"] == "No text has one label given wrongly and another missed."
     swapped = curves.error_pairs(labels, decide(probs[:, ::-1], cuts), names)
-    assert findings.error_pairs(swapped) == (
+    assert captions.error_pairs(swapped) == (
         "Most often: good given where bad was missed (1); bad given where good was missed (1)."
     )
     assert said["training"] == (
@@ -398,5 +398,5 @@ def test_findings_say_what_the_columns_hold():
 def test_a_figure_that_fails_leaves_no_style_behind():
     before = dict(matplotlib.rcParams)
     with pytest.raises(ZeroDivisionError):
-        panels.png(lambda columns: 1 / 0, {})
+        style.png(lambda columns: 1 / 0, {})
     assert dict(matplotlib.rcParams) == before

@@ -12,11 +12,11 @@ from scipy.special import expit, logit
 
 from jaxclf.experiment.config import Spec
 from jaxclf.decisions.calibration import calibrated
-from jaxclf.decisions.card import card
+from jaxclf.reports.model_card import card
 from jaxclf.decisions.intervals import bootstrap
-from jaxclf.decisions.ledger import make_ledger
+from jaxclf.decisions.provenance import make_ledger
 from jaxclf.decisions.metrics import aggregate, by_label, expected_calibration_error
-from jaxclf.decisions.report import (
+from jaxclf.decisions.evaluation import (
     calibrate,
     evaluate_split,
     fit_thresholds,

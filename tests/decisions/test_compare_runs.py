@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxclf.decisions.contest import contest, read_system, record_of, table_of
+from jaxclf.decisions.compare_runs import contest, read_system, record_of, table_of
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.thresholds import per_label
 from jaxclf.errors import DataError

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.decisions import curves
-from jaxclf.decisions.curves import Columns, save_columns
-from jaxclf.decisions.findings import FINDINGS
-from jaxclf.decisions.sections import box, text_of
+from jaxclf.reports.figures import curves
+from jaxclf.reports.figures.curves import Columns, save_columns
+from jaxclf.reports.figures.captions import FINDINGS
+from jaxclf.reports.sections import box, text_of
 from jaxclf.decisions.thresholds import decide
 from jaxclf.types import Predictions
 
@@ -143,7 +143,7 @@ def _columns(
 
 def _in_other_letters(names: Iterable[str]) -> str:
     """What pictures call labels that their font cannot write."""
-    from jaxclf.decisions.panels import shown, writable
+    from jaxclf.reports.figures.style import shown, writable
 
     listed = list(names)
     places = zip(shown(listed), listed, strict=True)
@@ -152,7 +152,7 @@ def _in_other_letters(names: Iterable[str]) -> str:
 
 def _picture(folder: Path, name: str, columns: Columns | str) -> str:
     """Draw one picture into the folder, and give it as part of the page."""
-    from jaxclf.decisions import panels, plots  # here alone, for matplotlib takes a second
+    from jaxclf.reports.figures import plots, style  # here alone, for matplotlib takes a second
 
     picture, files = PICTURES[name], [folder / f"{name}.{ending}" for ending in ("csv", "png")]
     if isinstance(columns, str):
@@ -161,7 +161,7 @@ def _picture(folder: Path, name: str, columns: Columns | str) -> str:
         return f"<figure><h3>{picture.title}</h3><p>Left out: {columns}.</p></figure>"
     folder.mkdir(exist_ok=True)
     save_columns(files[0], columns)
-    image = panels.png(plots.PICTURES[name], columns)
+    image = style.png(plots.PICTURES[name], columns)
     write_whole(files[1], image)
     wide, high = (int.from_bytes(image[at : at + 4]) / SCALE for at in (16, 20))
     finding = text_of(FINDINGS[name](columns))
