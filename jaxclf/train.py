@@ -24,18 +24,18 @@ from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.tokenizer.tokenize import lengths
-from jaxclf.training import checkpoint, hosts
-from jaxclf.training.adversary import ADVERSARIES
+from jaxclf.training import checkpoint, distributed
+from jaxclf.training.adversarial import ADVERSARIES
 from jaxclf.training.averaging import AVERAGES
 from jaxclf.training.checkpoint import Figures, Ledger
 from jaxclf.training.evaluation import make_evaluate, make_predict
-from jaxclf.training.folder import environment, open_run
-from jaxclf.training.groups import hold_frozen
+from jaxclf.training.run_folder import environment, open_run
+from jaxclf.training.param_groups import hold_frozen
 from jaxclf.training.loop import fit, start
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.memory import keep_freed_memory, telling, within_memory
 from jaxclf.training.optimizer import learning_rate, make_optimizer
-from jaxclf.training.prepared import Prepared, first_params, prepare
+from jaxclf.training.setup import Prepared, first_params, prepare
 from jaxclf.training.results import write_results
 from jaxclf.training.schedules import SCHEDULES
 from jaxclf.training.step import dropout_key, make_train_step, weights_of
@@ -95,7 +95,7 @@ def _train(
     check(experiment, REGISTRIES)
     prepared = prepare(experiment, say)
     experiment, epochs = prepared.experiment, prepared.epochs
-    hosts.check_same([to_dict(experiment), prepared.ledger])
+    distributed.check_same([to_dict(experiment), prepared.ledger])
 
     def begin() -> dict[str, Any] | None:
         """The folder, and the report where the run in it is finished."""
@@ -109,7 +109,7 @@ def _train(
         write_json(out / "environment.json", environment())
         write_json(out / "ledger.json", prepared.ledger)
 
-    if (finished := hosts.told(begin)) is not None:
+    if (finished := distributed.told(begin)) is not None:
         return finished
 
     regular, accumulate = experiment.regular, experiment.optim.accumulate
@@ -124,7 +124,7 @@ def _train(
         experiment.train.batch_size,
         regular,
         accumulate,
-        hosts.placed(hosts.EVERYWHERE),
+        distributed.placed(distributed.EVERYWHERE),
     )
     predict = make_predict(prepared)
     evaluate = make_evaluate(prepared, predict, say)
@@ -148,8 +148,8 @@ def _train(
         say(f"resumed after batch {last.step}")
         return last.ledger
 
-    ledger = Ledger(*hosts.told(resumed))
-    state = hosts.share(state)
+    ledger = Ledger(*distributed.told(resumed))
+    state = distributed.share(state)
     ledger = fit(
         out,
         state,
@@ -176,7 +176,7 @@ def _train(
         _page(prepared, out, show_text)
         return report
 
-    return hosts.told(finish)
+    return distributed.told(finish)
 
 
 def _page(prepared: Prepared, out: Path, show_text: bool) -> None:
@@ -231,11 +231,11 @@ def _command(args: argparse.Namespace) -> None:
     if bool(args.host) != bool(args.coordinator):
         raise ConfigError("--host and --coordinator go together")
     if args.host:
-        hosts.join(args.host, args.coordinator)
+        distributed.join(args.host, args.coordinator)
     name = Path(args.exp).parent.name if args.exp.endswith(".json") else Path(args.exp).stem
     out = args.out or Path("runs") / name
     report = train(experiment, out, args.resume, args.show_text)
-    if not hosts.is_first():
+    if not distributed.is_first():
         return
     print()
     print(table(report["test"], "test"))

@@ -16,7 +16,7 @@ from jaxclf.experiment import catalog
 from jaxclf.cli import parser_of, run_command, say
 from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.reports.figures.pictures import write_whole
-from jaxclf.decisions.study import Outcome, best_of, write_study
+from jaxclf.search.study_report import Outcome, best_of, write_study
 from jaxclf.errors import ConfigError, DivergedError, JaxclfError, StoppedError
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.saved_model import open_encoder
@@ -28,7 +28,7 @@ from jaxclf.training.memory import keep_freed_memory
 from jaxclf.experiment.validation import check
 
 if TYPE_CHECKING:
-    from jaxclf.training.search import Search
+    from jaxclf.search.trials import Search
 
 EPILOG = """\
   python -m jaxclf.tune --exp focal_attention --trials 30
@@ -79,32 +79,32 @@ def _command(args: argparse.Namespace) -> None:
     check_writable(target)
     own = check_space(space, base, REGISTRIES, checker())
     try:
-        from jaxclf.training import search, studies  # optuna is an extra
+        from jaxclf.search import study, trials  # optuna is an extra
     except ModuleNotFoundError as error:
         raise ConfigError(f"no {error.name}: pip install 'jaxclf[tune]'") from None
     out.mkdir(parents=True, exist_ok=True)
     url = args.storage or f"sqlite:///{(out / 'study.db').resolve()}"
-    with studies.database(url):
-        study = studies.open_study(url, out, base, space, own)
-        job = search.Search(study, base, space, args.trials, out)
+    with study.database(url):
+        study = study.open_study(url, out, base, space, own)
+        job = trials.Search(study, base, space, args.trials, out)
         try:
             if args.workers > 1:
                 _run_workers(args.workers, out)
             else:
                 keep_freed_memory()
-                search.work(job, _score, functools.partial(_tell, job))
+                trials.work(job, _score, functools.partial(_tell, job))
         except (KeyboardInterrupt, StoppedError) as error:
             number = error.exit_code - 128 if isinstance(error, StoppedError) else signal.SIGINT
             raise StoppedError(f"stopped; the same command goes on from {out}", number) from None
         if args.join:
             return
-        found = studies.outcomes(study)
+        found = study.outcomes(study)
         if len(found) < args.trials:
             said = f"every worker ended early; the same command goes on from {out}"
             raise StoppedError(said, signal.SIGKILL)
         page = write_study(
             out / "study.html", file.stem, base.train.metric, found, space,
-            studies.importances(study),
+            study.importances(study),
         )  # fmt: skip
     _finish(args, base, found, target)
     print(f"page: {page}")
@@ -143,7 +143,7 @@ def _score(experiment: Experiment, folder: Path, watch: Callable[[float], None])
 
 def _tell(job: "Search", outcome: Outcome) -> None:
     """A line on stdout for a trial that ended."""
-    from jaxclf.training.studies import outcomes
+    from jaxclf.search.study import outcomes
 
     found = outcomes(job.study)
     best = best_of(found)

@@ -10,7 +10,7 @@ from jaxclf.decisions.evaluation import calibrate, fit_thresholds
 from jaxclf.decisions.thresholds import decide
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.training.checkpoint import Figures
-from jaxclf.training.prepared import Prepared
+from jaxclf.training.setup import Prepared
 from jaxclf.types import Predictions
 
 

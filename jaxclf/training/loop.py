@@ -16,7 +16,7 @@ import tensorboardX
 from tqdm import tqdm
 
 from jaxclf.errors import DivergedError, StoppedError
-from jaxclf.training import checkpoint, hosts
+from jaxclf.training import checkpoint, distributed
 from jaxclf.training.checkpoint import Figures, Ledger
 from jaxclf.training.data import Epochs
 from jaxclf.training.step import StepMetrics, weights_of
@@ -50,11 +50,11 @@ def fit(
 
     def save() -> None:
         now = Ledger(history, loss_sum, done)
-        hosts.told(lambda: checkpoint.save(run, hosts.here(state), now, keep_epochs))
+        distributed.told(lambda: checkpoint.save(run, distributed.here(state), now, keep_epochs))
 
     def scored() -> Figures:
-        weights = hosts.here(weights_of(state))
-        return hosts.told(lambda: evaluate(weights))
+        weights = distributed.here(weights_of(state))
+        return distributed.told(lambda: evaluate(weights))
 
     with _signals() as stopped, _Log(run, int(state.step)) as log:
         for epoch in range(len(history), len(epochs.sizes)):
@@ -66,7 +66,7 @@ def fit(
                 batches = epochs.batches(epoch, done)
                 following = next(batches, None)
                 while (batch := following) is not None:
-                    state, metrics = train_step(state, hosts.spread(batch))
+                    state, metrics = train_step(state, distributed.spread(batch))
                     following = next(batches, None)  # made while the device is at work
                     loss, grad_norm = float(metrics.loss), float(metrics.grad_norm)
                     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
@@ -80,7 +80,7 @@ def fit(
                     log.pace(batch, time.perf_counter() - started)
                     bar.set_postfix_str(log.in_words(loss, rate(int(state.step))), refresh=False)
                     bar.update()
-                    stop = hosts.any_of(bool(stopped))
+                    stop = distributed.any_of(bool(stopped))
                     if stop or (int(state.step) % checkpoint_every == 0 and done < size):
                         save()
                     if stop:
@@ -115,7 +115,7 @@ def _bar(epoch: int, epochs: int, size: int, done: int) -> tqdm:
         desc=f"epoch {epoch + 1}/{epochs}",
         unit="batch",
         dynamic_ncols=True,
-        disable=not hosts.is_first(),
+        disable=not distributed.is_first(),
         mininterval=0.5,
         bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}, {remaining} left"
         "{postfix}",
@@ -142,7 +142,7 @@ class _Log:
     future are dropped."""
 
     def __init__(self, run: Path, step: int):
-        first = hosts.is_first()
+        first = distributed.is_first()
         path = run / "metrics.jsonl" if first else Path(os.devnull)
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
         path.write_text("".join(f"{line}\n" for line in kept))

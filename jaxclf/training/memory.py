@@ -12,7 +12,7 @@ from jaxclf.experiment.config import Experiment, override, to_dict
 from jaxclf.decisions.evaluation import write_json
 from jaxclf.errors import OutOfMemoryError
 from jaxclf.training import checkpoint
-from jaxclf.training.folder import as_begun
+from jaxclf.training.run_folder import as_begun
 from jaxclf.training.step import StepMetrics
 from jaxclf.types import Batch, State
 

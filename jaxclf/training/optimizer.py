@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxclf.experiment.config import Optim
-from jaxclf.training.groups import freeze, scale_by_depth
+from jaxclf.training.param_groups import freeze, scale_by_depth
 from jaxclf.training.schedules import SCHEDULES
 
 # Biases and layer norms are not decayed.

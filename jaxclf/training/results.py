@@ -11,7 +11,7 @@ from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.evaluation import calibrate, score_run, write_json
 from jaxclf.model.storage.saved_model import Handover, save_model
 from jaxclf.training.checkpoint import Figures
-from jaxclf.training.prepared import Prepared
+from jaxclf.training.setup import Prepared
 from jaxclf.types import Predictions
 
 

@@ -10,9 +10,9 @@ import optax
 from jaxtyping import Array, Float, UInt32
 
 from jaxclf.experiment.config import Regular
-from jaxclf.training.adversary import ADVERSARIES
+from jaxclf.training.adversarial import ADVERSARIES
 from jaxclf.training.losses import Loss
-from jaxclf.training.mixing import draw_mix, mix_labels
+from jaxclf.training.mixup import draw_mix, mix_labels
 from jaxclf.types import Batch, LabelStats, State
 
 

@@ -17,7 +17,7 @@ from jaxclf.errors import ConfigError
 from jaxclf.experiment.source import MARK
 from jaxclf.experiment.search_space import Choice, check_space, dimensions, draw
 from jaxclf.train import REGISTRIES
-from jaxclf.training import prepared
+from jaxclf.training import setup
 from jaxclf.training.data import make_epochs
 from jaxclf.training.loop import start
 from jaxclf.training.step import dropout_key, make_train_step
@@ -190,8 +190,8 @@ def traced(tiny_encoder, tiny_data, tmp_path_factory):
 
         with pytest.MonkeyPatch.context() as patch:
             keep = seen.setdefault
-            patch.setattr(prepared, "make_epochs", lambda *of: keep("epochs", make_epochs(*of)))
-            patch.setattr(prepared, "check_groups", lambda _, shapes: keep("shapes", shapes))
+            patch.setattr(setup, "make_epochs", lambda *of: keep("epochs", make_epochs(*of)))
+            patch.setattr(setup, "check_groups", lambda _, shapes: keep("shapes", shapes))
             patch.setattr(training, "make_train_step", stop)
             with pytest.raises(BuiltError) as caught:
                 training.train(experiment, tmp_path_factory.mktemp("traced"))

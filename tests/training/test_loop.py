@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxclf.errors import DivergedError, StoppedError
-from jaxclf.training import checkpoint, hosts
+from jaxclf.training import checkpoint, distributed
 from jaxclf.training.loop import Epochs, fit, start
 from jaxclf.training.step import StepMetrics
 from jaxclf.types import Batch, State
@@ -64,7 +64,7 @@ def run(folder, evaluate=evaluate, step=train_step, sizes=SIZES, seen=None, pati
         state, ledger = checkpoint.restore(folder, last, checkpoint.outline(state)), last.ledger
     return fit(
         folder,
-        hosts.share(state),
+        distributed.share(state),
         ledger,
         step,
         lambda done: 0.1,

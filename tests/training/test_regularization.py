@@ -8,11 +8,11 @@ import pytest
 from scipy.special import expit, rel_entr
 
 from jaxclf.experiment.config import Regular, Spec
-from jaxclf.training.adversary import ADVERSARIES, awp, fgm
+from jaxclf.training.adversarial import ADVERSARIES, awp, fgm
 from jaxclf.training.averaging import AVERAGES, mean
 from jaxclf.training.checkpoint import Ledger, Saved
 from jaxclf.training.losses import LOSSES
-from jaxclf.training.mixing import draw_mix, mix_labels
+from jaxclf.training.mixup import draw_mix, mix_labels
 from jaxclf.training.step import (
     disagreement,
     dropout_key,

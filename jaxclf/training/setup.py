@@ -17,7 +17,7 @@ from jaxclf.model.storage.weights import leaves_of
 from jaxclf.text.splits import describe
 from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.training.data import Epochs, file_of, make_epochs, read_splits
-from jaxclf.training.groups import check_groups, with_prior, without_last_layers
+from jaxclf.training.param_groups import check_groups, with_prior, without_last_layers
 from jaxclf.types import Batch, Examples, LabelStats, Tokens
 from jaxclf.experiment.validation import check_labels
 

@@ -10,7 +10,7 @@ import pytest
 from jaxclf.experiment.config import Optim, Spec
 from jaxclf.errors import ConfigError
 from jaxclf.model.storage.weights import leaves_of
-from jaxclf.training.groups import (
+from jaxclf.training.param_groups import (
     check_groups,
     depth,
     hold_frozen,

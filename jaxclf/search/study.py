@@ -16,7 +16,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import make_url
 
 from jaxclf.experiment.config import Experiment, to_dict
-from jaxclf.decisions.study import Outcome
+from jaxclf.search.study_report import Outcome
 from jaxclf.errors import ConfigError, StorageError
 from jaxclf.experiment.search_space import Answers, Space
 

@@ -25,7 +25,7 @@ from jaxclf.errors import ConfigError, DivergedError, JaxclfError, StoppedError
 from jaxclf.experiment.source import difference, source
 from jaxclf.experiment.search_space import Choice, Float, Int, check_space, dimensions, draw, in_words
 from jaxclf.train import REGISTRIES, train
-from jaxclf.training import search, studies
+from jaxclf.search import study, trials
 from jaxclf.experiment.validation import check
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
@@ -93,13 +93,13 @@ def space_error(space, base=BASE):
 
 def start(out, space=SPACE, base=BASE):
     own = check_space(space, base, REGISTRIES, lambda one: check(one, REGISTRIES))
-    return studies.open_study(f"sqlite:///{out / 'study.db'}", out, base, space, own)
+    return study.open_study(f"sqlite:///{out / 'study.db'}", out, base, space, own)
 
 
 def go(out, trials, run=stand_in):
     """A search in this process; what it told of each trial."""
     told = []
-    search.work(search.Search(start(out), BASE, SPACE, trials, out), run, told.append)
+    trials.work(trials.Search(start(out), BASE, SPACE, trials, out), run, told.append)
     return told
 
 
@@ -207,7 +207,7 @@ def test_a_search_begins_with_what_stands_and_goes_on_as_if_it_had_not_stopped(t
     assert told[0].score == score_of(BASE)
     assert all(len(one.epochs) in (2, 3) for one in told if one.state == "done")
     assert [len(go(torn, trials)) for trials in (3, 6, 6, 2)] == [3, 3, 0, 0]
-    assert [one.changes for one in studies.outcomes(start(torn))] == [one.changes for one in told]
+    assert [one.changes for one in study.outcomes(start(torn))] == [one.changes for one in told]
     assert not list((whole / "trials").iterdir())
 
 
@@ -247,7 +247,7 @@ def test_a_fault_of_the_data_ends_the_search_and_counts_for_nothing(tmp_path):
 
     with pytest.raises(ConfigError, match="no such file"):
         go(tmp_path, 3, run)
-    assert [len(go(tmp_path, 3)), len(studies.outcomes(start(tmp_path)))] == [3, 3]
+    assert [len(go(tmp_path, 3)), len(study.outcomes(start(tmp_path)))] == [3, 3]
 
 
 def test_a_trial_that_was_stopped_is_run_again(tmp_path):
@@ -265,7 +265,7 @@ def test_a_trial_that_was_stopped_is_run_again(tmp_path):
     go(tmp_path, 4, run)
     assert len(drawn) == 5
     assert drawn[3] == drawn[2]
-    assert [one.number for one in studies.outcomes(start(tmp_path))] == [0, 1, 3, 4]
+    assert [one.number for one in study.outcomes(start(tmp_path))] == [0, 1, 3, 4]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -280,7 +280,7 @@ def test_a_signal_that_a_destructor_swallows_is_not_lost(tmp_path, number):
         go(tmp_path, 2, run)
     assert caught.value.exit_code == 128 + number
     assert signal.getsignal(number) == before
-    assert not studies.outcomes(start(tmp_path))
+    assert not study.outcomes(start(tmp_path))
 
 
 def test_a_signal_stops_a_trial_that_trains_at_once(tmp_path):
@@ -302,10 +302,10 @@ def test_a_signal_after_training_keeps_the_result(tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGTERM)
         told.append(outcome.score)
 
-    job = search.Search(start(tmp_path), BASE, SPACE, 2, tmp_path)
+    job = trials.Search(start(tmp_path), BASE, SPACE, 2, tmp_path)
     with pytest.raises(StoppedError):
-        search.work(job, stand_in, tell)
-    assert told == [one.score for one in studies.outcomes(job.study)]
+        trials.work(job, stand_in, tell)
+    assert told == [one.score for one in study.outcomes(job.study)]
     assert len(told) == 1
 
 
@@ -313,7 +313,7 @@ def test_a_signal_after_training_keeps_the_result(tmp_path, monkeypatch):
 def test_a_signal_waits_for_the_database(tmp_path, monkeypatch, moment):
     """Raised in the middle of a transaction it would leave the database locked for all others, and
     for the process itself when it tells that the trial was stopped."""
-    done, went_on, ask = [], [], getattr(search, moment)
+    done, went_on, ask = [], [], getattr(trials, moment)
 
     def interrupted(*given):
         signal.raise_signal(signal.SIGTERM)
@@ -324,7 +324,7 @@ def test_a_signal_waits_for_the_database(tmp_path, monkeypatch, moment):
         watch(0.5)
         went_on.append(True)
 
-    monkeypatch.setattr(search, moment, interrupted)
+    monkeypatch.setattr(trials, moment, interrupted)
     with pytest.raises(StoppedError):
         go(tmp_path, 2, run)
     assert done
@@ -489,7 +489,7 @@ def trials_of(out):
 
 def wait_for_trial(process, out, number):
     """The study's trials once this one trains."""
-    while not (search.folder_of(out, number) / "checkpoint").exists():
+    while not (trials.folder_of(out, number) / "checkpoint").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     return trials_of(out)
@@ -499,14 +499,14 @@ def check_trials(out, count, killed, before):
     """So many are finished, each number is there once, the killed were taken up, none was lost."""
     trials = trials_of(out)
     assert [one.number for one in trials] == list(range(len(trials)))
-    assert sum(map(studies.is_finished, trials)) == count
+    assert sum(map(study.is_finished, trials)) == count
     for one in before:
-        if studies.is_finished(one):
+        if study.is_finished(one):
             assert (trials[one.number].value, trials[one.number].params) == (one.value, one.params)
     for number in killed:
         assert trials[number].state == optuna.trial.TrialState.FAIL
         (heir,) = [one for one in trials if number in one.system_attrs.get("retry_history", [])]
-        assert studies.is_finished(heir)
+        assert study.is_finished(heir)
         assert heir.params == trials[number].params
     assert len(trials) == count + len(killed)
     assert not list((out / "trials").iterdir())
@@ -544,7 +544,7 @@ def test_a_killed_worker_loses_nothing(mine, words, tmp_path, turn):
     assert process.returncode == 0, stderr
     assert stderr.count("was stopped; the others take up its trial") == 1
     trials = check_trials(out, 6, [held], before)
-    finished = [one.number for one in trials if studies.is_finished(one)]
+    finished = [one.number for one in trials if study.is_finished(one)]
     assert sorted(numbers_told(stdout)) == finished
     best = max(one.value for one in trials if one.state == optuna.trial.TrialState.COMPLETE)
     assert f"{best:.4f}" in (tmp_path / "mine_tuned.py").read_text()

@@ -98,7 +98,7 @@ def _pictures(
     space: Space,
     importances: Mapping[str, float],
 ) -> str:
-    from jaxclf.decisions import study_plots  # here alone, for matplotlib takes a second
+    from jaxclf.search import study_plots  # here alone, for matplotlib takes a second
 
     flat = {
         key: of for key, of in dimensions(space).items() if any(key in one.answers for one in done)
