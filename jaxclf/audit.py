@@ -5,12 +5,12 @@ import json
 import sys
 from pathlib import Path
 
-from jaxclf.experiment import catalog
 from jaxclf.cli import parser_of, run_command, say
-from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.decisions.label_issues import doubts, table_of_doubts, write_suspects
 from jaxclf.decisions.predictions import load_predictions, merge_predictions, save_predictions
 from jaxclf.errors import ConfigError
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.text.reader import read
 from jaxclf.train import train
 from jaxclf.training.data import HELD_OUT, file_of

@@ -11,26 +11,26 @@ from typing import Any
 import numpy as np
 
 from jaxclf.cli import parser_of, run_command, say
-from jaxclf.experiment.config import Spec, did_you_mean, override, parse_overrides, to_dict
 from jaxclf.decisions.calibration import calibrated, platt
-from jaxclf.reports.model_card import card
-from jaxclf.inference.cascade.cutoffs import Goal, Ruled, fit_cascade, fit_out_of_fold, mix, unruled
-from jaxclf.reports.diagnosis import diagnose
-from jaxclf.decisions.provenance import fitted_by, join_ledgers, with_fitted
-from jaxclf.inference.cascade.margins import WORTH
+from jaxclf.decisions.evaluation import evaluate_split, rule_of, table, write_json
 from jaxclf.decisions.members import Members, read_members
 from jaxclf.decisions.metrics import aggregate, log_loss
-from jaxclf.reports.html_report import write_page
 from jaxclf.decisions.predictions import save_predictions
-from jaxclf.decisions.evaluation import evaluate_split, rule_of, table, write_json
-from jaxclf.inference.cascade.summary import STAGES, describe, table_of
+from jaxclf.decisions.provenance import fitted_by, join_ledgers, with_fitted
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.inference.cascade.folder import Chain, Rule, pool_networks, read_rules, save_cascade
-from jaxclf.model.storage.saved_model import META
-from jaxclf.inference.cascade.stages import apply_rules, assemble, measure
-from jaxclf.inference.classifier import load, model_folder
-from jaxclf.text.reader import read
+from jaxclf.experiment.config import Spec, did_you_mean, override, parse_overrides, to_dict
 from jaxclf.files.untrusted import parse_json
+from jaxclf.inference.cascade.cutoffs import Goal, Ruled, fit_cascade, fit_out_of_fold, mix, unruled
+from jaxclf.inference.cascade.folder import Chain, Rule, pool_networks, read_rules, save_cascade
+from jaxclf.inference.cascade.margins import WORTH
+from jaxclf.inference.cascade.stages import apply_rules, assemble, measure
+from jaxclf.inference.cascade.summary import STAGES, describe, table_of
+from jaxclf.inference.classifier import load, model_folder
+from jaxclf.model.storage.saved_model import META
+from jaxclf.reports.diagnosis import diagnose
+from jaxclf.reports.html_report import write_page
+from jaxclf.reports.model_card import card
+from jaxclf.text.reader import read
 
 EPILOG = f"""\
 SMALL and LARGE are finished runs or ensembles, from cheap to strong. What they share is computed

@@ -8,10 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxclf.experiment import catalog
 from jaxclf.cli import parser_of, run_command, say
-from jaxclf.experiment.config import Experiment, override, parse_overrides
-from jaxclf.decisions.comparison import holm
 from jaxclf.decisions.compare_runs import (
     System,
     contest,
@@ -20,12 +17,15 @@ from jaxclf.decisions.compare_runs import (
     record_of,
     table_of,
 )
+from jaxclf.decisions.comparison import holm
 from jaxclf.decisions.evaluation import write_json
 from jaxclf.errors import ConfigError
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Experiment, override, parse_overrides
+from jaxclf.experiment.validation import check
 from jaxclf.train import REGISTRIES, train
 from jaxclf.training.ablation import FULL, THRESHOLD, neighbours
 from jaxclf.training.memory import keep_freed_memory
-from jaxclf.experiment.validation import check
 
 RESAMPLES, SEED = 10_000, 0
 EPILOG = """\

@@ -12,13 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxclf.experiment import catalog
 from jaxclf.cli import parser_of, run_command, say
-from jaxclf.experiment.config import Spec, override, parse_overrides, to_dict
 from jaxclf.decisions.blending import BLENDERS, blend, blend_out_of_fold
-from jaxclf.reports.model_card import card
-from jaxclf.reports.diagnosis import diagnose
-from jaxclf.decisions.provenance import join_ledgers, with_fitted
+from jaxclf.decisions.evaluation import rule_of, score_run, table, write_json
 from jaxclf.decisions.members import (
     MEMBERS,
     Systems,
@@ -27,20 +23,24 @@ from jaxclf.decisions.members import (
     read_members,
     table_of,
 )
-from jaxclf.reports.html_report import write_page
 from jaxclf.decisions.predictions import save_predictions
-from jaxclf.decisions.evaluation import rule_of, score_run, table, write_json
+from jaxclf.decisions.provenance import join_ledgers, with_fitted
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError
-from jaxclf.model.storage.ensemble_folder import Blend, load_ensemble, save_ensemble
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Spec, override, parse_overrides, to_dict
+from jaxclf.experiment.validation import check_labels, check_spec
 from jaxclf.inference.classifier import load
 from jaxclf.inference.soft_labels import teach
+from jaxclf.model.storage.ensemble_folder import Blend, load_ensemble, save_ensemble
+from jaxclf.reports.diagnosis import diagnose
+from jaxclf.reports.html_report import write_page
+from jaxclf.reports.model_card import card
 from jaxclf.text.reader import read
 from jaxclf.text.splits import sample
 from jaxclf.train import train
 from jaxclf.training.data import HELD_OUT
 from jaxclf.training.memory import keep_freed_memory
-from jaxclf.experiment.validation import check_labels, check_spec
 
 EPILOG = """\
 With --runs, finished runs become members as they are:

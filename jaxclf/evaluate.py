@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.experiment import catalog
 from jaxclf.cli import parser_of, run_command
-from jaxclf.experiment.config import Data, Experiment, override, parse_overrides, walk
 from jaxclf.decisions.calibration import CALIBRATORS
-from jaxclf.decisions.provenance import make_ledger, split_of, warning
-from jaxclf.decisions.members import MEMBERS
-from jaxclf.reports.html_report import write_page
-from jaxclf.decisions.predictions import load_predictions, with_unknown
 from jaxclf.decisions.evaluation import calibrate, evaluate_split, score_run, table, write_json
+from jaxclf.decisions.members import MEMBERS
+from jaxclf.decisions.predictions import load_predictions, with_unknown
+from jaxclf.decisions.provenance import make_ledger, split_of, warning
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError, DataError
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Data, Experiment, override, parse_overrides, walk
+from jaxclf.experiment.validation import check, check_labels
 from jaxclf.inference.classifier import load
+from jaxclf.reports.html_report import write_page
 from jaxclf.text.reader import read
 from jaxclf.text.splits import fingerprint
 from jaxclf.text.tokenizer.tokenize import lengths, tokenize
 from jaxclf.types import Predictions
-from jaxclf.experiment.validation import check, check_labels
 
 
 def evaluate_file(run: Path, data: Path) -> tuple[dict[str, Any], str | None]:

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.experiment import catalog
 from jaxclf.cli import parser_of, run_command, say
-from jaxclf.experiment.config import Data, Experiment, override, parse_overrides, to_dict
 from jaxclf.decisions.calibration import CALIBRATORS
-from jaxclf.decisions.provenance import warning
-from jaxclf.decisions.metrics import SELECTION, aggregate
-from jaxclf.reports.html_report import write_page
 from jaxclf.decisions.evaluation import table, write_json
+from jaxclf.decisions.metrics import SELECTION, aggregate
+from jaxclf.decisions.provenance import warning
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Data, Experiment, override, parse_overrides, to_dict
+from jaxclf.experiment.validation import check
 from jaxclf.model.heads import HEADS, POOLS
+from jaxclf.reports.html_report import write_page
 from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.tokenizer.tokenize import lengths
@@ -29,17 +30,16 @@ from jaxclf.training.adversarial import ADVERSARIES
 from jaxclf.training.averaging import AVERAGES
 from jaxclf.training.checkpoint import Figures, Ledger
 from jaxclf.training.evaluation import make_evaluate, make_predict
-from jaxclf.training.run_folder import environment, open_run
-from jaxclf.training.param_groups import hold_frozen
 from jaxclf.training.loop import fit, start
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.memory import keep_freed_memory, telling, within_memory
 from jaxclf.training.optimizer import learning_rate, make_optimizer
-from jaxclf.training.setup import Prepared, first_params, prepare
+from jaxclf.training.param_groups import hold_frozen
 from jaxclf.training.results import write_results
+from jaxclf.training.run_folder import environment, open_run
 from jaxclf.training.schedules import SCHEDULES
+from jaxclf.training.setup import Prepared, first_params, prepare
 from jaxclf.training.step import dropout_key, make_train_step, weights_of
-from jaxclf.experiment.validation import check
 
 REGISTRIES = {
     "pool": POOLS,

@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxclf.experiment import catalog
 from jaxclf.cli import parser_of, run_command, say
+from jaxclf.errors import ConfigError, DivergedError, JaxclfError, StoppedError
+from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, override, parse_overrides
+from jaxclf.experiment.search_space import Choice, Space, check_space, in_words
+from jaxclf.experiment.source import MARK, check_writable, difference, source
+from jaxclf.experiment.validation import check
+from jaxclf.model.classifier import build
+from jaxclf.model.pretrained import resolve
+from jaxclf.model.storage.saved_model import open_encoder
 from jaxclf.reports.figures.pictures import write_whole
 from jaxclf.search.study_report import Outcome, best_of, write_study
-from jaxclf.errors import ConfigError, DivergedError, JaxclfError, StoppedError
-from jaxclf.model.classifier import build
-from jaxclf.model.storage.saved_model import open_encoder
-from jaxclf.model.pretrained import resolve
-from jaxclf.experiment.source import MARK, check_writable, difference, source
-from jaxclf.experiment.search_space import Choice, Space, check_space, in_words
 from jaxclf.train import REGISTRIES, train
 from jaxclf.training.memory import keep_freed_memory
-from jaxclf.experiment.validation import check
 
 if TYPE_CHECKING:
     from jaxclf.search.trials import Search
@@ -34,8 +34,8 @@ EPILOG = """\
   python -m jaxclf.tune --exp focal_attention --trials 30
   python -m jaxclf.train --exp focal_attention_tuned
 
-The experiment's file has a `space`, described in jaxclf/space.py; a key that is given on the
-command line is held fixed and not searched. The first trial is the experiment as it stands. A trial
+The experiment's file has a `space`, described in jaxclf/experiment/search_space.py; a key that is
+given on the command line is held fixed and not searched. The first trial is the experiment as it stands. A trial
 that is worse than the median of the others at the same share of its epochs is pruned. What counts
 is train.metric on validation; the test split is not looked at.
 
@@ -79,13 +79,14 @@ def _command(args: argparse.Namespace) -> None:
     check_writable(target)
     own = check_space(space, base, REGISTRIES, checker())
     try:
-        from jaxclf.search import study, trials  # optuna is an extra
+        from jaxclf.search import study as studies  # optuna is an extra
+        from jaxclf.search import trials  # optuna is an extra
     except ModuleNotFoundError as error:
         raise ConfigError(f"no {error.name}: pip install 'jaxclf[tune]'") from None
     out.mkdir(parents=True, exist_ok=True)
     url = args.storage or f"sqlite:///{(out / 'study.db').resolve()}"
-    with study.database(url):
-        study = study.open_study(url, out, base, space, own)
+    with studies.database(url):
+        study = studies.open_study(url, out, base, space, own)
         job = trials.Search(study, base, space, args.trials, out)
         try:
             if args.workers > 1:
@@ -98,13 +99,13 @@ def _command(args: argparse.Namespace) -> None:
             raise StoppedError(f"stopped; the same command goes on from {out}", number) from None
         if args.join:
             return
-        found = study.outcomes(study)
+        found = studies.outcomes(study)
         if len(found) < args.trials:
             said = f"every worker ended early; the same command goes on from {out}"
             raise StoppedError(said, signal.SIGKILL)
         page = write_study(
             out / "study.html", file.stem, base.train.metric, found, space,
-            study.importances(study),
+            studies.importances(study),
         )  # fmt: skip
     _finish(args, base, found, target)
     print(f"page: {page}")

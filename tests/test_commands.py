@@ -13,16 +13,16 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 import jaxclf
-from jaxclf.experiment import catalog
 from jaxclf.compare import ablate, ablation_table, score_ablation
-from jaxclf.experiment.config import override, to_dict
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import override, to_dict
+from jaxclf.inference.classifier import load
 from jaxclf.model.storage.saved_model import pretrained_params
 from jaxclf.model.storage.weights import leaves_of
 from jaxclf.predict import predict_file
-from jaxclf.inference.classifier import load
 from jaxclf.train import train
 
 REPORT = {

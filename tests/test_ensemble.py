@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import jaxclf
-from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Spec, override
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.ensemble import Recipe, last_names, make_ensemble, teachers_file
 from jaxclf.errors import DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Spec, override
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
 from jaxclf.train import train
 

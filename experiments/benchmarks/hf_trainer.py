@@ -1,6 +1,6 @@
 """The peer to beat: Hugging Face Trainer's plain recipe on the same encoder and the same rows.
 
-    python experiments/peers/hf_trainer.py --encoder FOLDER --data data/goemotions/ekman --out
+    python experiments/benchmarks/hf_trainer.py --encoder FOLDER --data data/goemotions/ekman --out
     runs/hf_trainer_ekman
 
 Trainer's defaults (AdamW, rate 5e-5 falling linearly, no decay, no warm-up), BCE, batch 32,

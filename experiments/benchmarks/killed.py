@@ -1,6 +1,6 @@
 """A large file scored by the command, whole and killed five times: the same bytes, at flat memory.
 
-    python experiments/peers/killed.py --run DIR --data FILE --rows 100000 --out killed.json
+    python experiments/benchmarks/killed.py --run DIR --data FILE --rows 100000 --out killed.json
 
 The file's texts are repeated to so many rows. Memory is the process's own peak (VmHWM), read after
 each tenth of the rows; a kill is SIGKILL at a random row.

@@ -1,7 +1,7 @@
 """The service under more than it can do: whose answer is whose, how fast a refusal comes, what its
 memory does.
 
-    python experiments/peers/load.py --run runs/mine --data FILE --out load.json
+    python experiments/benchmarks/load.py --run runs/mine --data FILE --out load.json
 
 Starts `python -m jaxclf.serve`, measures what it can do with as many clients as fill a few batches,
 then lets CLIENTS ask TIMES that, each on a connection of its own and on a timetable, whether or not

@@ -1,7 +1,7 @@
 """Prediction speed side by side: jaxclf, and onnxruntime with padded, packed and eight-bit input,
 by turns in one process.
 
-    python experiments/peers/onnx_speed.py --run runs/mine --data test.jsonl --out onnx_speed.json
+    python experiments/benchmarks/onnx_speed.py --run runs/mine --data test.jsonl --out onnx.json
 
 Every way begins with texts and ends with probabilities, tokenizing included. The peer is
 onnxruntime as it is mostly used: texts sorted by length, 32 at a time, each batch padded to its

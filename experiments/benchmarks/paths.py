@@ -1,7 +1,7 @@
 """One probability whatever the way to it: how far alone, in other company, the command, the
 service, the ONNX graph and a cascade's last stage lie from `jaxclf.load(run).predict_proba`.
 
-    python experiments/peers/paths.py --run RUN --data FILE --out paths.json [--cascade DIR]
+    python experiments/benchmarks/paths.py --run RUN --data FILE --out paths.json [--cascade DIR]
 
 RUN is what the cascade's last stage is made of. A run in bfloat16 would differ by more.
 """
@@ -19,8 +19,8 @@ import load  # the peer beside this one, which starts a service
 import numpy as np
 
 import jaxclf
-from jaxclf.inference.cascade.stages import Cascade
 from jaxclf.exporters.onnx.scorer import onnx_scorer
+from jaxclf.inference.cascade.stages import Cascade
 from jaxclf.text.reader import read
 
 ASKED = 32  # texts to a request

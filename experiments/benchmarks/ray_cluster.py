@@ -1,7 +1,7 @@
 """Scoring on a Ray cluster of two nodes, both on this machine: the same rows, order and
 probabilities as without it.
 
-    python experiments/peers/ray_cluster.py --run DIR --data data/goemotions/ekman/test.jsonl
+    python experiments/benchmarks/ray_cluster.py --run DIR --data data/goemotions/ekman/test.jsonl
 
 It shows that the work is shared and its result the same; two workers on one machine are no faster.
 `pip install -e '.[ray]'`.

@@ -1,7 +1,7 @@
 """Scoring speed side by side: jaxclf, the Hugging Face pipeline and onnxruntime by turns on one
 machine, the same texts, float32.
 
-    python experiments/peers/scoring.py --run DIR --data data/goemotions/ekman/test.jsonl --out scoring.json
+    python experiments/benchmarks/scoring.py --run DIR --data data/goemotions/ekman/test.jsonl --out scoring.json
 
 jaxclf scores the file with the run's own network, as `predict` does: reading, checking, packing
 and writing count. The peers are given the texts, and the run's encoder under the plain head that

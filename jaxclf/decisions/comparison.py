@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
+from jaxclf.decisions.bootstrap_metrics import METRICS, Table, figures, table
 from jaxclf.decisions.intervals import (
     COLUMNS,
     LEVEL,
@@ -33,7 +34,6 @@ from jaxclf.decisions.intervals import (
     resampled,
 )
 from jaxclf.decisions.metrics import Decided, Labels, Probs
-from jaxclf.decisions.bootstrap_metrics import METRICS, Table, figures, table
 
 RESAMPLES, SWAPS = 10_000, 10_000
 

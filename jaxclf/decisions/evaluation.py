@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.experiment.config import Spec
 from jaxclf.decisions.calibration import CALIBRATORS, Calibration, calibrated, out_of_fold
 from jaxclf.decisions.crossfit import Rule, crossfit
 from jaxclf.decisions.intervals import Resampled, bootstrap
-from jaxclf.decisions.provenance import Ledger, fitted_by
 from jaxclf.decisions.metrics import aggregate, by_label, count, f1, mean_where_known
+from jaxclf.decisions.provenance import Ledger, fitted_by
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
+from jaxclf.experiment.config import Spec
 from jaxclf.types import Predictions
 
 

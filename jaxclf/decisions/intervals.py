@@ -29,8 +29,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from jaxclf.decisions.metrics import Decided, Labels, Probs
 from jaxclf.decisions.bootstrap_metrics import METRICS, figures, smoothed_f1, table
+from jaxclf.decisions.metrics import Decided, Labels, Probs
 
 RESAMPLES, SEED, LEVEL = 2000, 0, 0.95
 # Columns and entries of one weight matrix at most; the groups a large jackknife leaves out in turn.

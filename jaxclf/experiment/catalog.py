@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from jaxclf.experiment.config import Experiment, Spec, did_you_mean, from_dict, options_of, walk
 from jaxclf.errors import ConfigError
+from jaxclf.experiment.config import Experiment, Spec, did_you_mean, from_dict, options_of, walk
 from jaxclf.experiment.search_space import Dimension, Space
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent.parent
 # What a slip in an experiment's file raises.
 PROGRAMMING = (
     SyntaxError,
@@ -55,7 +55,7 @@ def load_space(name: str) -> Space:
     if not isinstance(space, dict) or not space:
         raise ConfigError(
             f"{module.__file__}: the experiment has no search space; define one, such as "
-            'space = {"optim.lr": Float(1e-5, 5e-4, log=True)}, as jaxclf/space.py has it'
+            'space = {"optim.lr": Float(1e-5, 5e-4, log=True)}'
         )
     for key, dimension in space.items():
         if not isinstance(key, str) or not isinstance(dimension, Dimension):

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jaxclf.experiment.config import Experiment, Spec, options_of, override, walk
 from jaxclf.errors import ConfigError
+from jaxclf.experiment.config import Experiment, Spec, options_of, override, walk
 
 Registries = Mapping[str, Mapping[str, Callable]]
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, Spec, override, walk
-from jaxclf.errors import ConfigError
 
 MARK = "Written by jaxclf.tune"
 WIDTH = 100  # columns

@@ -4,8 +4,17 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxclf.experiment.config import Experiment, Spec, did_you_mean, fits, hint_of, in_words, options_of, walk
 from jaxclf.errors import ConfigError
+from jaxclf.experiment.config import (
+    Experiment,
+    Spec,
+    did_you_mean,
+    fits,
+    hint_of,
+    in_words,
+    options_of,
+    walk,
+)
 
 Registries = Mapping[str, Mapping[str, Callable]]
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 from jaxclf.errors import ConfigError
+from jaxclf.files.untrusted import file_in
+from jaxclf.inference.classifier import leaves, model_folder
 from jaxclf.model.classifier import family_of
 from jaxclf.model.storage.saved_model import load_model, open_encoder, opens_whole, save_model
-from jaxclf.inference.classifier import leaves, model_folder
-from jaxclf.files.untrusted import file_in
 
 # What the tokenizers of these families call padding.
 PADDING = ("[PAD]", "<pad>")

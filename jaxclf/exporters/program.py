@@ -17,15 +17,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int32
 from tokenizers import Tokenizer
 
-from jaxclf.experiment.config import Data, Encoder
 from jaxclf.decisions.calibration import EDGE, Calibration, from_json
 from jaxclf.errors import ConfigError, DataError
+from jaxclf.experiment.config import Data, Encoder
+from jaxclf.files.untrusted import holds
 from jaxclf.inference.cascade.folder import CASCADE
+from jaxclf.inference.classifier import leaves, model_folder
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
 from jaxclf.model.storage.saved_model import META, Handover, load_model, open_encoder
-from jaxclf.inference.classifier import leaves, model_folder
-from jaxclf.files.untrusted import holds
 from jaxclf.types import Batch
 
 Values = Float[Array, " slots"]

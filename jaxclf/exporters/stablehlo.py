@@ -12,10 +12,10 @@ import safetensors.numpy
 from flax.traverse_util import unflatten_dict
 
 from jaxclf.errors import ConfigError
-from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.exporters.program import Packed, load_whole
-from jaxclf.inference.classifier import load
 from jaxclf.exporters.verify import compare, hold, new_folder, sample, write_record
+from jaxclf.inference.classifier import load
+from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.types import Batch
 

@@ -15,11 +15,11 @@ from tokenizers import Tokenizer
 from jaxclf.decisions.metrics import aggregate
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
+from jaxclf.files.untrusted import file_in, holds
+from jaxclf.inference.classifier import model_folder
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE
 from jaxclf.model.storage.saved_model import META
-from jaxclf.inference.classifier import model_folder
 from jaxclf.text.tokenizer.tokenize import TOKENIZER
-from jaxclf.files.untrusted import file_in, holds
 
 RECORD = "verification.json"
 

@@ -11,21 +11,21 @@ import numpy as np
 from jaxtyping import Array, Float32, Float64
 from tokenizers import Tokenizer
 
-from jaxclf.experiment.config import Experiment, to_dict
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated, from_json
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
-from jaxclf.model.attribution import SlopesStep, make_slopes_step, slopes_shape
+from jaxclf.experiment.config import Experiment, to_dict
+from jaxclf.files.untrusted import holds
 from jaxclf.inference.cascade.folder import CASCADE
+from jaxclf.inference.explanation import Explanation, Source, explain
+from jaxclf.model.attribution import SlopesStep, make_slopes_step, slopes_shape
 from jaxclf.model.classifier import build
+from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
 from jaxclf.model.storage.saved_model import META, Handover, load_model, open_encoder
-from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
-from jaxclf.inference.explanation import Explanation, Source, explain
 from jaxclf.text.packing import fill
 from jaxclf.text.tokenizer.tokenize import tokenize
-from jaxclf.files.untrusted import holds
 from jaxclf.types import Batch, Shape, Tokens
 
 

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int, Int32
 from scipy.special import expit, log_expit
 from tokenizers import Tokenizer
 
-from jaxclf.experiment.config import Data
 from jaxclf.decisions.calibration import CURVES, Calibration
 from jaxclf.errors import DataError
+from jaxclf.experiment.config import Data
 from jaxclf.model.attribution import SlopesStep, Walk, walk
 from jaxclf.text.tokenizer.word_spans import Pieces, tokenize_with_spans, words_of
 from jaxclf.types import Shape

@@ -20,8 +20,8 @@ from jaxclf import __version__
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.inference import journal as kept
-from jaxclf.inference.journal import Journal, Work
 from jaxclf.inference.classifier import Classifier
+from jaxclf.inference.journal import Journal, Work
 from jaxclf.text.reader import Parsed, stream
 
 Probs = Float[np.ndarray, "texts classes"]

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxclf.experiment.config import Experiment, Spec
 from jaxclf.errors import ConfigError, DataError
+from jaxclf.experiment.config import Experiment, Spec
 from jaxclf.model.encoders import (
     bert,
     deberta,

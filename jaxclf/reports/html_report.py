@@ -14,13 +14,13 @@ import numpy as np
 
 from jaxclf import __version__
 from jaxclf.decisions import members
-from jaxclf.reports import sections
-from jaxclf.inference.cascade import summary
-from jaxclf.reports.figures.pictures import pictures, write_whole
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.reports.sections import Hard, box, details, section, text_of
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
+from jaxclf.inference.cascade import summary
+from jaxclf.reports import sections
+from jaxclf.reports.figures.pictures import pictures, write_whole
+from jaxclf.reports.sections import Hard, box, details, section, text_of
 from jaxclf.types import Predictions
 
 HARDEST = 12  # examples shown
@@ -119,7 +119,7 @@ def _statement(config: Any, names: tuple[str, ...], sizes: dict[str, int]) -> st
 
 def _page(name: str, statement: str, parts: dict[str, tuple[str, str]]) -> str:
     style, script = (
-        Path(__file__).with_name(f"page.{ending}").read_text(encoding="utf-8")
+        Path(__file__).with_name(f"report.{ending}").read_text(encoding="utf-8")
         for ending in ("css", "js")
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -15,10 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, exc
 from sqlalchemy.engine import make_url
 
-from jaxclf.experiment.config import Experiment, to_dict
-from jaxclf.search.study_report import Outcome
 from jaxclf.errors import ConfigError, StorageError
+from jaxclf.experiment.config import Experiment, to_dict
 from jaxclf.experiment.search_space import Answers, Space
+from jaxclf.search.study_report import Outcome
 
 HEARTBEAT, GRACE = 60, 180  # seconds: a trial on another machine that is silent for long is dead
 RETRIES = 2  # of a trial whose process died: one that kills every process is given up

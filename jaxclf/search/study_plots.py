@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from jaxclf.experiment.search_space import Choice, Dimension, Float, Int, Space
 from jaxclf.reports.figures.curves import Columns
 from jaxclf.reports.figures.style import (
     BLUE,
@@ -22,7 +23,6 @@ from jaxclf.reports.figures.style import (
     shown,
     width,
 )
-from jaxclf.experiment.search_space import Choice, Dimension, Float, Int, Space
 
 TRIAL, BEST = Mark("trial", BLUE, marker="o"), Mark("best trial", VERMILION, marker="o")
 SPREAD = 0.3  # of a Choice's points to the sides, so that they do not cover each other

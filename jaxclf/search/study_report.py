@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.reports.figures.curves import Columns
-from jaxclf.reports.html_report import _page as page_of
-from jaxclf.reports.figures.pictures import SCALE, write_whole
-from jaxclf.reports.sections import box, details, text_of
 from jaxclf.experiment.search_space import Choice, Dimension, Space, dimensions, in_words
+from jaxclf.reports.figures.curves import Columns
+from jaxclf.reports.figures.pictures import SCALE, write_whole
+from jaxclf.reports.html_report import _page as page_of
+from jaxclf.reports.sections import box, details, text_of
 
 ENOUGH = 10  # trials run to their end, before anything is said of what matters
 

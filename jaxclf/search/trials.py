@@ -24,11 +24,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from jaxclf.experiment.config import Experiment, override
-from jaxclf.search.study_report import Outcome
 from jaxclf.errors import DivergedError, StoppedError
+from jaxclf.experiment.config import Experiment, override
 from jaxclf.experiment.search_space import Choice, Dimension, Float, Space, draw
 from jaxclf.search.study import GRACE, again, experimental, is_finished, outcome_of
+from jaxclf.search.study_report import Outcome
 
 POLL = 1.0  # seconds between looks at what others still run
 

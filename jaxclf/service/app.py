@@ -20,7 +20,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jaxclf import __version__
 from jaxclf.service.batcher import FullError, TooLargeError
-from jaxclf.service.requests import RefusedError, read_json, text_of, texts_of
 from jaxclf.service.openapi import (
     ALIVE,
     EXPLANATION,
@@ -32,6 +31,7 @@ from jaxclf.service.openapi import (
     gives,
     takes,
 )
+from jaxclf.service.requests import RefusedError, read_json, text_of, texts_of
 from jaxclf.service.service import GoneError, Service, account, check_ready, label, running
 
 LOG = logging.getLogger("uvicorn.error")

@@ -10,11 +10,11 @@ from tokenizers import Tokenizer
 
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
+from jaxclf.inference.cascade.stages import Cascade
+from jaxclf.inference.classifier import Classifier
+from jaxclf.inference.explanation import STEPS
 from jaxclf.model.inference import prediction_shape, score
 from jaxclf.service.batcher import Model
-from jaxclf.inference.cascade.stages import Cascade
-from jaxclf.inference.explanation import STEPS
-from jaxclf.inference.classifier import Classifier
 from jaxclf.text.tokenizer.tokenize import tokenize
 
 WORD = "word"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxclf.errors import ConfigError, DataError
+from jaxclf.inference.classifier import Classifier
 from jaxclf.service.batcher import (
     Place,
     Queue,
@@ -19,7 +20,6 @@ from jaxclf.service.batcher import (
     place,
     work,
 )
-from jaxclf.service.requests import RefusedError
 from jaxclf.service.metrics import (
     Metrics,
     count_step,
@@ -27,7 +27,7 @@ from jaxclf.service.metrics import (
     make_metrics,
     show,
 )
-from jaxclf.inference.classifier import Classifier
+from jaxclf.service.requests import RefusedError
 from jaxclf.service.responses import cost_of_explaining, explain, model_of, warm
 
 WARMING, READY, DRAINING = "warming", "ready", "draining"

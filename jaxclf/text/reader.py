@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.experiment.config import did_you_mean
 from jaxclf.errors import DataError
+from jaxclf.experiment.config import did_you_mean
 from jaxclf.text.formats import FORMATS, Broken, Fault, Row
 from jaxclf.types import Examples
 

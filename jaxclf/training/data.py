@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.experiment.config import Experiment
 from jaxclf.decisions.folds import grouped_folds
 from jaxclf.decisions.predictions import load_predictions, with_unknown
 from jaxclf.errors import DataError
+from jaxclf.experiment.config import Experiment
 from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.packing import Placement, fill, plan, training_shape
 from jaxclf.text.reader import read

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jaxclf.decisions.evaluation import calibrate, fit_thresholds
 from jaxclf.decisions.metrics import aggregate, log_loss
 from jaxclf.decisions.predictions import with_unknown
-from jaxclf.decisions.evaluation import calibrate, fit_thresholds
 from jaxclf.decisions.thresholds import decide
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.training.checkpoint import Figures

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxclf.experiment.config import Optim
 from jaxclf.errors import ConfigError
+from jaxclf.experiment.config import Optim
 from jaxclf.types import LabelStats
 
 

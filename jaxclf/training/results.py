@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxclf.decisions.calibration import to_json
-from jaxclf.reports.model_card import card
-from jaxclf.reports.diagnosis import diagnose
-from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.evaluation import calibrate, score_run, write_json
+from jaxclf.decisions.predictions import save_predictions
 from jaxclf.model.storage.saved_model import Handover, save_model
+from jaxclf.reports.diagnosis import diagnose
+from jaxclf.reports.model_card import card
 from jaxclf.training.checkpoint import Figures
 from jaxclf.training.setup import Prepared
 from jaxclf.types import Predictions

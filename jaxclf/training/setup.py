@@ -8,18 +8,18 @@ import jax
 from flax.traverse_util import unflatten_dict
 from tokenizers import Tokenizer
 
-from jaxclf.experiment.config import Experiment, override
 from jaxclf.decisions.provenance import make_ledger
+from jaxclf.experiment.config import Experiment, override
+from jaxclf.experiment.validation import check_labels
 from jaxclf.model.classifier import build
-from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
 from jaxclf.model.pretrained import resolve
+from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
 from jaxclf.model.storage.weights import leaves_of
 from jaxclf.text.splits import describe
 from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.training.data import Epochs, file_of, make_epochs, read_splits
 from jaxclf.training.param_groups import check_groups, with_prior, without_last_layers
 from jaxclf.types import Batch, Examples, LabelStats, Tokens
-from jaxclf.experiment.validation import check_labels
 
 
 class Prepared(NamedTuple):

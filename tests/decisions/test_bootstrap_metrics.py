@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxclf.decisions.metrics import aggregate, count, f1
 from jaxclf.decisions.bootstrap_metrics import METRICS, figures, smoothed_f1, table
+from jaxclf.decisions.metrics import aggregate, count, f1
 
 NAN = float("nan")
 # Eighths make ties, and both ends.

@@ -19,7 +19,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from jaxclf.experiment.config import options_of
 from jaxclf.decisions.calibration import (
     CALIBRATORS,
     CURVES,
@@ -37,6 +36,7 @@ from jaxclf.decisions.calibration import (
 )
 from jaxclf.decisions.metrics import auc, expected_calibration_error
 from jaxclf.errors import ConfigError, DataError
+from jaxclf.experiment.config import options_of
 from jaxclf.training import losses
 from jaxclf.types import LabelStats
 

@@ -15,10 +15,10 @@ import pytest
 from goemotions_like import DISTANCE, ROWS, SHARE, draw
 from scipy.special import expit, logit
 
+from jaxclf.decisions.bootstrap_metrics import METRICS
 from jaxclf.decisions.comparison import Compared, Difference, holm, paired, verdict
 from jaxclf.decisions.intervals import bootstrap
 from jaxclf.decisions.metrics import SELECTION, aggregate, count, f1
-from jaxclf.decisions.bootstrap_metrics import METRICS
 
 NAN = float("nan")
 

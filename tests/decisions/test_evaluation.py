@@ -10,12 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from jaxclf.experiment.config import Spec
 from jaxclf.decisions.calibration import calibrated
-from jaxclf.reports.model_card import card
-from jaxclf.decisions.intervals import bootstrap
-from jaxclf.decisions.provenance import make_ledger
-from jaxclf.decisions.metrics import aggregate, by_label, expected_calibration_error
 from jaxclf.decisions.evaluation import (
     calibrate,
     evaluate_split,
@@ -26,7 +21,12 @@ from jaxclf.decisions.evaluation import (
     threshold_record,
     write_json,
 )
+from jaxclf.decisions.intervals import bootstrap
+from jaxclf.decisions.metrics import aggregate, by_label, expected_calibration_error
+from jaxclf.decisions.provenance import make_ledger
 from jaxclf.decisions.thresholds import decide, per_label
+from jaxclf.experiment.config import Spec
+from jaxclf.reports.model_card import card
 from jaxclf.types import Predictions
 
 # As DESIGN.md has it.

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from goemotions_like import draw
 
-from jaxclf.decisions.label_issues import confident, doubts, suspects, table_of_doubts, write_suspects
+from jaxclf.decisions.label_issues import (
+    confident,
+    doubts,
+    suspects,
+    table_of_doubts,
+    write_suspects,
+)
 from jaxclf.types import Predictions
 
 NAN = float("nan")

@@ -10,20 +10,20 @@ import jax
 import numpy as np
 import pytest
 
-from jaxclf.experiment import catalog
 from jaxclf import train as training
-from jaxclf.experiment.config import Experiment, override, to_dict
 from jaxclf.errors import ConfigError
-from jaxclf.experiment.source import MARK
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Experiment, override, to_dict
 from jaxclf.experiment.search_space import Choice, check_space, dimensions, draw
+from jaxclf.experiment.source import MARK
+from jaxclf.experiment.validation import check
 from jaxclf.train import REGISTRIES
 from jaxclf.training import setup
 from jaxclf.training.data import make_epochs
 from jaxclf.training.loop import start
 from jaxclf.training.step import dropout_key, make_train_step
-from jaxclf.experiment.validation import check
 
-CHECKOUT = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).parent.parent.parent
 EXPERIMENTS = CHECKOUT / "experiments"
 
 SEARCHED = ["focal_attention", "goemotions_ekman", "goemotions_original"]
@@ -112,7 +112,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path, name):
         ("experiment = 3", "defines no `experiment = Experiment(…)`"),
         ("experiment = (", "SyntaxError: "),
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be"),
-        ("from jaxclf.experiment.config import Experiments", "ImportError: cannot import name 'Experiments'"),
+        (
+            "from jaxclf.experiment.config import Experiments",
+            "ImportError: cannot import name 'Experiments'",
+        ),
         ("experiment = Experiment()", "NameError: name 'Experiment' is not defined"),
         (GOOD.replace("seed", "sed"), "unexpected keyword argument 'sed'"),
         (f"{GOOD}\nexperiment.optin", "AttributeError: 'Experiment' object has no attribute 'opt"),

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxclf.decisions.blending import BLENDERS
+from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import (
     Data,
@@ -22,10 +24,8 @@ from jaxclf.experiment.config import (
     to_dict,
     walk,
 )
-from jaxclf.decisions.blending import BLENDERS
-from jaxclf.errors import ConfigError
-from jaxclf.train import REGISTRIES
 from jaxclf.experiment.validation import BOUNDS, OPTION_BOUNDS, check, check_labels
+from jaxclf.train import REGISTRIES
 
 PLAIN = Experiment(Data("a.json", "b.json", "c.json"))
 SPECS = [key for key, value in walk(PLAIN) if isinstance(value, Spec)]

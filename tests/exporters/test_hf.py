@@ -12,15 +12,15 @@ from flax.traverse_util import unflatten_dict
 from torch_models import hf_config, randomize
 
 import jaxclf
-from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.decisions.calibration import Calibration, to_json
 from jaxclf.decisions.provenance import make_ledger
 from jaxclf.errors import ConfigError
-from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
-from jaxclf.model.inference import gather, prediction_shape, score
-from jaxclf.model.storage.weights import leaves_of
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.exporters.hf import to_hf
 from jaxclf.inference.classifier import leaves
+from jaxclf.model.inference import gather, prediction_shape, score
+from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
+from jaxclf.model.storage.weights import leaves_of
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 
 LABELS = ("joy", "fear", "anger")

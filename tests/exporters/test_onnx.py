@@ -19,13 +19,15 @@ from jaxclf.decisions.calibration import CALIBRATORS
 from jaxclf.decisions.metrics import count, f1
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.exporters import program
-from jaxclf.exporters.onnx import fusions, graph, int8, model, ops
 from jaxclf.exporters.onnx import export as onnx_export
-from jaxclf.exporters.program import load_whole
+from jaxclf.exporters.onnx import fusions, int8, ops
+from jaxclf.exporters.onnx import graph as onnx_graph
+from jaxclf.exporters.onnx import model as onnx_model
 from jaxclf.exporters.onnx.export import save, to_onnx
 from jaxclf.exporters.onnx.jaxpr import LENGTH as ANY_LENGTH
 from jaxclf.exporters.onnx.jaxpr import ROWS, trace
 from jaxclf.exporters.onnx.scorer import MODEL, onnx_scorer
+from jaxclf.exporters.program import load_whole
 from jaxclf.text.tokenizer.tokenize import tokenize
 
 # XLM-R is RoBERTa, DistilBERT is in the ensemble, ELECTRA has one product more.
@@ -217,7 +219,7 @@ def test_what_is_known_by_one_name_becomes_one_node(tiny_encoder, texts, tmp_pat
     assert not {"Erf", "Tanh", "Exp", "Sqrt"} & set(kinds)
     assert "ScatterND" not in kinds  # onnxruntime's loses a row now and then
     fused = onnx_scorer(tmp_path)(texts)
-    monkeypatch.setattr(model, "find", lambda *_: None)
+    monkeypatch.setattr(onnx_model, "find", lambda *_: None)
     assert {"Erf", "Tanh", "Exp", "Sqrt"} <= set(kinds_of(exported(whole, tmp_path)))
     np.testing.assert_allclose(onnx_scorer(tmp_path)(texts), fused, atol=CLOSE, rtol=0)
 
@@ -225,7 +227,7 @@ def test_what_is_known_by_one_name_becomes_one_node(tiny_encoder, texts, tmp_pat
 def kinds_of(folder):
     model = onnx.load(folder / MODEL)
     onnx.checker.check_model(model)
-    return [one.op_type for one in model.graph.node]
+    return [one.op_type for one in model.onnx_graph.node]
 
 
 def test_a_pattern_that_is_nearly_one_is_left_alone():
@@ -242,10 +244,10 @@ def test_a_pattern_that_is_nearly_one_is_left_alone():
 
 
 def test_sizes_are_found_again():
-    graph = graph.empty_graph(frozenset())
+    graph = onnx_graph.empty_graph(frozenset())
     graph.sizes.update({ROWS: "rows", ANY_LENGTH: "length"})
     for size in (ROWS * 8 + 1, ROWS * ANY_LENGTH * 12, ANY_LENGTH, 0, 1, 250_002):
-        name = graph.size_of(graph, size)
+        name = onnx_graph.size_of(graph, size)
         known = {"rows": 5, "length": 7, **graph.constants}
         for one in graph.nodes.values():
             left, right = (known[name] for name in one.inputs)
@@ -303,7 +305,7 @@ def test_eight_bits_are_near_small_and_each_text_s_own(whole, own, texts, packed
     assert sizes[1] < sizes[0] / 2
     graph = onnx.load(tmp_path / MODEL).graph
     # Query, key and value take the same bytes.
-    assert sum(one.op_type == "QuantizeLinear" for one in graph.node) == 2 * 4
+    assert sum(one.op_type == "QuantizeLinear" for one in onnx_graph.node) == 2 * 4
     weights = graph.initializer
     bytes_ = [one for one in weights if one.data_type == onnx.TensorProto.INT8]
     assert len(bytes_) == 2 * 6 + 1  # the products of two layers, the table of words
@@ -331,19 +333,19 @@ def product_error(maker, knows=True):
     given[4] = 0
     scale = np.where(np.arange(64) % 16, 1, 30).astype(np.float32)
     weights = rng.normal(size=(64, 24)).astype(np.float32)
-    graph = graph.empty_graph(frozenset(["weights"]))
+    graph = onnx_graph.empty_graph(frozenset(["weights"]))
     graph.constants.update({"weights": weights, "scale": scale})
     more = ["scale"] if maker == "LayerNormalization" else []
-    made = graph.node(graph, maker, "given", *more)
-    taken = made if knows else graph.node(graph, "Identity", made)
-    value = graph.Value(taken, given.shape)
-    product = int8.quantized_product(graph, value, graph.Value("weights", (64, 24)))
+    made = onnx_graph.node(graph, maker, "given", *more)
+    taken = made if knows else onnx_graph.node(graph, "Identity", made)
+    value = onnx_graph.Value(taken, given.shape)
+    product = int8.quantized_product(graph, value, onnx_graph.Value("weights", (64, 24)))
     ports = [
-        model.Port(name, np.float32, size)
+        onnx_model.Port(name, np.float32, size)
         for name, size in (("given", (9, 64)), ("x", (9, 64)), ("y", (9, 24)))
     ]
-    outputs = {ports[1]: graph.Value(made, given.shape), ports[2]: product}
-    model = model.to_proto(graph, ports[:1], outputs, {}, {})
+    outputs = {ports[1]: onnx_graph.Value(made, given.shape), ports[2]: product}
+    model = onnx_model.to_proto(graph, ports[:1], outputs, {}, {})
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )

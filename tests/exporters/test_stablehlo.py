@@ -12,9 +12,9 @@ from exported_models import LABELS, LENGTH, make_ensemble, make_model
 import jaxclf
 from jaxclf.decisions import calibration
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.model.inference import prediction_shape
 from jaxclf.exporters import program, stablehlo
 from jaxclf.exporters.stablehlo import to_stablehlo
+from jaxclf.model.inference import prediction_shape
 from jaxclf.text.packing import fill, plan
 from jaxclf.text.tokenizer.tokenize import tokenize
 

@@ -8,8 +8,8 @@ import pytest
 from tiny_models import LABELS, make_model
 
 import jaxclf
-from jaxclf.experiment.config import Spec
 from jaxclf.errors import DataError
+from jaxclf.experiment.config import Spec
 
 THREADS = 8
 

@@ -7,11 +7,11 @@ from tiny_models import LABELS, make_ensemble, make_model, make_tokenizer
 
 import jaxclf
 from jaxclf import predict
-from jaxclf.experiment.config import Data, Spec
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated
 from jaxclf.errors import DataError
-from jaxclf.model.attribution import Slopes
+from jaxclf.experiment.config import Data, Spec
+from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.explanation import (
     MOST_STEPS,
     STEPS,
@@ -22,7 +22,7 @@ from jaxclf.inference.explanation import (
     in_words,
     log_odds,
 )
-from jaxclf.inference.classifier import Classifier
+from jaxclf.model.attribution import Slopes
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 from jaxclf.types import Shape
 

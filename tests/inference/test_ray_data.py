@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pyarrow
 import pytest
-from test_scoring import LABELS, run  # noqa: F401
+from test_score_file import LABELS, run  # noqa: F401
 
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.inference.ray_data import Worker, score_parquet, score_table

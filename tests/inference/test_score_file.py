@@ -22,18 +22,18 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from jaxclf import predict
-from jaxclf.experiment.config import override
 from jaxclf.decisions.calibration import Calibration, to_json
 from jaxclf.decisions.provenance import make_ledger
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.model.storage.saved_model import Handover, open_encoder, save_model
-from jaxclf.model.inference import dealt, prediction_shape
-from jaxclf.model.storage.weights import leaves_of
-from jaxclf.predict import parse_shard
+from jaxclf.experiment.config import override
 from jaxclf.inference import journal as kept
 from jaxclf.inference import score_file
 from jaxclf.inference.classifier import Classifier, leaves, load
 from jaxclf.inference.score_file import Shard, fingerprint, predict_file, windows
+from jaxclf.model.inference import dealt, prediction_shape
+from jaxclf.model.storage.saved_model import Handover, open_encoder, save_model
+from jaxclf.model.storage.weights import leaves_of
+from jaxclf.predict import parse_shard
 from jaxclf.text import formats
 from jaxclf.text.packing import example_count, plan
 from jaxclf.text.reader import Parsed, read, stream
@@ -551,7 +551,7 @@ import json, os, random, signal, sys, threading
 import jax
 from jaxclf import predict
 from jaxclf.experiment.config import override
-from jaxclf.serving import scoring
+from jaxclf.inference import score_file as scoring
 
 run, source, folder, cache = sys.argv[1:]
 jax.config.update("jax_compilation_cache_dir", cache)

@@ -7,8 +7,8 @@ import pytest
 from tiny_models import LABELS, make_model
 
 import jaxclf
-from jaxclf.experiment.config import Spec
 from jaxclf.decisions.predictions import load_predictions
+from jaxclf.experiment.config import Spec
 from jaxclf.inference import soft_labels
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.soft_labels import teach

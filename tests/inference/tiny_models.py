@@ -4,13 +4,13 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from tokenizers import processors
 
-from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.decisions.calibration import Calibration, to_json
 from jaxclf.decisions.provenance import make_ledger
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
+from jaxclf.inference.classifier import leaves
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
 from jaxclf.model.storage.saved_model import Handover, save_model
 from jaxclf.model.storage.weights import leaves_of
-from jaxclf.inference.classifier import leaves
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("joy", "fear", "anger")

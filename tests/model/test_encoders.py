@@ -11,8 +11,8 @@ import transformers
 from flax.traverse_util import unflatten_dict
 from torch_models import hf_config, randomize
 
-from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.errors import ConfigError, DataError
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.model import pretrained
 from jaxclf.model.classifier import FAMILIES, build, family_of
 from jaxclf.model.encoders import common, deberta_v2, long_attention

@@ -29,10 +29,10 @@ import safetensors.numpy
 from tokenizers import Tokenizer, pre_tokenizers
 
 import jaxclf
-from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.errors import JaxclfError
-from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.inference.classifier import leaves
+from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
 
 SECONDS, MEMORY, LETTERS = 1.0, 200e6, 25_000
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import jaxclf
 
-PAGE = Path(jaxclf.__file__).parent / "serving" / "page"
+PAGE = Path(jaxclf.__file__).parent / "service" / "page"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 THRESHOLDS = {"neutral": 0.55, "stress": 0.425, "grief": 0.46, "harm": 0.25}

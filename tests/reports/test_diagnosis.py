@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxclf.reports.diagnosis import diagnose
 from jaxclf.decisions.evaluation import evaluate_split, write_json
+from jaxclf.reports.diagnosis import diagnose
 from jaxclf.types import Predictions
 
 

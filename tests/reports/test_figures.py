@@ -11,8 +11,6 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from jaxclf.reports.figures import captions, curves, plots, style
-from jaxclf.reports.figures.curves import by_label, save_columns, wilson
 from jaxclf.decisions.metrics import (
     ECE_BINS,
     auc,
@@ -24,6 +22,8 @@ from jaxclf.decisions.metrics import (
     recall,
 )
 from jaxclf.decisions.thresholds import decide
+from jaxclf.reports.figures import captions, curves, plots, style
+from jaxclf.reports.figures.curves import by_label, save_columns, wilson
 
 NAMES = ("stress", "joie", "rare")
 CUTS = np.array([0.5, 0.4, 0.6])

@@ -18,15 +18,23 @@ from pathlib import Path
 import optuna
 import pytest
 
-from jaxclf.experiment import catalog
 from jaxclf import tune
-from jaxclf.experiment.config import Data, Experiment, Optim, Spec, override
 from jaxclf.errors import ConfigError, DivergedError, JaxclfError, StoppedError
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Data, Experiment, Optim, Spec, override
+from jaxclf.experiment.search_space import (
+    Choice,
+    Float,
+    Int,
+    check_space,
+    dimensions,
+    draw,
+    in_words,
+)
 from jaxclf.experiment.source import difference, source
-from jaxclf.experiment.search_space import Choice, Float, Int, check_space, dimensions, draw, in_words
-from jaxclf.train import REGISTRIES, train
-from jaxclf.search import study, trials
 from jaxclf.experiment.validation import check
+from jaxclf.search import study, trials
+from jaxclf.train import REGISTRIES, train
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 BASE = Experiment(Data("a", "b", "c"), loss=Spec("focal", gamma=2.0), optim=Optim(lr=1e-3))
@@ -360,7 +368,7 @@ def test_a_winner_reads_as_a_change_and_is_styled(tmp_path):
     (tmp_path / "same.py").write_text(same)
     assert catalog.load(str(tmp_path / "same.py")) == catalog.load("baseline")
     for command in ("format --check", "check"):
-        config = Path(__file__).parent.parent / "pyproject.toml"
+        config = Path(__file__).parent.parent.parent / "pyproject.toml"
         words = ["-m", "ruff", *command.split(), "--config", config, "--no-cache", tmp_path]
         done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
@@ -454,9 +462,9 @@ def test_a_file_that_no_search_wrote_is_left_alone(monkeypatch, capsys, mine, wo
 
 def test_without_optuna_it_says_what_to_install(monkeypatch, capsys, mine, words, tmp_path):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    for name in ("search", "studies"):
-        monkeypatch.delitem(sys.modules, f"jaxclf.training.{name}")
-        monkeypatch.delattr(f"jaxclf.training.{name}")
+    for name in ("trials", "study"):
+        monkeypatch.delitem(sys.modules, f"jaxclf.search.{name}")
+        monkeypatch.delattr(f"jaxclf.search.{name}")
     assert run_here(monkeypatch, "--exp", mine, "--trials", 2, "--out", tmp_path / "a", *words) == 2
     assert capsys.readouterr().err == "error: no optuna: pip install 'jaxclf[tune]'\n"
     assert not (tmp_path / "a").exists()

@@ -22,12 +22,12 @@ from jaxclf import serve
 from jaxclf.experiment.config import Spec
 from jaxclf.inference.cascade.cutoffs import Early
 from jaxclf.inference.cascade.folder import Chain
+from jaxclf.inference.cascade.stages import assemble
+from jaxclf.inference.classifier import load
 from jaxclf.model.storage.saved_model import open_encoder
 from jaxclf.service import requests
-from jaxclf.inference.cascade.stages import assemble
 from jaxclf.service.app import make_app
 from jaxclf.service.metrics import counted_compilations, make_metrics
-from jaxclf.inference.classifier import load
 from jaxclf.service.responses import model_of, predict, warm
 from jaxclf.service.service import make_service
 from jaxclf.text.tokenizer.tokenize import tokenize
@@ -576,7 +576,7 @@ def test_pages_come_with_their_kind(served):
 SLOW = """
 import sys, time
 from jaxclf import serve
-from jaxclf.serving import replies
+from jaxclf.service import responses as replies
 
 predict = replies.predict
 

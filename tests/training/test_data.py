@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from jaxclf.experiment.config import Data, Spec, options_of
 from jaxclf.errors import DataError
+from jaxclf.experiment.config import Data, Spec, options_of
 from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.training.data import HELD_OUT, file_of, make_epochs, read_splits, vary

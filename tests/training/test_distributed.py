@@ -14,8 +14,8 @@ import optax
 import pytest
 from safetensors.numpy import load_file
 
-from jaxclf.experiment.config import Regular
 from jaxclf.errors import ConfigError
+from jaxclf.experiment.config import Regular
 from jaxclf.training import distributed
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.step import dropout_key, make_train_step

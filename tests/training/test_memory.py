@@ -5,10 +5,10 @@ import json
 import jax
 import pytest
 
-from jaxclf.experiment import catalog
 from jaxclf import train
-from jaxclf.experiment.config import override
 from jaxclf.errors import OutOfMemoryError
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import override
 from jaxclf.training import memory
 from jaxclf.training.memory import halved, telling
 from jaxclf.training.step import make_train_step

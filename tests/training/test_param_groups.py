@@ -7,9 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxclf.experiment.config import Optim, Spec
 from jaxclf.errors import ConfigError
+from jaxclf.experiment.config import Optim, Spec
 from jaxclf.model.storage.weights import leaves_of
+from jaxclf.training.optimizer import make_optimizer
 from jaxclf.training.param_groups import (
     check_groups,
     depth,
@@ -17,7 +18,6 @@ from jaxclf.training.param_groups import (
     with_prior,
     without_last_layers,
 )
-from jaxclf.training.optimizer import make_optimizer
 from jaxclf.types import LabelStats
 
 LAYERS = 12

@@ -12,13 +12,11 @@ import numpy as np
 
 from jaxclf.decisions.predictions import with_unknown
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.model.inference import TOKENS_PER_SLOT
-from jaxclf.exporters.program import Answer, Packed, Whole, load_whole
 from jaxclf.exporters.onnx.graph import Value, empty_graph, full, node
-from jaxclf.exporters.onnx.model import Port, import_onnx, to_proto, write
 from jaxclf.exporters.onnx.jaxpr import LENGTH, ROWS, trace
+from jaxclf.exporters.onnx.model import Port, import_onnx, to_proto, write
 from jaxclf.exporters.onnx.scorer import MODEL, import_onnxruntime, onnx_scorer
-from jaxclf.inference.classifier import load
+from jaxclf.exporters.program import Answer, Packed, Whole, load_whole
 from jaxclf.exporters.verify import (
     compare,
     hold,
@@ -27,6 +25,8 @@ from jaxclf.exporters.verify import (
     sample,
     write_record,
 )
+from jaxclf.inference.classifier import load
+from jaxclf.model.inference import TOKENS_PER_SLOT
 from jaxclf.text.reader import read
 from jaxclf.text.tokenizer.tokenize import tokenize
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.model.encoders.common import gelu, layer_norm
 from jaxclf.exporters.onnx.jaxpr import Atom, Program, Step, trace
+from jaxclf.model.encoders.common import gelu, layer_norm
 
 ANY = float("nan")  # in a pattern: whatever number stands there
 

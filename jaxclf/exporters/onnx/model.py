@@ -10,8 +10,8 @@ from jaxclf.errors import ConfigError
 from jaxclf.exporters.onnx.fusions import find
 from jaxclf.exporters.onnx.graph import Graph, Value, constant, full, node
 from jaxclf.exporters.onnx.int8 import OWN
-from jaxclf.exporters.onnx.ops import OPS
 from jaxclf.exporters.onnx.jaxpr import Program, no_writer
+from jaxclf.exporters.onnx.ops import OPS
 
 # The oldest that have Gelu, and the file format of their time: onnxruntime reads them since 1.17.
 OPSET, FILE_FORMAT = 20, 9

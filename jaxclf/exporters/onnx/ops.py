@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxclf.exporters.onnx.graph import Graph, Op, Value, constant, full, integers, node, together
 from jaxclf.exporters.onnx.int8 import quantized_product, quantized_rows
-from jaxclf.exporters.onnx.shape_ops import MOVES, counted, full_along, permuted
 from jaxclf.exporters.onnx.jaxpr import Step, no_writer
+from jaxclf.exporters.onnx.shape_ops import MOVES, counted, full_along, permuted
 
 
 def _elementwise(op: str) -> Op:

@@ -19,6 +19,8 @@ from scipy.special import expit, logit
 from jaxclf.decisions.calibration import EDGE, Calibration, beta, calibrated, platt
 from jaxclf.decisions.crossfit import FOLDS, Rule
 from jaxclf.decisions.folds import folds_of
+from jaxclf.decisions.metrics import Decided, Labels
+from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.margins import (
     Cells,
     cost_of,
@@ -29,8 +31,6 @@ from jaxclf.inference.cascade.margins import (
     under,
     worth_of,
 )
-from jaxclf.decisions.metrics import Decided, Labels
-from jaxclf.decisions.thresholds import decide
 
 Stages = Float[np.ndarray, "stages examples classes"]
 Probs = Float32[np.ndarray, "examples classes"]

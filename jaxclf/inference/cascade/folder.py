@@ -16,12 +16,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxclf.decisions.calibration import from_json, to_json
-from jaxclf.inference.cascade.cutoffs import ALWAYS, Early
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble, save_whole
-from jaxclf.model.storage.saved_model import META
-from jaxclf.model.storage.metadata import read_calibration, read_labels, read_ledger
 from jaxclf.files.untrusted import holds, read_json, short
+from jaxclf.inference.cascade.cutoffs import ALWAYS, Early
+from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble, save_whole
+from jaxclf.model.storage.metadata import read_calibration, read_labels, read_ledger
+from jaxclf.model.storage.saved_model import META
 
 CASCADE = "cascade.json"
 FORMAT = 1

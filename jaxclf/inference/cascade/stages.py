@@ -13,13 +13,13 @@ from jaxtyping import Float32
 
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated, from_json
-from jaxclf.inference.cascade.cutoffs import Mixed, Rows, Ruled, pass_through
-from jaxclf.inference.cascade.summary import counted
 from jaxclf.errors import DataError
+from jaxclf.inference.cascade.cutoffs import Mixed, Rows, Ruled, pass_through
 from jaxclf.inference.cascade.folder import Chain, Rule, load_cascade, new_networks
+from jaxclf.inference.cascade.summary import counted
+from jaxclf.inference.classifier import Classifier, Together, _classifier, _score, checked, leaves
 from jaxclf.model.storage.saved_model import META, load_model
 from jaxclf.model.storage.weights import leaves_of
-from jaxclf.inference.classifier import Classifier, Together, _classifier, _score, checked, leaves
 from jaxclf.text.tokenizer.tokenize import lengths, tokenize
 
 CHARACTERS = 20_000  # of a text that rules read; networks mostly read less

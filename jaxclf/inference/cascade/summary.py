@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float, Float64, Int
 from scipy.special import betaincinv
 
 from jaxclf.decisions.calibration import calibrated
-from jaxclf.inference.cascade.cutoffs import Early, Goal, Mixed, OutOfFold, Ruled, mix, promised
 from jaxclf.decisions.comparison import paired
 from jaxclf.decisions.members import Members
 from jaxclf.decisions.metrics import aggregate
 from jaxclf.decisions.thresholds import decide
+from jaxclf.inference.cascade.cutoffs import Early, Goal, Mixed, OutOfFold, Ruled, mix, promised
 
 STAGES = "stages.json"
 RESAMPLES = 2000

@@ -27,7 +27,6 @@ from jaxclf.model.encoders.common import (
     same_segment,
     split_heads,
 )
-from jaxclf.model.encoders.disentangled import distances, scores
 from jaxclf.model.encoders.config_schema import (
     EPSILON,
     LAYERS,
@@ -39,6 +38,7 @@ from jaxclf.model.encoders.config_schema import (
     read_fields,
     refuse,
 )
+from jaxclf.model.encoders.disentangled import distances, scores
 
 
 class Config(NamedTuple):

@@ -31,9 +31,9 @@ from jaxclf.model.encoders.common import (
     same_segment,
     split_heads,
 )
+from jaxclf.model.encoders.config_schema import POSITIONS, Field, read_fields, refuse
 from jaxclf.model.encoders.deberta import block_of, embeddings_of
 from jaxclf.model.encoders.disentangled import distances, scores
-from jaxclf.model.encoders.config_schema import POSITIONS, Field, read_fields, refuse
 
 
 class Convolution(NamedTuple):

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxclf.errors import DataError
-from jaxclf.model.storage.saved_model import META
-from jaxclf.model.storage.metadata import read_labels, read_ledger
 from jaxclf.files.untrusted import read_json, short
+from jaxclf.model.storage.metadata import read_labels, read_ledger
+from jaxclf.model.storage.saved_model import META
 
 ENSEMBLE = "ensemble.json"
 FORMAT = 1

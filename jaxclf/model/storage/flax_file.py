@@ -10,8 +10,8 @@ from typing import BinaryIO
 import numpy as np
 
 from jaxclf.errors import DataError
-from jaxclf.model.storage.tensor_files import FLOATS, LEAVES, Stored
 from jaxclf.files.untrusted import file_in, short
+from jaxclf.model.storage.tensor_files import FLOATS, LEAVES, Stored
 
 MSGPACK = "flax_model.msgpack"
 

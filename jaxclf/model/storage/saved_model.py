@@ -20,8 +20,10 @@ import numpy as np
 import safetensors.numpy
 from tokenizers import Tokenizer
 
-from jaxclf.experiment.config import Experiment, from_dict, to_dict
 from jaxclf.errors import ConfigError, DataError
+from jaxclf.experiment.config import Experiment, from_dict, to_dict
+from jaxclf.experiment.validation import check
+from jaxclf.files.untrusted import holds, read_json, short
 from jaxclf.model.classifier import Family, family_of
 from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.model.storage.metadata import read_calibration, read_labels, read_ledger
@@ -37,8 +39,6 @@ from jaxclf.model.storage.weights import (
     to_tensors,
 )
 from jaxclf.text.tokenizer.tokenize import largest_id, load_tokenizer
-from jaxclf.files.untrusted import holds, read_json, short
-from jaxclf.experiment.validation import check
 
 HEAD, META = "head.safetensors", "jaxclf.json"
 FORMAT = 2

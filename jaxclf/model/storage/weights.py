@@ -15,9 +15,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxclf.errors import DataError
+from jaxclf.files.untrusted import file_in, holds, parse_json, read_json, short
 from jaxclf.model.storage.flax_file import MSGPACK, open_flax
 from jaxclf.model.storage.tensor_files import FLOATS, LEAVES, Stored
-from jaxclf.files.untrusted import file_in, holds, parse_json, read_json, short
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEADER_LIMIT = 16 * 2**20

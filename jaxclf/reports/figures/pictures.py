@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.reports.figures import curves
-from jaxclf.reports.figures.curves import Columns, save_columns
-from jaxclf.reports.figures.captions import FINDINGS
-from jaxclf.reports.sections import box, text_of
 from jaxclf.decisions.thresholds import decide
+from jaxclf.reports.figures import curves
+from jaxclf.reports.figures.captions import FINDINGS
+from jaxclf.reports.figures.curves import Columns, save_columns
+from jaxclf.reports.sections import box, text_of
 from jaxclf.types import Predictions
 
 MOST_LABELS = 40  # in pictures with a panel or a row per label: those with most positives

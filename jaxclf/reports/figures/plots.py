@@ -8,8 +8,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from jaxclf.reports.figures.curves import Columns, by_label
 from jaxclf.reports.figures.captions import calibration_gap
+from jaxclf.reports.figures.curves import Columns, by_label
 from jaxclf.reports.figures.style import (
     BLUE,
     CHOSEN,

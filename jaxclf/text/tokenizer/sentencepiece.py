@@ -10,8 +10,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from tokenizers import AddedToken
 
-from jaxclf.text.tokenizer.tokenizer_config import Token, fault
 from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, file_in
+from jaxclf.text.tokenizer.tokenizer_config import Token, fault
 
 UNIGRAM, CONTROL, USER_DEFINED = 1, 3, 4  # sentencepiece's numbers for kinds of model and piece
 

@@ -8,9 +8,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from jaxclf.errors import DataError
+from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, holds, read_json, short
 from jaxclf.text.tokenizer.sentencepiece import sound
 from jaxclf.text.tokenizer.vocabularies import build_tokenizer
-from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, holds, read_json, short
 from jaxclf.types import Tokens
 
 TOKENIZER = "tokenizer.json"

@@ -9,6 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.processors import BertProcessing
 
+from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, file_in, holds, read_json
 from jaxclf.text.tokenizer.sentencepiece import read_pieces, sound
 from jaxclf.text.tokenizer.tokenizer_config import (
     Settings,
@@ -20,7 +21,6 @@ from jaxclf.text.tokenizer.tokenizer_config import (
     read_settings,
     special,
 )
-from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, file_in, holds, read_json
 
 BERT = ["", "", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"]
 DEBERTA = ["[CLS]", "[SEP]", *BERT[2:]]

@@ -16,22 +16,29 @@ from scipy.special import logit
 import jaxclf
 from jaxclf import cascade as command
 from jaxclf.cascade import Recipe, make_cascade
-from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated, to_json
 from jaxclf.decisions.compare_runs import contest, read_system
-from jaxclf.decisions.predictions import load_predictions, save_predictions
 from jaxclf.decisions.evaluation import write_json
+from jaxclf.decisions.predictions import load_predictions, save_predictions
 from jaxclf.decisions.thresholds import plug_in
 from jaxclf.errors import DataError
 from jaxclf.evaluate import evaluate_file
-from jaxclf.inference.cascade.folder import ALWAYS, CASCADE, Rule, load_cascade, new_networks, read_rules
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
+from jaxclf.inference.cascade import stages as serving
+from jaxclf.inference.cascade.folder import (
+    ALWAYS,
+    CASCADE,
+    Rule,
+    load_cascade,
+    new_networks,
+    read_rules,
+)
+from jaxclf.inference.cascade.stages import apply_rules, measure
+from jaxclf.inference.classifier import _score, _together, leaves, model_folder
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
 from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
 from jaxclf.predict import in_words
-from jaxclf.inference.cascade import stages as serving
-from jaxclf.inference.cascade.stages import apply_rules, measure
-from jaxclf.inference.classifier import _score, _together, leaves, model_folder
 from jaxclf.text import splits as text_splits
 from jaxclf.text.reader import read
 from jaxclf.types import Predictions

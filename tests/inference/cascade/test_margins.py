@@ -7,6 +7,9 @@ import pytest
 from scipy.special import expit, logit
 
 from jaxclf.decisions.calibration import Calibration, calibrated
+from jaxclf.decisions.folds import folds_of
+from jaxclf.decisions.metrics import count, f1
+from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.cutoffs import (
     ALWAYS,
     Early,
@@ -19,11 +22,8 @@ from jaxclf.inference.cascade.cutoffs import (
     pass_through,
     promised,
 )
-from jaxclf.decisions.folds import folds_of
 from jaxclf.inference.cascade.margins import WORTH, cost_of, law_of, laws_of, low_of, margin_of
-from jaxclf.decisions.metrics import count, f1
 from jaxclf.inference.cascade.summary import _missed, counted
-from jaxclf.decisions.thresholds import decide
 
 ROWS = 3000
 SHARE = np.array([0.4, 0.15, 0.05, 0.02])

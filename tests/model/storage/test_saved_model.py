@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxclf.experiment.config import Spec, override
 from jaxclf.errors import DataError
+from jaxclf.experiment.config import Spec, override
+from jaxclf.inference.classifier import leaves
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.saved_model import Handover, load_model, pretrained_params, save_model
 from jaxclf.model.storage.weights import leaves_of
-from jaxclf.inference.classifier import leaves
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("alpha", "beta", "gamma")

@@ -11,8 +11,8 @@ import safetensors.numpy
 import torch
 import transformers
 
-from jaxclf.experiment.config import Data, Experiment, Spec
 from jaxclf.errors import DataError
+from jaxclf.experiment.config import Data, Experiment, Spec
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.saved_model import pretrained_params, read_hf_config
 from jaxclf.model.storage.weights import leaves_of, open_tensors

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from jaxclf.experiment.config import Data, Experiment
 from jaxclf.errors import ConfigError, DataError
+from jaxclf.experiment.config import Data, Experiment
+from jaxclf.experiment.validation import check
 from jaxclf.text.tokenizer.tokenize import CHUNK, load_tokenizer, tokenize
 from jaxclf.train import REGISTRIES
-from jaxclf.experiment.validation import check
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 CLS, SEP = 2, 3
