@@ -5,8 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from jaxclf.cli import parser_of, run_command, say
-from jaxclf.decisions.label_issues import doubts, table_of_doubts, write_suspects
+from jaxclf.cli import make_parser, run_command, say
+from jaxclf.decisions.label_issues import format_label_noise, label_noise, write_suspects
 from jaxclf.decisions.predictions import load_predictions, merge_predictions, save_predictions
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
@@ -14,7 +14,7 @@ from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.text.reader import read
 from jaxclf.train import train
 from jaxclf.training.data import HELD_OUT, file_of
-from jaxclf.training.memory import keep_freed_memory
+from jaxclf.training.memory import tune_malloc
 from jaxclf.types import Predictions
 
 EPILOG = """\
@@ -56,7 +56,7 @@ def score_folds(
 
 
 def main() -> int:
-    parser = parser_of(__doc__, epilog=EPILOG)
+    parser = make_parser(__doc__, epilog=EPILOG)
     parser.add_argument("--run", type=Path, help="a finished run's folder")
     parser.add_argument(
         "--split", default="test", choices=("val", "test", HELD_OUT), help="with --run; test"
@@ -81,7 +81,7 @@ def _command(args: argparse.Namespace) -> None:
     else:
         if args.folds < 2:
             raise ConfigError(f"--folds {args.folds}: at least 2")
-        keep_freed_memory()
+        tune_malloc()
         experiment = override(catalog.load(args.exp), parse_overrides(args.override))
         found, names = score_folds(experiment, args.folds, args.out)
     texts = None
@@ -92,7 +92,7 @@ def _command(args: argparse.Namespace) -> None:
         texts = dict(zip(examples.ids, examples.texts, strict=True))
     path = args.output or folder / "audit.csv"
     count = write_suspects(path, found, names, texts)
-    print(table_of_doubts(doubts(found.labels, found.probs), names))
+    print(format_label_noise(label_noise(found.labels, found.probs), names))
     print(f"\n{count:,} given values to look at again, the least believed first: {path}")
 
 

@@ -10,21 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.cli import parser_of, run_command, say
+from jaxclf.cli import make_parser, run_command, say
 from jaxclf.decisions.calibration import calibrated, platt
 from jaxclf.decisions.evaluation import evaluate_split, rule_of, table, write_json
 from jaxclf.decisions.members import Members, read_members
 from jaxclf.decisions.metrics import aggregate, log_loss
 from jaxclf.decisions.predictions import save_predictions
-from jaxclf.decisions.provenance import fitted_by, join_ledgers, with_fitted
+from jaxclf.decisions.provenance import fitted_by, join_provenances, with_fitted
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.config import Spec, did_you_mean, override, parse_overrides, to_dict
 from jaxclf.files.untrusted import parse_json
-from jaxclf.inference.cascade.cutoffs import Goal, Ruled, fit_cascade, fit_out_of_fold, mix, unruled
+from jaxclf.inference.cascade.cutoffs import (
+    Goal,
+    RuleMatches,
+    fit_cascade,
+    fit_out_of_fold,
+    run_stages,
+    unruled,
+)
 from jaxclf.inference.cascade.folder import Chain, Rule, pool_networks, read_rules, save_cascade
 from jaxclf.inference.cascade.margins import WORTH
 from jaxclf.inference.cascade.stages import apply_rules, assemble, measure
-from jaxclf.inference.cascade.summary import STAGES, describe, table_of
+from jaxclf.inference.cascade.summary import STAGES, describe, format_stages
 from jaxclf.inference.classifier import load, model_folder
 from jaxclf.model.storage.saved_model import META
 from jaxclf.reports.diagnosis import diagnose
@@ -52,7 +59,7 @@ phrases goes to the last stage; where the rule has a "label", the text has that 
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CascadeConfig:
     """What leaving early may cost."""
 
     metric: str = "macro_f1"
@@ -62,7 +69,7 @@ class Recipe:
     miss: float = 0.02
 
 
-def goal_of(recipe: Recipe, names: tuple[str, ...]) -> Goal:
+def goal_of(recipe: CascadeConfig, names: tuple[str, ...]) -> Goal:
     """Raises ConfigError for values out of range and for labels that there are not."""
     if recipe.metric not in WORTH:
         raise ConfigError(f"metric={recipe.metric!r}" + did_you_mean(recipe.metric, WORTH))
@@ -80,7 +87,7 @@ def goal_of(recipe: Recipe, names: tuple[str, ...]) -> Goal:
 
 
 def make_cascade(
-    runs: Sequence[Path], recipe: Recipe, out: Path, rules_file: Path | None = None
+    runs: Sequence[Path], recipe: CascadeConfig, out: Path, rules_file: Path | None = None
 ) -> dict[str, Any]:
     """Fit the cut-offs on val, score val and test, write the folder; what report.json holds.
 
@@ -107,9 +114,9 @@ def make_cascade(
     early = fit_cascade(val.like.labels, val.probs, thresholds, goal)
     rule = rule_of(spec, names)
     honest = fit_out_of_fold(val.like.labels, val.probs, rule, goal, ruled["val"])
-    mixed = {split: mix(early, part.probs, ruled[split]) for split, part in members.items()}
+    mixed = {split: run_stages(early, part.probs, ruled[split]) for split, part in members.items()}
     found = {split: part.like._replace(probs=mixed[split].probs) for split, part in members.items()}
-    ledger = join_ledgers([_json(run / "ledger.json") for run in runs])
+    ledger = join_provenances([_json(run / "ledger.json") for run in runs])
     if spec.name != "fixed":
         ledger = with_fitted(ledger, f"the thresholds ({spec.name})", "val")
     ledger = with_fitted(ledger, "the cut-offs of the cascade", "val")
@@ -145,7 +152,7 @@ def make_cascade(
         {split: len(part.ids) for split, part in found.items()},
         data.meanings,
     )
-    text += f"\n## Stages\n\n```\n{table_of(about)}\n```\n"
+    text += f"\n## Stages\n\n```\n{format_stages(about)}\n```\n"
 
     for split, predictions in found.items():
         save_predictions(out / "predictions" / f"{split}.npz", predictions)
@@ -187,7 +194,7 @@ def _texts(file: Path, part: Members) -> list[str] | None:
     return list(examples.texts)
 
 
-def _ruled(rules: tuple[Rule, ...], texts: list[str] | None, part: Members) -> Ruled:
+def _ruled(rules: tuple[Rule, ...], texts: list[str] | None, part: Members) -> RuleMatches:
     if not rules:
         return unruled(part.probs)
     if texts is None:
@@ -197,7 +204,7 @@ def _ruled(rules: tuple[Rule, ...], texts: list[str] | None, part: Members) -> R
     return apply_rules(rules, texts, part.names)
 
 
-def _note(val: Members, about: Mapping[str, Any], recipe: Recipe) -> None:
+def _note(val: Members, about: Mapping[str, Any], recipe: CascadeConfig) -> None:
     """What the figures alone would not say."""
     labels = val.like.labels
     losses = [log_loss(labels, calibrated(platt(labels, one), one)) for one in val.probs]
@@ -223,7 +230,7 @@ def _json(path: Path) -> Any:
 
 
 def main() -> int:
-    parser = parser_of(__doc__, epilog=EPILOG)
+    parser = make_parser(__doc__, epilog=EPILOG)
     parser.add_argument(
         "--runs", nargs="+", metavar="DIR", required=True, help="from cheap to strong; key=value"
     )
@@ -235,9 +242,9 @@ def main() -> int:
 def _command(args: argparse.Namespace) -> None:
     runs = [Path(word) for word in args.runs if "=" not in word]
     changes = parse_overrides([word for word in args.runs if "=" in word])
-    report = make_cascade(runs, override(Recipe(), changes), args.out, args.rules)
+    report = make_cascade(runs, override(CascadeConfig(), changes), args.out, args.rules)
     print(table(report["test"], "test") + "\n")
-    print(table_of(_json(args.out / STAGES)))
+    print(format_stages(_json(args.out / STAGES)))
     print(f"\nreport: {args.out / 'report.html'}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxclf.errors import report_errors
 
 
-def parser_of(description: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
+def make_parser(description: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
     """A parser with --debug."""
     parser = argparse.ArgumentParser(
         prog=f"python -m jaxclf.{Path(sys.argv[0]).stem}",

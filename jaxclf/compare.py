@@ -8,14 +8,14 @@ from typing import Any
 
 import jax
 
-from jaxclf.cli import parser_of, run_command, say
+from jaxclf.cli import make_parser, run_command, say
 from jaxclf.decisions.compare_runs import (
     System,
-    contest,
-    in_words,
+    compare_systems,
+    format_comparison,
+    format_difference,
     read_system,
     record_of,
-    table_of,
 )
 from jaxclf.decisions.comparison import holm
 from jaxclf.decisions.evaluation import write_json
@@ -24,8 +24,8 @@ from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.experiment.validation import check
 from jaxclf.train import REGISTRIES, train
-from jaxclf.training.ablation import FULL, THRESHOLD, neighbours
-from jaxclf.training.memory import keep_freed_memory
+from jaxclf.training.ablation import FULL, THRESHOLD, ablations
+from jaxclf.training.memory import tune_malloc
 
 RESAMPLES, SEED = 10_000, 0
 EPILOG = """\
@@ -46,7 +46,7 @@ def ablate(name: str, changes: Mapping[str, Any], seeds: int, out: Path) -> dict
     """
     full = override(catalog.load(name), changes)
     baseline = override(catalog.load("baseline"), changes)
-    todo = neighbours(full, baseline)
+    todo = ablations(full, baseline)
     for experiment in todo.values():
         check(experiment, REGISTRIES)
     runs: dict[str, list[Path]] = {label: [] for label in todo}
@@ -75,7 +75,7 @@ def score_ablation(runs: Mapping[str, list[Path]], resamples: int) -> dict[str, 
     others = [read_system(label, folders, "test") for label, folders in runs.items()][1:]
     others.append(read_system(THRESHOLD, runs[FULL], "test", half=True))
     found = {
-        other.name: contest(full, other, resamples, SEED, matched=other.name == THRESHOLD)
+        other.name: compare_systems(full, other, resamples, SEED, matched=other.name == THRESHOLD)
         for other in others
     }
     adjusted = holm([one.metrics["macro_f1"].p for one in found.values()])
@@ -99,13 +99,13 @@ def ablation_table(record: Mapping[str, Any]) -> str:
         answer = helps.get(row["verdict"], "no evidence") if sure else "no evidence"
         lines.append(
             f"| {label} | {row['one']:.3f} | {row['other']:.3f} | {row['difference']:+.3f} | "
-            f"{low:+.3f} to {high:+.3f} | {in_words(row['p_holm'])} | {answer} |"
+            f"{low:+.3f} to {high:+.3f} | {format_difference(row['p_holm'])} | {answer} |"
         )
     return "\n".join(lines)
 
 
 def main() -> int:
-    parser = parser_of(__doc__, epilog=EPILOG)
+    parser = make_parser(__doc__, epilog=EPILOG)
     parser.add_argument("words", nargs="*", metavar="DIR", help="runs, or key=value with --ablate")
     parser.add_argument("--split", default="test", choices=("val", "test"), help="default: test")
     parser.add_argument("--ablate", metavar="EXP", help="train an experiment and its neighbours")
@@ -127,7 +127,7 @@ def _command(args: argparse.Namespace) -> None:
 def _ablate(args: argparse.Namespace) -> dict[str, Any]:
     if args.out is None or args.seeds < 1:
         raise ConfigError("--ablate needs --out DIR and at least one of --seeds")
-    keep_freed_memory()
+    tune_malloc()
     runs = ablate(args.ablate, parse_overrides(args.words), args.seeds, args.out)
     record = score_ablation(runs, args.resamples)
     write_json(args.out / "ablation.json", record)
@@ -141,9 +141,9 @@ def _compare(args: argparse.Namespace) -> dict[str, Any]:
     systems = [_system(word, args.split) for word in args.words]
     record = {}
     for other in systems[1:]:
-        found = record_of(contest(systems[0], other, args.resamples, SEED), other.names)
+        found = record_of(compare_systems(systems[0], other, args.resamples, SEED), other.names)
         record[other.name] = found
-        print(table_of(found, systems[0].name, other.name) + "\n")
+        print(format_comparison(found, systems[0].name, other.name) + "\n")
     return record
 
 

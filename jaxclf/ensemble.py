@@ -12,35 +12,35 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxclf.cli import parser_of, run_command, say
+from jaxclf.cli import make_parser, run_command, say
 from jaxclf.decisions.blending import BLENDERS, blend, blend_out_of_fold
 from jaxclf.decisions.evaluation import rule_of, score_run, table, write_json
 from jaxclf.decisions.members import (
     MEMBERS,
     Systems,
     describe,
+    format_members,
     read_held_out,
     read_members,
-    table_of,
 )
 from jaxclf.decisions.predictions import save_predictions
-from jaxclf.decisions.provenance import join_ledgers, with_fitted
+from jaxclf.decisions.provenance import join_provenances, with_fitted
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Spec, override, parse_overrides, to_dict
 from jaxclf.experiment.validation import check_labels, check_spec
 from jaxclf.inference.classifier import load
-from jaxclf.inference.soft_labels import teach
+from jaxclf.inference.soft_labels import write_soft_labels
 from jaxclf.model.storage.ensemble_folder import Blend, load_ensemble, save_ensemble
 from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.html_report import write_page
 from jaxclf.reports.model_card import card
 from jaxclf.text.reader import read
-from jaxclf.text.splits import sample
+from jaxclf.text.splits import subsample
 from jaxclf.train import train
 from jaxclf.training.data import HELD_OUT
-from jaxclf.training.memory import keep_freed_memory
+from jaxclf.training.memory import tune_malloc
 
 EPILOG = """\
 With --runs, finished runs become members as they are:
@@ -62,7 +62,7 @@ OWN = ("blend", "threshold")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EnsembleConfig:
     """How members become one."""
 
     blend: Spec = field(default_factory=lambda: Spec("uniform"))
@@ -89,7 +89,9 @@ def train_members(
     return systems
 
 
-def make_ensemble(systems: Systems, recipe: Recipe, folds: int, out: Path) -> dict[str, Any]:
+def make_ensemble(
+    systems: Systems, recipe: EnsembleConfig, folds: int, out: Path
+) -> dict[str, Any]:
     """Fit weights and thresholds, score val and test, write the folder; what report.json holds."""
     members = {split: read_members(systems, split) for split in ("val", "test")}
     names = members["val"].names
@@ -105,7 +107,7 @@ def make_ensemble(systems: Systems, recipe: Recipe, folds: int, out: Path) -> di
         probs = blend_out_of_fold(source.like.labels, source.probs, blender)
         found["val"] = source.like._replace(probs=probs)
     runs = [run for parts in systems.values() for run in parts]
-    ledger = join_ledgers([_json(run / "ledger.json") for run in runs])
+    ledger = join_provenances([_json(run / "ledger.json") for run in runs])
     if recipe.blend.name != "uniform":
         what = f"the weights of the ensemble ({recipe.blend.name})"
         ledger = with_fitted(ledger, what, "train" if folds else "val")
@@ -160,7 +162,9 @@ def teachers_file(systems: Systems, folds: int, out: Path) -> Path:
     else:
         run = next(iter(systems.values()))[0]
         data = catalog.load(str(run / "config.json")).data
-        teach(load(out), sample(read(data.train, data.labels), data.train_rows), path)
+        write_soft_labels(
+            load(out), subsample(read(data.train, data.labels), data.train_rows), path
+        )
     return path
 
 
@@ -177,7 +181,7 @@ def _json(path: Path) -> Any:
 
 
 def main() -> int:
-    parser = parser_of(
+    parser = make_parser(
         __doc__,
         epilog=EPILOG + ", ".join(catalog.signature(*item) for item in BLENDERS.items()),
     )
@@ -200,11 +204,11 @@ def _command(args: argparse.Namespace) -> None:
     changes = parse_overrides([word for word in words if "=" in word])
     own = {key: value for key, value in changes.items() if key.split(".")[0] in OWN}
     rest = {key: value for key, value in changes.items() if key not in own}
-    recipe = override(Recipe(), own)
+    recipe = override(EnsembleConfig(), own)
     check_spec("blend", recipe.blend, BLENDERS)
     check_spec("threshold", recipe.threshold, THRESHOLDS)
     if args.exp:
-        keep_freed_memory()
+        tune_malloc()
         systems = train_members(named, rest, args.seeds, args.folds, args.out)
     else:
         if args.folds or (rest and not args.distill):
@@ -213,11 +217,11 @@ def _command(args: argparse.Namespace) -> None:
     if not systems:
         raise ConfigError("an ensemble needs a member")
     report = make_ensemble(systems, recipe, args.folds, args.out)
-    print(table_of(_json(args.out / MEMBERS)) + "\n")
+    print(format_members(_json(args.out / MEMBERS)) + "\n")
     print(table(report["test"], "test"))
     print(f"\nreport: {args.out / 'report.html'}")
     if args.distill:
-        keep_freed_memory()
+        tune_malloc()
         soft = {"data.soft": str(teachers_file(systems, args.folds, args.out))}
         student = override(catalog.load(args.distill), {**rest, **soft})
         report = train(student, args.out / "student")

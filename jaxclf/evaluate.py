@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.cli import parser_of, run_command
+from jaxclf.cli import make_parser, run_command
 from jaxclf.decisions.calibration import CALIBRATORS
 from jaxclf.decisions.evaluation import calibrate, evaluate_split, score_run, table, write_json
 from jaxclf.decisions.members import MEMBERS
 from jaxclf.decisions.predictions import load_predictions, with_unknown
-from jaxclf.decisions.provenance import make_ledger, split_of, warning
+from jaxclf.decisions.provenance import make_provenance, split_of, warning
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Data, Experiment, override, parse_overrides, walk
+from jaxclf.experiment.config import Data, Experiment, iter_fields, override, parse_overrides
 from jaxclf.experiment.validation import check, check_labels
 from jaxclf.inference.classifier import load
 from jaxclf.reports.html_report import write_page
@@ -63,7 +63,9 @@ def evaluate_predictions(
         own = override(blank, {"threshold": record["threshold"]})
     plain = override(blank, {"threshold": own.threshold})
     wanted = override(plain, changes or {})
-    if other := [key for key, value in walk(wanted) if value != dict(walk(plain))[key]]:
+    if other := [
+        key for key, value in iter_fields(wanted) if value != dict(iter_fields(plain))[key]
+    ]:
         _check_changes(other, own, wanted)
         check_labels(wanted, names)
     found = {
@@ -79,7 +81,7 @@ def evaluate_predictions(
             "calibration": wanted.calibration.name,
             "threshold": wanted.threshold.name,
         }
-        known = make_ledger({}, rules)
+        known = make_provenance({}, rules)
     report, _ = score_run(found, wanted.threshold, names, known)
     return report, [said for split in report if (said := warning(known, split))]
 
@@ -113,7 +115,7 @@ def rewrite_page(run: Path, show_text: bool = False) -> Path:
 
 
 def main() -> int:
-    parser = parser_of(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="a run's folder")
     parser.add_argument(
         "--data", type=Path, help="a labelled file; without it the run's own predictions are scored"

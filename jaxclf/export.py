@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from jaxclf.cli import parser_of, run_command
+from jaxclf.cli import make_parser, run_command
 from jaxclf.errors import ConfigError
 from jaxclf.exporters.hf import to_hf
-from jaxclf.exporters.onnx.export import FORMS, to_onnx
+from jaxclf.exporters.onnx.export import INPUT_LAYOUTS, to_onnx
 from jaxclf.exporters.stablehlo import PLATFORMS, to_stablehlo
 
 FORMATS = {"hf": to_hf, "onnx": to_onnx, "stablehlo": to_stablehlo}
@@ -22,12 +22,12 @@ OPTIONS = {
 
 def main() -> int:
     told = "\n\n".join(f"{name}: {function.__doc__}" for name, function in FORMATS.items())
-    parser = parser_of(__doc__, epilog=told)
+    parser = make_parser(__doc__, epilog=told)
     parser.add_argument("--run", type=Path, required=True, help="a finished run's folder")
     parser.add_argument("--to", choices=FORMATS, required=True, help="the format")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument(
-        "--input", choices=FORMS, help="onnx: what the graph reads (default: packed)"
+        "--input", choices=INPUT_LAYOUTS, help="onnx: what the graph reads (default: packed)"
     )
     parser.add_argument("--int8", action="store_true", help="onnx: in eight bits; needs --data")
     parser.add_argument(

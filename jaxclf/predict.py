@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from jaxclf.cli import parser_of, run_command
+from jaxclf.cli import make_parser, run_command
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError, StoppedError
 from jaxclf.inference import explanation
@@ -58,7 +58,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def main() -> int:
-    parser = parser_of(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--run", required=True, help="a finished run's folder or its model/")
     parser.add_argument("--input", type=Path, help="a JSON, JSONL, CSV, TSV or Parquet file")
     parser.add_argument("--output", type=Path, help="a .jsonl or .csv file to write")

@@ -6,7 +6,7 @@ import socket
 import sys
 from pathlib import Path
 
-from jaxclf.cli import parser_of, run_command
+from jaxclf.cli import make_parser, run_command
 from jaxclf.errors import ConfigError, StoppedError
 from jaxclf.inference.classifier import load
 
@@ -24,7 +24,7 @@ one ends at once.
 
 
 def main() -> int:
-    parser = parser_of(__doc__, epilog=EPILOG)
+    parser = make_parser(__doc__, epilog=EPILOG)
     parser.add_argument(
         "--run", type=Path, required=True, help="a finished run, an ensemble, or a model/"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.cli import parser_of, run_command, say
+from jaxclf.cli import make_parser, run_command, say
 from jaxclf.decisions.calibration import CALIBRATORS
 from jaxclf.decisions.evaluation import table, write_json
 from jaxclf.decisions.metrics import SELECTION, aggregate
@@ -28,17 +28,17 @@ from jaxclf.text.tokenizer.tokenize import lengths
 from jaxclf.training import checkpoint, distributed
 from jaxclf.training.adversarial import ADVERSARIES
 from jaxclf.training.averaging import AVERAGES
-from jaxclf.training.checkpoint import Figures, Ledger
+from jaxclf.training.checkpoint import Figures, Progress
 from jaxclf.training.evaluation import make_evaluate, make_predict
-from jaxclf.training.loop import fit, start
+from jaxclf.training.loop import init_state, run_loop
 from jaxclf.training.losses import LOSSES
-from jaxclf.training.memory import keep_freed_memory, telling, within_memory
+from jaxclf.training.memory import raise_on_oom, retry_with_smaller_micro_batches, tune_malloc
 from jaxclf.training.optimizer import learning_rate, make_optimizer
-from jaxclf.training.param_groups import hold_frozen
+from jaxclf.training.param_groups import stop_gradient_on
 from jaxclf.training.results import write_results
 from jaxclf.training.run_folder import environment, open_run
 from jaxclf.training.schedules import SCHEDULES
-from jaxclf.training.setup import Prepared, first_params, prepare
+from jaxclf.training.setup import RunSetup, init_params, make_setup
 from jaxclf.training.step import dropout_key, make_train_step, weights_of
 
 REGISTRIES = {
@@ -81,7 +81,7 @@ def train(
     def attempt(experiment: Experiment, resume: str) -> dict[str, Any]:
         return _train(experiment, out, resume, show_text, watch, test)
 
-    return within_memory(attempt, experiment, out, resume, say)
+    return retry_with_smaller_micro_batches(attempt, experiment, out, resume, say)
 
 
 def _train(
@@ -93,7 +93,7 @@ def _train(
     test: bool,
 ) -> dict[str, Any]:
     check(experiment, REGISTRIES)
-    prepared = prepare(experiment, say)
+    prepared = make_setup(experiment, say)
     experiment, epochs = prepared.experiment, prepared.epochs
     distributed.check_same([to_dict(experiment), prepared.ledger])
 
@@ -109,7 +109,7 @@ def _train(
         write_json(out / "environment.json", environment())
         write_json(out / "ledger.json", prepared.ledger)
 
-    if (finished := distributed.told(begin)) is not None:
+    if (finished := distributed.broadcast_from_primary(begin)) is not None:
         return finished
 
     regular, accumulate = experiment.regular, experiment.optim.accumulate
@@ -117,14 +117,14 @@ def _train(
     tx = make_optimizer(experiment.optim, updates)
     schedule = learning_rate(experiment.optim, updates)
     train_step = make_train_step(
-        hold_frozen(prepared.apply, experiment.optim.freeze),
+        stop_gradient_on(prepared.apply, experiment.optim.freeze),
         functools.partial(LOSSES[experiment.loss.name], **experiment.loss.options),
         tx,
         prepared.stats,
         experiment.train.batch_size,
         regular,
         accumulate,
-        distributed.placed(distributed.EVERYWHERE),
+        distributed.sharding_for(distributed.EVERYWHERE),
     )
     predict = make_predict(prepared)
     evaluate = make_evaluate(prepared, predict, say)
@@ -135,11 +135,13 @@ def _train(
             watch(figures["score"])
         return figures
 
-    params = first_params(prepared)
-    state, ledger = start(params, tx.init(params), dropout_key(experiment.seed), bool(regular.ema))
-    like = checkpoint.outline(state)  # the state itself is given away step by step
+    params = init_params(prepared)
+    state, ledger = init_state(
+        params, tx.init(params), dropout_key(experiment.seed), bool(regular.ema)
+    )
+    like = checkpoint.abstract_state(state)  # the state itself is given away step by step
 
-    def resumed() -> Ledger:
+    def resumed() -> Progress:
         nonlocal state
         last = checkpoint.latest(out, say)
         if last is None:
@@ -148,13 +150,13 @@ def _train(
         say(f"resumed after batch {last.step}")
         return last.ledger
 
-    ledger = Ledger(*distributed.told(resumed))
-    state = distributed.share(state)
-    ledger = fit(
+    ledger = Progress(*distributed.broadcast_from_primary(resumed))
+    state = distributed.replicate(state)
+    ledger = run_loop(
         out,
         state,
         ledger,
-        telling(train_step),
+        raise_on_oom(train_step),
         lambda done: float(np.asarray(schedule(max(done - 1, 0) // accumulate))),
         epochs,
         evaluate_epoch,
@@ -176,23 +178,23 @@ def _train(
         _page(prepared, out, show_text)
         return report
 
-    return distributed.told(finish)
+    return distributed.broadcast_from_primary(finish)
 
 
-def _page(prepared: Prepared, out: Path, show_text: bool) -> None:
+def _page(prepared: RunSetup, out: Path, show_text: bool) -> None:
     texts = prepared.splits["test"].texts if show_text else None
     write_page(out, lengths(prepared.tokens["test"]), texts)
 
 
 def main() -> int:
-    parser = parser_of(
+    parser = make_parser(
         __doc__,
         epilog="\n".join(
             [
                 f"experiments: {', '.join(catalog.names())}",
                 "",
                 "keys, and their values where an experiment sets no other (--show prints all):",
-                *(f"  {line}" for line in catalog.lines(Experiment(Data("", "", "")))),
+                *(f"  {line}" for line in catalog.format_config(Experiment(Data("", "", "")))),
                 "",
                 "names that a key may take, with their options (loss=focal loss.gamma=3):",
                 *(
@@ -225,17 +227,17 @@ def _command(args: argparse.Namespace) -> None:
     experiment = override(catalog.load(args.exp), parse_overrides(args.override))
     if args.show:
         check(experiment, REGISTRIES)
-        print("\n".join(catalog.lines(experiment)))
+        print("\n".join(catalog.format_config(experiment)))
         return
-    keep_freed_memory()
+    tune_malloc()
     if bool(args.host) != bool(args.coordinator):
         raise ConfigError("--host and --coordinator go together")
     if args.host:
-        distributed.join(args.host, args.coordinator)
+        distributed.initialize(args.host, args.coordinator)
     name = Path(args.exp).parent.name if args.exp.endswith(".json") else Path(args.exp).stem
     out = args.out or Path("runs") / name
     report = train(experiment, out, args.resume, args.show_text)
-    if not distributed.is_first():
+    if not distributed.is_primary():
         return
     print()
     print(table(report["test"], "test"))

@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxclf.cli import parser_of, run_command, say
+from jaxclf.cli import make_parser, run_command, say
 from jaxclf.errors import ConfigError, DivergedError, JaxclfError, StoppedError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, override, parse_overrides
-from jaxclf.experiment.search_space import Choice, Space, check_space, in_words
-from jaxclf.experiment.source import MARK, check_writable, difference, source
+from jaxclf.experiment.search_space import Choice, Space, check_space, format_changes
+from jaxclf.experiment.source import MARK, check_writable, difference, to_python_source
 from jaxclf.experiment.validation import check
 from jaxclf.model.classifier import build
 from jaxclf.model.pretrained import resolve
 from jaxclf.model.storage.saved_model import open_encoder
 from jaxclf.reports.figures.pictures import write_whole
-from jaxclf.search.study_report import Outcome, best_of, write_study
+from jaxclf.search.study_report import TrialResult, best_of, write_study
 from jaxclf.train import REGISTRIES, train
-from jaxclf.training.memory import keep_freed_memory
+from jaxclf.training.memory import tune_malloc
 
 if TYPE_CHECKING:
     from jaxclf.search.trials import Search
@@ -51,7 +51,7 @@ At the end it writes OUT/study.html and the winner as an experiment, NAME_tuned.
 
 
 def main() -> int:
-    parser = parser_of(__doc__, epilog=EPILOG)
+    parser = make_parser(__doc__, epilog=EPILOG)
     parser.add_argument("--exp", required=True, help="a name or a .py file that has a `space`")
     parser.add_argument(
         "--trials", type=int, required=True, help="so many finished, those of before among them"
@@ -92,7 +92,7 @@ def _command(args: argparse.Namespace) -> None:
             if args.workers > 1:
                 _run_workers(args.workers, out)
             else:
-                keep_freed_memory()
+                tune_malloc()
                 trials.work(job, _score, functools.partial(_tell, job))
         except (KeyboardInterrupt, StoppedError) as error:
             number = error.exit_code - 128 if isinstance(error, StoppedError) else signal.SIGINT
@@ -142,7 +142,7 @@ def _score(experiment: Experiment, folder: Path, watch: Callable[[float], None])
     return train(experiment, folder, "never", watch=watch, test=False)["val"]["score"]
 
 
-def _tell(job: "Search", outcome: Outcome) -> None:
+def _tell(job: "Search", outcome: TrialResult) -> None:
     """A line on stdout for a trial that ended."""
     from jaxclf.search.study import outcomes
 
@@ -155,7 +155,7 @@ def _tell(job: "Search", outcome: Outcome) -> None:
     else:
         said = f"failed: {outcome.error}"
     so_far = "" if best is None else f", best {best.score:.4f} (trial {best.number})"
-    changes = in_words(difference(job.base, override(job.base, outcome.changes)))
+    changes = format_changes(difference(job.base, override(job.base, outcome.changes)))
     print(
         f"trial {outcome.number} ({len(found)} of {job.trials}): {said}{so_far} | "
         f"{changes or 'the experiment as it stands'}",
@@ -204,7 +204,9 @@ def _check_end(log: Path, code: int) -> None:
         raise error
 
 
-def _finish(args: argparse.Namespace, base: Experiment, found: list[Outcome], target: Path) -> None:
+def _finish(
+    args: argparse.Namespace, base: Experiment, found: list[TrialResult], target: Path
+) -> None:
     """Write the winner and say what came of it."""
     best = best_of(found)
     if best is None:
@@ -217,7 +219,7 @@ def _finish(args: argparse.Namespace, base: Experiment, found: list[Outcome], ta
     before = "" if stood is None else f", {stood:.4f} as it stood (trial 0)"
     words = ["--exp", args.exp, "--trials", str(args.trials), *args.override]
     told = f"Validation {metric} {best.score:.4f} (trial {best.number} of {len(found)}){before}"
-    text = source(
+    text = to_python_source(
         args.exp,
         winner,
         f"The {catalog.file_of(args.exp).stem} experiment, but with what a search found.",
@@ -232,7 +234,7 @@ def _finish(args: argparse.Namespace, base: Experiment, found: list[Outcome], ta
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, text.encode("utf-8"))
     print(f"\n{told}")
-    print(in_words(difference(base, winner)) or "the experiment as it stands is the best")
+    print(format_changes(difference(base, winner)) or "the experiment as it stands is the best")
     print(f"written: {target}; on it goes with\n  {use}")
 
 

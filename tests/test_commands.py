@@ -21,7 +21,7 @@ from jaxclf.experiment import catalog
 from jaxclf.experiment.config import override, to_dict
 from jaxclf.inference.classifier import load
 from jaxclf.model.storage.saved_model import pretrained_params
-from jaxclf.model.storage.weights import leaves_of
+from jaxclf.model.storage.weights import flatten_params
 from jaxclf.predict import predict_file
 from jaxclf.train import train
 
@@ -119,8 +119,8 @@ def test_what_is_frozen_stays_and_what_starts_anew_does(tiny_encoder, tiny_data,
         },
     )
     train(override(catalog.load("focal_attention"), changes), tmp_path / "run")
-    trained = leaves_of(jaxclf.load(tmp_path / "run").params)
-    pretrained = leaves_of(
+    trained = flatten_params(jaxclf.load(tmp_path / "run").params)
+    pretrained = flatten_params(
         pretrained_params(tiny_encoder, {"encoder": unflatten_dict(trained)["encoder"]})
     )
     for path, leaf in pretrained.items():

@@ -10,7 +10,7 @@ import pytest
 import jaxclf
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.ensemble import Recipe, last_names, make_ensemble, teachers_file
+from jaxclf.ensemble import EnsembleConfig, last_names, make_ensemble, teachers_file
 from jaxclf.errors import DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
 from jaxclf.experiment import catalog
@@ -41,7 +41,7 @@ def runs(tiny_encoder, tiny_data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("ensemble") / "blend"
-    return out, make_ensemble(runs, Recipe(Spec("simplex_per_label")), 0, out)
+    return out, make_ensemble(runs, EnsembleConfig(Spec("simplex_per_label")), 0, out)
 
 
 def texts_of(tiny_data, split="test"):

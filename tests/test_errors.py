@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from jaxclf.cli import parser_of, run_command
+from jaxclf.cli import make_parser, run_command
 from jaxclf.errors import (
     CheckpointError,
     ConfigError,
@@ -102,5 +102,5 @@ def test_a_command_line_asks_for_the_traceback(monkeypatch, capfd, debug):
     def command(args):
         raise DataError("where: what")
 
-    assert run_command(parser_of("A command."), command) == 2
+    assert run_command(make_parser("A command."), command) == 2
     assert ("Traceback" in capfd.readouterr().err) == debug

@@ -92,7 +92,9 @@ def simplex_per_label(labels: Labels, probs: Members, *, prior: float = 100.0) -
         if 0 < count < there.sum():
             own = count / (count + prior)
             cells, pull = likelihood[:, there, label], 1 - own
-            weights[:, label] = _least(cells, own / count, shared, pull * slope, pull * curvature)
+            weights[:, label] = _minimize_on_simplex(
+                cells, own / count, shared, pull * slope, pull * curvature
+            )
     return weights
 
 
@@ -181,10 +183,10 @@ def _shared(labels: Labels, probs: Members) -> Vector:
     even, zero = np.full(members, 1 / members), np.zeros(members)
     if not cells.size:
         return even
-    return _least(cells, 1 / cells.shape[1], even, zero, np.zeros((members, members)))
+    return _minimize_on_simplex(cells, 1 / cells.shape[1], even, zero, np.zeros((members, members)))
 
 
-def _least(
+def _minimize_on_simplex(
     cells: Likelihood, rate: float, start: Vector, slope: Vector, curvature: Matrix
 ) -> Vector:
     """The w on the simplex of least -rate * sum(log(w @ cells)) + slope @ d + d @ curvature @ d /

@@ -32,7 +32,7 @@ METRICS: tuple[str, ...] = (
 Weights = Float32[np.ndarray, "examples resamples"]
 
 
-class Table(NamedTuple):
+class WeightedCounts(NamedTuple):
     """What the figures need of labels and one system's outputs, as sparse rows over examples.
 
     counts: [4 classes, examples], true positives, false positives, false negatives and unknowns.
@@ -47,11 +47,11 @@ class Table(NamedTuple):
     rankings: tuple[Any, ...]
 
 
-def table(labels: Labels, probs: Probs, decided: Decided) -> Table:
+def weighted_counts(labels: Labels, probs: Probs, decided: Decided) -> WeightedCounts:
     true, known = labels == 1, ~np.isnan(labels)
     decided = decided & known
     cells = [true & decided, known & ~true & decided, true & ~decided, ~known]
-    return Table(
+    return WeightedCounts(
         csr_array(np.concatenate(cells, axis=1).T.astype(np.float32)),
         csr_array(_sums(true, known, probs, decided)),
         tuple(
@@ -90,7 +90,7 @@ def _ranking(true, known, p) -> Any:
     return csr_array((ones, (rows, columns)), shape=(3 * len(cuts), len(true)))
 
 
-def figures(table: Table, weights: Weights) -> Float64[np.ndarray, "figures resamples"]:
+def figures(table: WeightedCounts, weights: Weights) -> Float64[np.ndarray, "figures resamples"]:
     """A row for each of METRICS, then one for each label's F1; a column for each weighting.
 
     NaN where `metrics.aggregate` says NaN. Weights are whole numbers that sum to at most 2**24, up
@@ -128,7 +128,7 @@ def figures(table: Table, weights: Weights) -> Float64[np.ndarray, "figures resa
 
 
 def smoothed_f1(
-    table: Table, weights: Weights, rng: np.random.Generator
+    table: WeightedCounts, weights: Weights, rng: np.random.Generator
 ) -> Float64[np.ndarray, "figures resamples"]:
     """Macro F1, then each label's, every count with a draw from Gamma(1/2) added to it.
 

@@ -76,7 +76,7 @@ def _thresholds(folder: Path, names: tuple[str, ...]) -> np.ndarray:
     return per_label(val.labels, val.probs)
 
 
-def contest(
+def compare_systems(
     one: System, other: System, resamples: int, seed: int, matched: bool = False
 ) -> Compared:
     """`one` less `other`, paired. matched: their runs are the same networks, decided otherwise."""
@@ -115,7 +115,7 @@ def record_of(found: Compared, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def table_of(record: Mapping[str, Any], one: str, other: str) -> str:
+def format_comparison(record: Mapping[str, Any], one: str, other: str) -> str:
     """A comparison as text. A is `one`, B is `other`."""
     width = max(len(name) for name in [*record["metrics"], *record["f1"]])
     head = f"{'':<{width}}  {'A':>7}  {'B':>7}  {'A - B':>7}  {'95 % interval':>18}  {'p':>7}"
@@ -128,13 +128,13 @@ def table_of(record: Mapping[str, Any], one: str, other: str) -> str:
             cells = (
                 f"{_figure(row['one']):>7}  {_figure(row['other']):>7}  "
                 f"{_figure(row['difference'], True):>7}  {low + ' to ' + high:>18}  "
-                f"{in_words(row['p']):>7}"
+                f"{format_difference(row['p']):>7}"
             )
             lines.append(f"{name:<{width}}  {cells}  {row['verdict']}")
     return "\n".join(lines)
 
 
-def in_words(p: float) -> str:
+def format_difference(p: float) -> str:
     """A p-value as it is printed."""
     return "<0.001" if p < 0.001 else _figure(p)
 

@@ -13,7 +13,7 @@ from jaxclf.decisions.calibration import CALIBRATORS, Calibration, calibrated, o
 from jaxclf.decisions.crossfit import Rule, crossfit
 from jaxclf.decisions.intervals import Resampled, bootstrap
 from jaxclf.decisions.metrics import aggregate, by_label, count, f1, mean_where_known
-from jaxclf.decisions.provenance import Ledger, fitted_by
+from jaxclf.decisions.provenance import Provenance, fitted_by
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.experiment.config import Spec
 from jaxclf.types import Predictions
@@ -51,7 +51,7 @@ def threshold_record(
 
 
 def score_run(
-    found: Mapping[str, Predictions], spec: Spec, names: tuple[str, ...], ledger: Ledger
+    found: Mapping[str, Predictions], spec: Spec, names: tuple[str, ...], ledger: Provenance
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(report.json, thresholds.json) of a run from its predictions on val and test.
 

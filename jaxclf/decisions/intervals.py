@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from jaxclf.decisions.bootstrap_metrics import METRICS, figures, smoothed_f1, table
+from jaxclf.decisions.bootstrap_metrics import METRICS, figures, smoothed_f1, weighted_counts
 from jaxclf.decisions.metrics import Decided, Labels, Probs
 
 RESAMPLES, SEED, LEVEL = 2000, 0, 0.95
@@ -64,7 +64,7 @@ def bootstrap(
     labels: Labels, probs: Probs, decided: Decided, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Resampled:
     """Every figure with its intervals, all from the same resamples."""
-    system, count = table(labels, probs, decided), len(labels)
+    system, count = weighted_counts(labels, probs, decided), len(labels)
     rng = np.random.default_rng([seed, 1])
     values = figures(system, np.ones((count, 1), np.float32))[:, 0].tolist()
     chunks, smooth_chunks = [], []

@@ -25,7 +25,7 @@ class Suspects(NamedTuple):
     columns: Int[np.ndarray, " suspects"]
 
 
-class Doubt(NamedTuple):
+class LabelNoise(NamedTuple):
     """One label: how many given values are in doubt, and what share of all is estimated wrong (NaN
     where the model is confident of none)."""
 
@@ -54,7 +54,7 @@ def confident(labels: Labels, probs: Probs) -> Float[np.ndarray, "examples class
     return found
 
 
-def suspects(labels: Labels, probs: Probs) -> Suspects:
+def label_issues(labels: Labels, probs: Probs) -> Suspects:
     """Where a known label is not the value that the model is confident of.
 
     probs: of examples that the model did not learn from.
@@ -67,7 +67,7 @@ def suspects(labels: Labels, probs: Probs) -> Suspects:
     return Suspects(rows[order], columns[order])
 
 
-def doubts(labels: Labels, probs: Probs) -> list[Doubt]:
+def label_noise(labels: Labels, probs: Probs) -> list[LabelNoise]:
     """Counts of suspects for each label, and the shares of wrong values that they imply."""
     sure, found = confident(labels, probs), []
     for given, believed in zip(labels.T, sure.T, strict=True):
@@ -77,7 +77,7 @@ def doubts(labels: Labels, probs: Probs) -> list[Doubt]:
             count[value] = int((given == value).sum())
             wrong[value] = int((here & (believed != value)).sum())
             share[value] = wrong[value] / here.sum() if here.any() else float("nan")
-        found.append(Doubt(count[1], count[0], wrong[1], wrong[0], share[1], share[0]))
+        found.append(LabelNoise(count[1], count[0], wrong[1], wrong[0], share[1], share[0]))
     return found
 
 
@@ -89,7 +89,7 @@ def write_suspects(
 ) -> int:
     """A CSV for review: id, label, given, suggested, probability, and the text where texts (id ->
     text) are given. Returns how many rows it has."""
-    found = suspects(predictions.labels, predictions.probs)
+    found = label_issues(predictions.labels, predictions.probs)
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -104,7 +104,7 @@ def write_suspects(
     return len(found.rows)
 
 
-def table_of_doubts(found: list[Doubt], names: tuple[str, ...]) -> str:
+def format_label_noise(found: list[LabelNoise], names: tuple[str, ...]) -> str:
     """A row per label, for the terminal."""
     width = max(map(len, names))
     lines = [

@@ -89,7 +89,7 @@ def describe(
     }
 
 
-def table_of(about: Mapping[str, Any]) -> str:
+def format_members(about: Mapping[str, Any]) -> str:
     """The members as text."""
     rows, correlation = about["members"], np.array(about["correlation"], float)
     width = max(map(len, rows))

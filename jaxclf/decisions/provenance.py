@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Ledger = Mapping[str, Any]
+Provenance = Mapping[str, Any]
 
 
-def make_ledger(
+def make_provenance(
     splits: Mapping[str, Mapping[str, Any]], rules: Mapping[str, str]
 ) -> dict[str, Any]:
     """What goes to ledger.json.
@@ -26,12 +26,12 @@ def make_ledger(
     return {"splits": {name: dict(split) for name, split in splits.items()}, "fitted": fitted}
 
 
-def with_fitted(ledger: Ledger, what: str, split: str) -> dict[str, Any]:
+def with_fitted(ledger: Provenance, what: str, split: str) -> dict[str, Any]:
     """A ledger with one more thing that a split fitted."""
     return {**ledger, "fitted": [*ledger["fitted"], {"what": what, "split": split}]}
 
 
-def join_ledgers(ledgers: Sequence[Ledger]) -> dict[str, Any]:
+def join_provenances(ledgers: Sequence[Provenance]) -> dict[str, Any]:
     """What the splits of several runs fitted, each thing once, but for the runs' thresholds, which
     an ensemble has of its own. Where two runs call other rows by one name (folds), the later one's
     name gets a number."""
@@ -52,12 +52,12 @@ def join_ledgers(ledgers: Sequence[Ledger]) -> dict[str, Any]:
     return {"splits": splits, "fitted": fitted}
 
 
-def fitted_by(ledger: Ledger, split: str) -> list[str]:
+def fitted_by(ledger: Provenance, split: str) -> list[str]:
     """What a split fitted, in words; nothing for one that is honest."""
     return [entry["what"] for entry in ledger["fitted"] if entry["split"] == split]
 
 
-def split_of(ledger: Ledger, sha256: str) -> str | None:
+def split_of(ledger: Provenance, sha256: str) -> str | None:
     """The split with this fingerprint, whatever its file is called."""
     for name, split in ledger["splits"].items():
         if split["sha256"] == sha256:
@@ -65,7 +65,7 @@ def split_of(ledger: Ledger, sha256: str) -> str | None:
     return None
 
 
-def warning(ledger: Ledger, split: str) -> str | None:
+def warning(ledger: Provenance, split: str) -> str | None:
     """A sentence for the report and the terminal, None where the split fitted nothing."""
     what = fitted_by(ledger, split)
     if not what:

@@ -7,7 +7,14 @@ from pathlib import Path
 from types import ModuleType
 
 from jaxclf.errors import ConfigError
-from jaxclf.experiment.config import Experiment, Spec, did_you_mean, from_dict, options_of, walk
+from jaxclf.experiment.config import (
+    Experiment,
+    Spec,
+    did_you_mean,
+    from_dict,
+    iter_fields,
+    options_of,
+)
 from jaxclf.experiment.search_space import Dimension, Space
 
 PACKAGE = Path(__file__).parent.parent
@@ -101,9 +108,9 @@ def _from_json(path: Path) -> Experiment:
         raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
 
 
-def lines(experiment: Experiment) -> Iterator[str]:
+def format_config(experiment: Experiment) -> Iterator[str]:
     """`key = value` of every key, as a command line would set it."""
-    for key, value in walk(experiment):
+    for key, value in iter_fields(experiment):
         if isinstance(value, Spec):
             yield f"{key} = {value.name}"
             yield from (f"{key}.{name} = {json.dumps(of)}" for name, of in value.options.items())

@@ -78,7 +78,7 @@ class Optim:
 
 
 @dataclass(frozen=True)
-class Regular:
+class Regularization:
     """What keeps a network from learning its texts by heart."""
 
     rdrop: float = 0.0  # weight of the disagreement of two dropout passes; 0: one pass
@@ -111,7 +111,7 @@ class Experiment:
     sampler: Spec = field(default_factory=lambda: Spec("shuffle"))
     augment: Spec = field(default_factory=lambda: Spec("none"))
     optim: Optim = Optim()
-    regular: Regular = field(default_factory=Regular)
+    regular: Regularization = field(default_factory=Regularization)
     train: Train = Train()
     calibration: Spec = field(default_factory=lambda: Spec("none"))
     threshold: Spec = field(default_factory=lambda: Spec("per_label"))
@@ -122,7 +122,7 @@ class Experiment:
 Values = TypeVar("Values")
 
 
-def walk(experiment: Any) -> Iterator[tuple[str, Any]]:
+def iter_fields(experiment: Any) -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every field; a Spec is one value."""
     for part in dataclasses.fields(experiment):
         value = getattr(experiment, part.name)
@@ -142,19 +142,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there is: {', '.join(known)}"
 
 
-def fits(value: Any, hint: Any) -> bool:
+def matches_type(value: Any, hint: Any) -> bool:
     """Whether a value from JSON is of an annotated type (int passes for float, a list for a
     tuple)."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return any(fits(value, one) for one in typing.get_args(hint))
+        return any(matches_type(value, one) for one in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return isinstance(value, list | tuple) and all(
-            fits(one, typing.get_args(hint)[0]) for one in value
+            matches_type(one, typing.get_args(hint)[0]) for one in value
         )
     if typing.get_origin(hint) is dict:
         key, inner = typing.get_args(hint)
         return isinstance(value, dict) and all(
-            fits(k, key) and fits(v, inner) for k, v in value.items()
+            matches_type(k, key) and matches_type(v, inner) for k, v in value.items()
         )
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
@@ -167,11 +167,11 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def in_words(hint: Any) -> str:
+def type_name(hint: Any) -> str:
     return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)  # type: ignore
 
 
-def _place(key: str, value: Any, hint: Any) -> Any:
+def _coerce(key: str, value: Any, hint: Any) -> Any:
     """The value as the field holds it, or an error that names the key."""
     if hint is Spec:
         if isinstance(value, Spec):
@@ -182,14 +182,14 @@ def _place(key: str, value: Any, hint: Any) -> Any:
             return Spec(value["name"], **{k: v for k, v in value.items() if k != "name"})
     elif typing.get_origin(hint) is tuple and isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
-    elif fits(value, hint):
+    elif matches_type(value, hint):
         if typing.get_origin(hint) is tuple:
             return tuple(value)
         if hint is not float:
             return value
         if isinstance(value, float) or abs(value) <= sys.float_info.max:
             return float(value)
-    raise ConfigError(f"{key}={value!r}: expected {in_words(hint)}")
+    raise ConfigError(f"{key}={value!r}: expected {type_name(hint)}")
 
 
 def override(experiment: Values, changes: Mapping[str, Any]) -> Values:
@@ -201,7 +201,7 @@ def override(experiment: Values, changes: Mapping[str, Any]) -> Values:
     has. Raises ConfigError for an unknown key or a value of another type.
     """
     for key, value in changes.items():
-        current = dict(walk(experiment))
+        current = dict(iter_fields(experiment))
         parent, _, last = key.rpartition(".")
         if isinstance(current.get(parent), Spec):
             spec = current[parent]
@@ -210,7 +210,7 @@ def override(experiment: Values, changes: Mapping[str, Any]) -> Values:
             )
         elif key in current:
             hint = hint_of(experiment, key)
-            experiment = _replace(experiment, key, _place(key, value, hint))
+            experiment = _replace(experiment, key, _coerce(key, value, hint))
         else:
             raise ConfigError(f"unknown key {key!r}" + did_you_mean(key, current))
     return experiment
@@ -274,7 +274,7 @@ def from_dict(values: Mapping[str, Any]) -> Experiment:
     whose defaults are what was before. One without a default, or unknown, is an error.
     """
     blank = Experiment(Data("", "", ""))
-    known, changes = dict(walk(blank)), {}
+    known, changes = dict(iter_fields(blank)), {}
     for head, value in values.items():
         part = getattr(blank, head, None)
         whole = isinstance(part, Spec) or not dataclasses.is_dataclass(part)

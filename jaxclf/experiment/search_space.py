@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jaxclf.errors import ConfigError
-from jaxclf.experiment.config import Experiment, Spec, options_of, override, walk
+from jaxclf.experiment.config import Experiment, Spec, iter_fields, options_of, override
 
 Registries = Mapping[str, Mapping[str, Callable]]
 
@@ -55,11 +55,11 @@ class Choice:
 
 Dimension = Float | Int | Choice
 Space = dict[str, Dimension]
-Answers = dict[str, Any]  # name of a dimension -> number, or name of a value
+ParamValues = dict[str, Any]  # name of a dimension -> number, or name of a value
 
 # What no search may vary, and why not.
 MEASURE = "train val test labels train_rows folds fold".split()
-KEPT = {
+NOT_SEARCHABLE = {
     **dict.fromkeys(
         [*(f"data.{name}" for name in MEASURE), "train.metric"],
         "trials would be scored by different measures",
@@ -104,7 +104,7 @@ def dimensions(space: Space) -> Space:
 
 def check_space(
     space: Space, base: Experiment, registries: Registries, check: Callable[[Experiment], object]
-) -> Answers:
+) -> ParamValues:
     """Hold a space to its experiment, before any trial: what `check` says of every pair of corner
     values, that each dimension can have an effect, and that the experiment lies in it.
 
@@ -113,7 +113,7 @@ def check_space(
     check(base)
     for key in space:
         parent = key.rpartition(".")[0]
-        if reason := KEPT.get(key):
+        if reason := NOT_SEARCHABLE.get(key):
             raise ConfigError(f"space: {key} cannot be searched: {reason}")
         if parent in space:
             raise ConfigError(
@@ -130,11 +130,11 @@ def check_space(
             try:
                 check(override(base, changes))
             except ConfigError as error:
-                raise ConfigError(f"space: {in_words(changes)}: {error}") from None
+                raise ConfigError(f"space: {format_changes(changes)}: {error}") from None
     return _answers_of(space, base, registries)
 
 
-def in_words(changes: Mapping[str, Any]) -> str:
+def format_changes(changes: Mapping[str, Any]) -> str:
     """`optim.lr=0.00031 loss=focal loss.gamma=2.5`: as a command line has it, numbers rounded."""
     return " ".join(
         f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
@@ -180,7 +180,7 @@ def _ends(dimension: Dimension) -> list[Any]:
     return list(dimension.values) if isinstance(dimension, Choice) else [*dimension[:2]]
 
 
-def _answers_of(space: Space, base: Experiment, registries: Registries) -> Answers:
+def _answers_of(space: Space, base: Experiment, registries: Registries) -> ParamValues:
     answers = {}
     for key, dimension in space.items():
         value = _value_at(base, key, registries)
@@ -230,7 +230,7 @@ def _outside(key: str, value: Any) -> ConfigError:
 
 def _value_at(base: Experiment, key: str, registries: Registries) -> Any:
     """The value of a key, an option of a Spec among them."""
-    values, (parent, _, option) = dict(walk(base)), key.rpartition(".")
+    values, (parent, _, option) = dict(iter_fields(base)), key.rpartition(".")
     if isinstance(values.get(parent), Spec):
         return _whole(values[parent], registries[parent])[option]
     return values[key]

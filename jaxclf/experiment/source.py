@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Experiment, Spec, override, walk
+from jaxclf.experiment.config import Experiment, Spec, iter_fields, override
 
 MARK = "Written by jaxclf.tune"
 WIDTH = 100  # columns
@@ -17,8 +17,8 @@ WIDTH = 100  # columns
 
 def difference(base: Experiment, other: Experiment) -> dict[str, Any]:
     """The changes under dotted keys that make `other` of `base`."""
-    before, changes = dict(walk(base)), {}
-    for key, value in walk(other):
+    before, changes = dict(iter_fields(base)), {}
+    for key, value in iter_fields(other):
         if value == before[key]:
             continue
         if isinstance(value, Spec):
@@ -30,7 +30,7 @@ def difference(base: Experiment, other: Experiment) -> dict[str, Any]:
     return changes
 
 
-def source(name: str, experiment: Experiment, first: str, notes: Sequence[str]) -> str:
+def to_python_source(name: str, experiment: Experiment, first: str, notes: Sequence[str]) -> str:
     """Python source of an experiment as changes to the one that `catalogue.load(name)` gives.
 
     first: the docstring's first sentence. notes: its paragraphs after that; one that begins with

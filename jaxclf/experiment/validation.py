@@ -9,11 +9,11 @@ from jaxclf.experiment.config import (
     Experiment,
     Spec,
     did_you_mean,
-    fits,
     hint_of,
-    in_words,
+    iter_fields,
+    matches_type,
     options_of,
-    walk,
+    type_name,
 )
 
 Registries = Mapping[str, Mapping[str, Callable]]
@@ -106,10 +106,10 @@ def check(experiment: Experiment, registries: Registries) -> Experiment:
 
     Returns the experiment unchanged; raises ConfigError. Reads no file.
     """
-    for key, value in walk(experiment):
+    for key, value in iter_fields(experiment):
         hint = hint_of(experiment, key)
-        if not fits(value, hint):
-            raise ConfigError(f"{key}={value!r}: expected {in_words(hint)}")
+        if not matches_type(value, hint):
+            raise ConfigError(f"{key}={value!r}: expected {type_name(hint)}")
         if key in BOUNDS:
             _check_bound(key, value, BOUNDS[key])
         if key in CHOICES and value not in CHOICES[key]:
@@ -136,7 +136,7 @@ def check(experiment: Experiment, registries: Registries) -> Experiment:
 def check_labels(experiment: Any, names: tuple[str, ...]) -> None:
     """Hold what an experiment says of labels to those there are: a threshold rule's `only`, and
     options with a number per label. Raises ConfigError."""
-    for key, value in walk(experiment):
+    for key, value in iter_fields(experiment):
         if not isinstance(value, Spec):
             continue
         for name, option in value.options.items():
@@ -144,7 +144,7 @@ def check_labels(experiment: Any, names: tuple[str, ...]) -> None:
                 raise ConfigError(
                     f"{key}.only: {odd[0]!r} is no label" + did_you_mean(odd[0], names)
                 )
-            numbers = isinstance(option, tuple) and all(fits(one, float) for one in option)
+            numbers = isinstance(option, tuple) and all(matches_type(one, float) for one in option)
             if numbers and option and len(option) != len(names):
                 raise ConfigError(
                     f"{key}.{name} has {len(option)} numbers for {len(names)} labels: "
@@ -169,9 +169,9 @@ def check_spec(key: str, spec: Spec, registry: Mapping[str, Callable]) -> None:
             raise ConfigError(
                 f"{key}.{name}: {spec.name!r} has no such option" + did_you_mean(name, options)
             )
-        if not fits(value, options[name].annotation):
+        if not matches_type(value, options[name].annotation):
             raise ConfigError(
-                f"{key}.{name}={value!r}: expected {in_words(options[name].annotation)}"
+                f"{key}.{name}={value!r}: expected {type_name(options[name].annotation)}"
             )
         for one in value if isinstance(value, tuple) else (value,):
             if isinstance(one, int | float):

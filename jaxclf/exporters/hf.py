@@ -4,10 +4,15 @@ import json
 from pathlib import Path
 
 from jaxclf.errors import ConfigError
-from jaxclf.files.untrusted import file_in
-from jaxclf.inference.classifier import leaves, model_folder
+from jaxclf.files.untrusted import safe_path
+from jaxclf.inference.classifier import model_folder, param_shapes
 from jaxclf.model.classifier import family_of
-from jaxclf.model.storage.saved_model import load_model, open_encoder, opens_whole, save_model
+from jaxclf.model.storage.saved_model import (
+    is_transformers_classifier,
+    load_model,
+    open_encoder,
+    save_model,
+)
 
 # What the tokenizers of these families call padding.
 PADDING = ("[PAD]", "<pad>")
@@ -26,11 +31,11 @@ def to_hf(run: Path, out: Path) -> str:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists; give a new folder")
     folder = model_folder(run)
-    handover = load_model(folder, leaves)
+    handover = load_model(folder, param_shapes)
     _, tokenizer = open_encoder(folder)
-    card = file_in(folder, "README.md").read_text(encoding="utf-8")
+    card = safe_path(folder, "README.md").read_text(encoding="utf-8")
     experiment, labels = handover.experiment, handover.labels
-    whole = opens_whole(experiment)
+    whole = is_transformers_classifier(experiment)
     task = family_of(handover.hf_config).task
     config = handover.hf_config | {
         "architectures": [task if whole else task.replace("ForSequenceClassification", "Model")],

@@ -20,12 +20,12 @@ from tokenizers import Tokenizer
 from jaxclf.decisions.calibration import EDGE, Calibration, from_json
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.config import Data, Encoder
-from jaxclf.files.untrusted import holds
+from jaxclf.files.untrusted import has_entry
 from jaxclf.inference.cascade.folder import CASCADE
-from jaxclf.inference.classifier import leaves, model_folder
+from jaxclf.inference.classifier import model_folder, param_shapes
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
-from jaxclf.model.storage.saved_model import META, Handover, load_model, open_encoder
+from jaxclf.model.storage.saved_model import META, SavedModel, load_model, open_encoder
 from jaxclf.types import Batch
 
 Values = Float[Array, " slots"]
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
     decisions: Bool[Any, "slots classes"]
 
 
-class Whole(NamedTuple):
+class InferenceProgram(NamedTuple):
     """A model or an ensemble as one program.
 
     params: of each member. answer: (params, packed, slots) -> Answer; slots is static.
@@ -67,7 +67,7 @@ class Whole(NamedTuple):
     answer: Callable[[tuple[dict[str, Any], ...], Packed, int], Answer]
 
 
-def load_whole(run: Path, dtype: str | None = None) -> Whole:
+def load_program(run: Path, dtype: str | None = None) -> InferenceProgram:
     """The program of a run's, a model's or an ensemble's folder.
 
     dtype: what encoders are to compute in; None: as the run says.
@@ -75,17 +75,17 @@ def load_whole(run: Path, dtype: str | None = None) -> Whole:
     members cut texts into tokens differently.
     """
     folder = model_folder(run)
-    if holds(folder, CASCADE):
+    if has_entry(folder, CASCADE):
         raise ConfigError(
             f"{folder}: a cascade, in which not every text is read by every network, is not one "
             f"program; export its networks alone, --run {folder / 'network-0'} and so on"
         )
-    if holds(folder, ENSEMBLE):
+    if has_entry(folder, ENSEMBLE):
         found, models = load_ensemble(folder)
-        members = [load_model(model, leaves) for model in models]
+        members = [load_model(model, param_shapes) for model in models]
         labels, record, weights = found.labels, found.thresholds, found.weights
     else:
-        models, members = [folder], [load_model(folder, leaves)]
+        models, members = [folder], [load_model(folder, param_shapes)]
         labels, record = members[0].labels, members[0].thresholds
         weights = np.ones((1, len(labels)))
     tokenizers = [open_encoder(model)[1] for model in models]
@@ -98,7 +98,7 @@ def load_whole(run: Path, dtype: str | None = None) -> Whole:
                 f"input; export each alone, --run {models[0]} and so on"
             )
     thresholds = rounded_up(np.array([record[name]["value"] for name in labels], np.float64))
-    return Whole(
+    return InferenceProgram(
         labels,
         members[0].experiment.data,
         tuple(member.hf_config["model_type"] for member in members),
@@ -115,13 +115,13 @@ def rounded_up(thresholds: Float64[np.ndarray, " classes"]) -> Float32[np.ndarra
     return np.where(near < thresholds, np.nextafter(near, np.float32(np.inf)), near)
 
 
-def _cut(member: Handover, tokenizer: Tokenizer) -> tuple[Any, ...]:
+def _cut(member: SavedModel, tokenizer: Tokenizer) -> tuple[Any, ...]:
     """Equal where texts become equal tokens."""
     data = member.experiment.data
     return data.max_length, data.max_windows, data.overlap, tokenizer.to_str()
 
 
-def _in_dtype(member: Handover, dtype: str | None) -> Handover:
+def _in_dtype(member: SavedModel, dtype: str | None) -> SavedModel:
     if dtype is None:
         return member
     encoder: Encoder = dataclasses.replace(member.experiment.encoder, dtype=dtype)
@@ -129,7 +129,7 @@ def _in_dtype(member: Handover, dtype: str | None) -> Handover:
 
 
 def _answer(
-    members: list[Handover],
+    members: list[SavedModel],
     weights: Float64[np.ndarray, "members classes"],
     thresholds: Float32[np.ndarray, " classes"],
 ) -> Callable[[tuple[dict[str, Any], ...], Packed, int], Answer]:

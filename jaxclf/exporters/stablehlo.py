@@ -12,8 +12,8 @@ import safetensors.numpy
 from flax.traverse_util import unflatten_dict
 
 from jaxclf.errors import ConfigError
-from jaxclf.exporters.program import Packed, load_whole
-from jaxclf.exporters.verify import compare, hold, new_folder, sample, write_record
+from jaxclf.exporters.program import Packed, load_program
+from jaxclf.exporters.verify import check_tolerance, compare, new_folder, probe_texts, write_record
 from jaxclf.inference.classifier import load
 from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.text.tokenizer.tokenize import tokenize
@@ -56,7 +56,7 @@ def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
     platforms = tuple(platforms) or (here,)
     if here not in platforms:
         raise ConfigError(f"--platforms must name {here} too: the program is tried here")
-    whole = load_whole(run)
+    whole = load_program(run)
     length, windows = whole.data.max_length, whole.data.max_windows
     shape = prediction_shape(length, windows)
     flat = {
@@ -89,13 +89,13 @@ def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
         def step(params: dict[str, Any], batch: Batch) -> Any:
             return program.call(params, *batch[: len(Packed._fields)])["probabilities"]
 
-        texts, classes = sample(length, windows), len(whole.labels)
+        texts, classes = probe_texts(length, windows), len(whole.labels)
         tokenized = tokenize(whole.tokenizer, texts, length, windows, whole.data.overlap)
         scored = score(step, params, tokenized, shape, classes)
         theirs = gather(scored, len(texts), classes)
         classifier = load(run)
         record = compare(classifier.predict_proba(texts), theirs, classifier.thresholds)
-        record |= {"tolerance": hold(record, whole.dtypes), "source": "sentences"}
+        record |= {"tolerance": check_tolerance(record, whole.dtypes), "source": "sentences"}
         write_record(part, record | {"jax": jax.__version__, "platforms": list(platforms)})
     return (
         f"{out}: {record['texts']:,} texts, probabilities within "

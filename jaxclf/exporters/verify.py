@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from jaxclf.decisions.metrics import aggregate
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.files.untrusted import file_in, holds
+from jaxclf.files.untrusted import has_entry, safe_path
 from jaxclf.inference.classifier import model_folder
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE
 from jaxclf.model.storage.saved_model import META
@@ -42,7 +42,7 @@ SENTENCES = (
 Probs = Float32[np.ndarray, "texts classes"]
 
 
-def sample(max_length: int, max_windows: int) -> list[str]:
+def probe_texts(max_length: int, max_windows: int) -> list[str]:
     """Texts from one word to more than all windows hold."""
     words = " ".join(SENTENCES).split()
     longest = 2 * max_length * max_windows
@@ -65,10 +65,10 @@ def new_folder(run: Path, out: Path, tokenizer: Tokenizer, told: str) -> Iterato
     part.mkdir(parents=True)
     try:
         folder = model_folder(run)
-        told_by = ENSEMBLE if holds(folder, ENSEMBLE) else META
-        shutil.copyfile(file_in(folder, told_by), part / told_by)
+        told_by = ENSEMBLE if has_entry(folder, ENSEMBLE) else META
+        shutil.copyfile(safe_path(folder, told_by), part / told_by)
         tokenizer.save(str(part / TOKENIZER))
-        card = file_in(folder, "README.md").read_text(encoding="utf-8")
+        card = safe_path(folder, "README.md").read_text(encoding="utf-8")
         (part / "README.md").write_text(f"{card}\n{told}", encoding="utf-8")
         yield part
         if out.exists():
@@ -89,7 +89,7 @@ def compare(own: Probs, theirs: Probs, thresholds: np.ndarray) -> dict[str, Any]
     }
 
 
-def hold(found: Mapping[str, Any], dtypes: Sequence[str]) -> float:
+def check_tolerance(found: Mapping[str, Any], dtypes: Sequence[str]) -> float:
     """The tolerance for encoders that compute in these. Raises DataError where what `compare` found
     is beyond it."""
     tolerance = max(TOLERANCE[dtype] for dtype in dtypes)

@@ -14,12 +14,12 @@ TOKENIZER_LIMIT = 48 * 2**20
 PARTS, TOKENIZER_PARTS = 2**18, 600_000  # commas: a part takes many times the memory of its text
 
 
-def holds(folder: Path, name: str) -> bool:
+def has_entry(folder: Path, name: str) -> bool:
     """Whether the folder has an entry of that name; `file_in` says whether it may be read."""
     return (folder / name).is_symlink() or (folder / name).exists()
 
 
-def file_in(folder: Path, name: str, limit: int | None = None) -> Path:
+def safe_path(folder: Path, name: str, limit: int | None = None) -> Path:
     """The path of a plain file of the folder.
 
     limit: most bytes it may have; None where what reads it holds it to its contents.
@@ -31,7 +31,7 @@ def file_in(folder: Path, name: str, limit: int | None = None) -> Path:
     if not name.isprintable() or len(name.encode()) > 255:
         raise DataError(f"{folder}: {name[:80]!r} is no name of a file")
     path = folder / name
-    if not holds(folder, name):
+    if not has_entry(folder, name):
         raise DataError(f"{path}: no such file")
     try:
         real = path.resolve()
@@ -51,7 +51,7 @@ def file_in(folder: Path, name: str, limit: int | None = None) -> Path:
     return path
 
 
-def short(text: str, most: int = 100) -> str:
+def printable(text: str, most: int = 100) -> str:
     """What a file says, for a message: no longer than that, nothing a terminal obeys."""
     return repr(text[:most])[1:-1] + "…" * (len(text) > most)
 
@@ -60,7 +60,7 @@ def read_json(
     folder: Path, name: str, limit: int = JSON_LIMIT, parts: int = PARTS
 ) -> dict[str, Any]:
     """A JSON object; a key may stand in it once. Raises DataError."""
-    path = file_in(folder, name, limit)
+    path = safe_path(folder, name, limit)
     return parse_json(path.read_bytes(), str(path), parts)
 
 

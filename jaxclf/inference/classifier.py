@@ -16,20 +16,20 @@ from jaxclf.decisions.calibration import Calibration, calibrated, from_json
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Experiment, to_dict
-from jaxclf.files.untrusted import holds
+from jaxclf.files.untrusted import has_entry
 from jaxclf.inference.cascade.folder import CASCADE
 from jaxclf.inference.explanation import Explanation, Source, explain
 from jaxclf.model.attribution import SlopesStep, make_slopes_step, slopes_shape
 from jaxclf.model.classifier import build
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
-from jaxclf.model.storage.saved_model import META, Handover, load_model, open_encoder
+from jaxclf.model.storage.saved_model import META, SavedModel, load_model, open_encoder
 from jaxclf.text.packing import fill
 from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.types import Batch, Shape, Tokens
 
 
-class Together(NamedTuple):
+class ModelGroup(NamedTuple):
     """Networks of one architecture that read the same tokens, as one program.
 
     params: of one network as they are, of several with a leading axis of members.
@@ -61,7 +61,7 @@ class Classifier:
         labels: tuple[str, ...],
         thresholds: Mapping[str, Mapping[str, Any]],
         ledger: dict[str, Any],
-        groups: list[Together],
+        groups: list[ModelGroup],
         calibrations: list[Calibration],
         weights: Float64[np.ndarray, "members classes"],
     ):
@@ -77,7 +77,7 @@ class Classifier:
     def predict_proba(self, texts: Iterable[str]) -> Float32[np.ndarray, "texts classes"]:
         """Calibrated probabilities, one row a text, in input order; of an ensemble, its members'
         blended."""
-        texts = checked(texts)
+        texts = validate_texts(texts)
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
         probs = np.empty((len(self.weights), len(texts), len(self.labels)), np.float32)
@@ -114,10 +114,10 @@ class Classifier:
             for group in groups
         ]
         calibrations = [self.calibrations[member] for member in members]
-        return explain(checked(texts), sources, calibrations, self.weights[members])
+        return explain(validate_texts(texts), sources, calibrations, self.weights[members])
 
 
-def checked(texts: Iterable[str]) -> list[str]:
+def validate_texts(texts: Iterable[str]) -> list[str]:
     """The texts as a list; DataError for one that cannot be labelled."""
     texts = list(texts)
     for index, text in enumerate(texts):
@@ -132,16 +132,16 @@ def load(path: str | Path) -> Classifier:
     """The classifier of a finished run's, an ensemble's or a cascade's folder, of its model/, or of
     an exported folder."""
     folder = model_folder(Path(path))
-    if holds(folder, CASCADE):
+    if has_entry(folder, CASCADE):
         from jaxclf.inference.cascade.stages import open_cascade  # which builds on this module
 
         return open_cascade(folder)
-    if not holds(folder, ENSEMBLE):
-        one = load_model(folder, leaves)
+    if not has_entry(folder, ENSEMBLE):
+        one = load_model(folder, param_shapes)
         weights = np.ones((1, len(one.labels)))
         return _classifier(one.labels, one.thresholds, one.ledger, [one], [folder], weights)
     found, models = load_ensemble(folder)
-    members = [load_model(model, leaves) for model in models]
+    members = [load_model(model, param_shapes) for model in models]
     for model, member in zip(models, members, strict=True):
         if member.labels != found.labels:
             raise DataError(f"{model / META}: its labels are not those of the ensemble")
@@ -152,7 +152,7 @@ def _classifier(
     labels: tuple[str, ...],
     thresholds: Mapping[str, Mapping[str, Any]],
     ledger: dict[str, Any],
-    members: Sequence[Handover],
+    members: Sequence[SavedModel],
     models: Sequence[Path],
     weights: Float64[np.ndarray, "members classes"],
 ) -> Classifier:
@@ -168,7 +168,7 @@ def _classifier(
     return Classifier(labels, thresholds, ledger, together, calibrations, weights)
 
 
-def _kind(member: Handover, tokenizer: Tokenizer) -> str:
+def _kind(member: SavedModel, tokenizer: Tokenizer) -> str:
     """Equal for members whose networks and tokens differ in their numbers alone."""
     plain = to_dict(member.experiment)
     cut = {key: plain["data"][key] for key in ("max_length", "max_windows", "overlap")}
@@ -176,7 +176,7 @@ def _kind(member: Handover, tokenizer: Tokenizer) -> str:
     return json.dumps(shape, sort_keys=True) + tokenizer.to_str()
 
 
-def _together(members: list[Handover], indices: list[int], tokenizer: Tokenizer) -> Together:
+def _together(members: list[SavedModel], indices: list[int], tokenizer: Tokenizer) -> ModelGroup:
     first = members[0]
     _, apply = build(first.experiment, first.hf_config, len(first.labels))
     if len(members) == 1:
@@ -188,7 +188,7 @@ def _together(members: list[Handover], indices: list[int], tokenizer: Tokenizer)
     classes, columns = len(first.labels), len(members) * len(first.labels)
     shape = slopes_shape(first.experiment.data, columns)
     slopes = make_slopes_step(first.experiment, first.hf_config, classes, len(members), shape)
-    return Together(
+    return ModelGroup(
         tuple(indices), columns, first.experiment, tokenizer, params, apply, step, slopes
     )
 
@@ -203,7 +203,7 @@ def _side_by_side(apply: Callable[..., Array]) -> Callable[..., Array]:
     return all_at_once
 
 
-def _score(group: Together, texts: list[str]) -> Float32[np.ndarray, "members texts classes"]:
+def _score(group: ModelGroup, texts: list[str]) -> Float32[np.ndarray, "members texts classes"]:
     """Probabilities as the group's networks give them."""
     data = group.experiment.data
     tokens = tokenize(group.tokenizer, texts, data.max_length, data.max_windows, data.overlap)
@@ -215,11 +215,11 @@ def _score(group: Together, texts: list[str]) -> Float32[np.ndarray, "members te
 
 def model_folder(path: Path) -> Path:
     """Where the model lies: the folder itself, or a run's model/."""
-    here = any(holds(path, name) for name in (META, ENSEMBLE, CASCADE))
+    here = any(has_entry(path, name) for name in (META, ENSEMBLE, CASCADE))
     return path if here else path / "model"
 
 
-def leaves(experiment: Experiment, hf_config: dict[str, Any], classes: int) -> Any:
+def param_shapes(experiment: Experiment, hf_config: dict[str, Any], classes: int) -> Any:
     """Shapes of the network's parameters, without making them."""
     init, _ = build(experiment, hf_config, classes)
     nothing = Tokens(np.zeros(0, np.int32), np.zeros(1, np.int32), np.zeros(0, np.int32))

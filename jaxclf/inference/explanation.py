@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from jaxclf.decisions.calibration import CURVES, Calibration
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Data
-from jaxclf.model.attribution import SlopesStep, Walk, walk
-from jaxclf.text.tokenizer.word_spans import Pieces, tokenize_with_spans, words_of
+from jaxclf.model.attribution import PathGradients, SlopesStep, path_gradients
+from jaxclf.text.tokenizer.word_spans import TokenSpans, tokenize_with_spans, words_of
 from jaxclf.types import Shape
 
 MASKS = ("[MASK]", "<mask>")
@@ -112,7 +112,7 @@ def _explain(
     todo, steps, points = list(range(len(texts))), STEPS, np.linspace(0, 1, STEPS + 1)
     while todo:
         walks = [
-            walk(one.step, one.params, pieces.tokens, blank, todo, points, one.shape)
+            path_gradients(one.step, one.params, pieces.tokens, blank, todo, points, one.shape)
             for one, pieces, blank in zip(sources, cut, blanks, strict=True)
         ]
         for text, *parts in zip(todo, *walks, strict=True):
@@ -123,7 +123,7 @@ def _explain(
     return [_by_word(text, index, cut, sums[index]) for index, text in enumerate(texts)]
 
 
-def _blanks(tokenizer: Tokenizer, pieces: Pieces) -> Int32[np.ndarray, " tokens"]:
+def _blanks(tokenizer: Tokenizer, pieces: TokenSpans) -> Int32[np.ndarray, " tokens"]:
     """Masks for a text's own tokens; the special ones around them stay."""
     masks = [tokenizer.token_to_id(name) for name in MASKS]
     mask = next((one for one in masks if one is not None), None)
@@ -134,7 +134,7 @@ def _blanks(tokenizer: Tokenizer, pieces: Pieces) -> Int32[np.ndarray, " tokens"
 
 def _add(
     before: Sum | None,
-    walks: Sequence[Walk],
+    walks: Sequence[PathGradients],
     calibrations: Sequence[Calibration],
     weights: Float[np.ndarray, "members classes"],
     steps: int,
@@ -164,7 +164,7 @@ def _is_small(found: Sum) -> bool:
 
 
 def _attention(
-    walks: Sequence[Walk], weights: Sequence[Float[np.ndarray, "_ classes"]]
+    walks: Sequence[PathGradients], weights: Sequence[Float[np.ndarray, "_ classes"]]
 ) -> Float[np.ndarray, " tokens"] | None:
     """Each member's softmax over the text, times the member's weight."""
     parts = []
@@ -210,7 +210,7 @@ def log_odds(
     return (yes - no)[:, 0], np.exp(share + log_expit(z) + log_expit(-z) - yes - no) * rise
 
 
-def _by_word(text: str, index: int, cut: Sequence[Pieces], found: Sum) -> Explanation:
+def _by_word(text: str, index: int, cut: Sequence[TokenSpans], found: Sum) -> Explanation:
     of_text = [np.repeat(one.tokens.owners == index, np.diff(one.tokens.starts)) for one in cut]
     pairs = list(zip(cut, of_text, strict=True))
     own = np.concatenate([one.own[there] for one, there in pairs])

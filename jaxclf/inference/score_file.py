@@ -71,7 +71,7 @@ def predict_file(
         if journal.size == 0:
             journal = kept.append(part, target, journal, writer.header(classifier).encode(), 0)
         rows = islice(stream(source), first + journal.rows, last)
-        for window in windows(rows):
+        for window in chunks(rows):
             probs = classifier.predict_proba([row.text for row in window])
             block = writer.rows(classifier, [row.id for row in window], probs).encode()
             journal = kept.append(part, target, journal, block, len(window))
@@ -82,7 +82,7 @@ def predict_file(
     return last - first
 
 
-def windows(rows: Iterable[Parsed]) -> Iterator[list[Parsed]]:
+def chunks(rows: Iterable[Parsed]) -> Iterator[list[Parsed]]:
     """Rows in parts that are scored at once. Where a part ends depends on its own rows alone, so
     that work which goes on after one has the parts of work that never stopped."""
     held: list[Parsed] = []

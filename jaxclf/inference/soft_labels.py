@@ -13,7 +13,7 @@ from jaxclf.text import splits
 from jaxclf.types import Examples, Predictions
 
 
-def teach(classifier: Classifier, examples: Examples, path: Path) -> None:
+def write_soft_labels(classifier: Classifier, examples: Examples, path: Path) -> None:
     """Write the file, and beside it whose answers to what they are; where both are there already,
     nothing is done."""
     record = path.with_suffix(".json")

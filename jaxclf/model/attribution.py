@@ -27,7 +27,7 @@ SCORE = ("pool", "score")  # the layer whose softmax is the attention pool's wei
 Places = Int32[Any, "rows length"]
 
 
-class Slopes(NamedTuple):
+class TokenGradients(NamedTuple):
     """Of one batch. A token's slopes are those of its own slot's logits.
 
     scores: what the attention pool takes the softmax of; None under another pool.
@@ -38,7 +38,7 @@ class Slopes(NamedTuple):
     scores: Float32[Array, "members rows length"] | None
 
 
-class Walk(NamedTuple):
+class PathGradients(NamedTuple):
     """One text at some points of its way."""
 
     logits: Float[np.ndarray, "points members classes"]
@@ -46,7 +46,7 @@ class Walk(NamedTuple):
     scores: Float[np.ndarray, "points tokens members"] | None
 
 
-SlopesStep = Callable[[dict, Batch, Places, Float32[Any, "rows length"]], Slopes]
+SlopesStep = Callable[[dict, Batch, Places, Float32[Any, "rows length"]], TokenGradients]
 
 
 def slopes_shape(data: Data, columns: int) -> Shape:
@@ -69,7 +69,7 @@ def make_slopes_step(
     exact = replace(experiment, encoder=replace(experiment.encoder, dtype="float32"))
     network = network_of(exact, hf_config, classes, vocabulary=places)
 
-    def step(params: dict, batch: Batch, blanks: Array, shares: Array) -> Slopes:
+    def step(params: dict, batch: Batch, blanks: Array, shares: Array) -> TokenGradients:
         encoder = params["encoder"]
         word = encoder["embeddings"]["word"]["embedding"]
         start = word[blanks.reshape(-1)]
@@ -96,14 +96,14 @@ def make_slopes_step(
 
         slopes = jax.vmap(slopes_of, out_axes=-1)(jnp.eye(classes, dtype=logits.dtype))
         scores = [leaf.reshape(batch.ids.shape) for leaf in jax.tree.leaves(seen)]
-        return Slopes(logits, slopes, scores[0] if scores else None)
+        return TokenGradients(logits, slopes, scores[0] if scores else None)
 
     if members == 1:
         return jax.jit(lambda *given: jax.tree.map(lambda leaf: leaf[None], step(*given)))
     return jax.jit(jax.vmap(step, in_axes=(0, None, None, None)))
 
 
-def walk(
+def path_gradients(
     step: SlopesStep,
     params: dict,
     tokens: Tokens,
@@ -111,7 +111,7 @@ def walk(
     texts: list[int],
     points: Float[np.ndarray, " points"],
     shape: Shape,
-) -> list[Walk]:
+) -> list[PathGradients]:
     """These texts, each at all points; a text at a point is an example, packed like any other."""
     lengths = np.diff(tokens.starts)
     each = [np.flatnonzero(tokens.owners == text) for text in texts for _ in points]
@@ -156,4 +156,6 @@ def walk(
     ends = by_text(logits, examples, np.ones_like(sizes))
     weighed = by_text(scores, places, sizes) if scores else [None] * len(texts)
     columns = zip(ends, by_text(slopes, places, sizes), weighed, strict=True)
-    return [Walk(of_text[:, 0], of_tokens, scored) for of_text, of_tokens, scored in columns]
+    return [
+        PathGradients(of_text[:, 0], of_tokens, scored) for of_text, of_tokens, scored in columns
+    ]

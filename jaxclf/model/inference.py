@@ -47,12 +47,12 @@ def score(
     assert most_windows(tokens) <= shape.rows
     count = example_count(tokens)
     blank = np.zeros((count, classes), np.float32)
-    for placement in plan(tokens, dealt(tokens, shape), shape):
+    for placement in plan(tokens, length_balanced_order(tokens, shape), shape):
         probs = predict_step(params, fill(tokens, blank, blank, placement, shape))
         yield Scored(placement.examples, np.asarray(probs)[: len(placement.examples)])
 
 
-def dealt(tokens: Tokens, shape: Shape) -> list[int]:
+def length_balanced_order(tokens: Tokens, shape: Shape) -> list[int]:
     """The order in which `plan` fills rows best: every batch is dealt its share of long and of
     short examples, the longest first.
 

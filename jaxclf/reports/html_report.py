@@ -20,7 +20,7 @@ from jaxclf.errors import DataError
 from jaxclf.inference.cascade import summary
 from jaxclf.reports import sections
 from jaxclf.reports.figures.pictures import pictures, write_whole
-from jaxclf.reports.sections import Hard, box, details, section, text_of
+from jaxclf.reports.sections import HardExample, box, details, escape, section
 from jaxclf.types import Predictions
 
 HARDEST = 12  # examples shown
@@ -74,7 +74,7 @@ times or languages they must be measured anew.</p></div>"""
 
 def hardest(
     test: Predictions, decided: np.ndarray, names: tuple[str, ...], texts: Sequence[str] | None
-) -> list[Hard]:
+) -> list[HardExample]:
     """Examples with a wrong label, by how far the probability behind it was from the truth."""
     true, known = test.labels == 1, ~np.isnan(test.labels)
     gaps = np.where(known & (true != decided), np.abs(true - test.probs.astype(np.float64)), -1.0)
@@ -84,7 +84,7 @@ def hardest(
         if worst[row] >= 0:
             one = label[row]
             found.append(
-                Hard(
+                HardExample(
                     id=str(test.ids[row]),
                     true=[names[at] for at in np.flatnonzero(true[row])],
                     given=[names[at] for at in np.flatnonzero(decided[row])],
@@ -101,12 +101,12 @@ def _of_several(out: Path) -> dict[str, tuple[str, str]]:
     """Sections of an ensemble's members and of a cascade's stages."""
     found = {}
     for title, file, told in (
-        ("Members", members.MEMBERS, members.table_of),
-        ("Stages", summary.STAGES, summary.table_of),
+        ("Members", members.MEMBERS, members.format_members),
+        ("Stages", summary.STAGES, summary.format_stages),
     ):
         if about := _read(out, file):
             name = title.lower()
-            found[name] = (title, box(name, f"<pre>{text_of(told(about))}</pre>"))
+            found[name] = (title, box(name, f"<pre>{escape(told(about))}</pre>"))
     return found
 
 
@@ -134,14 +134,14 @@ def _page(name: str, statement: str, parts: dict[str, tuple[str, str]]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{text_of(name)}: report</title>
+<title>{escape(name)}: report</title>
 <link rel="icon" href="data:,">
 <style>{style}</style>
 </head>
 <body>
 <header>
-<h1>{text_of(name)}</h1>
-<p>{text_of(statement)}</p>
+<h1>{escape(name)}</h1>
+<p>{escape(statement)}</p>
 <nav aria-label="Contents"><ul>{links}</ul></nav>
 </header>
 <main>

@@ -34,7 +34,7 @@ COLUMNS = {
 LONGEST_TEXT = 2000  # characters of an example; the rest is cut off, and said to be
 
 
-class Hard(NamedTuple):
+class HardExample(NamedTuple):
     """An example with a wrong label, and the probability that was most wrong."""
 
     id: str
@@ -46,7 +46,7 @@ class Hard(NamedTuple):
     text: str | None
 
 
-def text_of(value: object) -> str:
+def escape(value: object) -> str:
     """Any value as text of a page, never as its markup."""
     return html.escape(str(value).encode("utf-8", "replace").decode("utf-8"))
 
@@ -62,9 +62,7 @@ def section(name: str, title: str, *parts: str) -> str:
 
 def box(name: str, inside: str) -> str:
     """What may be wider than a telephone: it scrolls in its own box, by keys too."""
-    return (
-        f'<div class="box" role="region" tabindex="0" aria-label="{text_of(name)}">{inside}</div>'
-    )
+    return f'<div class="box" role="region" tabindex="0" aria-label="{escape(name)}">{inside}</div>'
 
 
 def headline(report: Mapping[str, Any], sizes: Mapping[str, int]) -> str:
@@ -126,9 +124,9 @@ def thresholds(report: Mapping[str, Any], record: Mapping[str, Any] | None) -> s
             for key, value in rows[0].items()
             if key not in ("value", "interval", "split", "rule")
         }
-        with_options = f" ({text_of(json.dumps(options, ensure_ascii=False))})" if options else ""
-        origin = "set by hand" if rule == "fixed" else f"fitted on the split {text_of(split)}"
-        said = f"Rule <code>{text_of(rule)}</code>{with_options}, {origin}. {_about(rule)}"
+        with_options = f" ({escape(json.dumps(options, ensure_ascii=False))})" if options else ""
+        origin = "set by hand" if rule == "fixed" else f"fitted on the split {escape(split)}"
+        said = f"Rule <code>{escape(rule)}</code>{with_options}, {origin}. {_about(rule)}"
     else:
         said = "How they were chosen is not recorded in this folder."
     test, val = report["test"], report["val"]
@@ -141,7 +139,7 @@ def thresholds(report: Mapping[str, Any], record: Mapping[str, Any] | None) -> s
     ]
     for split in ("val", "test"):
         if what := report[split].get("fitted"):
-            parts.append(f"{split} fitted {text_of(', '.join(what))}: figures on it flatter.")
+            parts.append(f"{split} fitted {escape(', '.join(what))}: figures on it flatter.")
     if honest := val.get("crossfit", {}).get("macro_f1"):
         parts.append(
             f"With thresholds fitted on other folds of it, macro F1 on val is "
@@ -153,7 +151,7 @@ def thresholds(report: Mapping[str, Any], record: Mapping[str, Any] | None) -> s
 def _about(rule: str) -> str:
     """A rule's first sentence about itself."""
     told = (THRESHOLDS[rule].__doc__ if rule in THRESHOLDS else None) or ""
-    return text_of(" ".join(told.split("\n\n")[0].split()))
+    return escape(" ".join(told.split("\n\n")[0].split()))
 
 
 def sentences(said: Sequence[str] | None) -> str:
@@ -161,7 +159,7 @@ def sentences(said: Sequence[str] | None) -> str:
         return "<p>Not recorded in this folder.</p>"
     if not said:
         return "<p>Nothing stands out: no label too rare to judge, no sign of a poor fit.</p>"
-    return "<ul>" + "".join(f"<li>{text_of(one)}</li>" for one in said) + "</ul>"
+    return "<ul>" + "".join(f"<li>{escape(one)}</li>" for one in said) + "</ul>"
 
 
 def labels(part: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
@@ -174,7 +172,7 @@ def labels(part: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
             "threshold": _interval((record or {}).get(name, {}).get("interval")),
         }
         cells = "".join(_cell(key, row[key], below.get(key, "")) for key in COLUMNS)
-        shown = text_of(name)
+        shown = escape(name)
         rows.append(f'<tr><th scope="row"><span title="{shown}">{shown}</span></th>{cells}</tr>')
     heads = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS.values())
     small = any("<small>" in row for row in rows)
@@ -199,13 +197,13 @@ def _cell(key: str, value: float | None, below: str) -> str:
     return f'<td data-value="{value:.6f}">{value:.3f}{bar}{below}</td>'
 
 
-def hardest(examples: Sequence[Hard], shown: bool) -> str:
+def hardest(examples: Sequence[HardExample], shown: bool) -> str:
     """The examples whose probabilities were most wrong: their ids, and all of them if `shown`."""
     if not examples:
         return "<p>No text of the test split has a wrong label.</p>"
     what = "<p>The texts of the test split with the most wrong probability behind a wrong label"
     if not shown:
-        ids = "".join(f"<li><code>{text_of(example.id)}</code></li>" for example in examples)
+        ids = "".join(f"<li><code>{escape(example.id)}</code></li>" for example in examples)
         return (
             f"{what}, by id. Texts are shown where they are asked for alone: <code>python -m "
             f"jaxclf.evaluate --run DIR --page --show-text</code>.</p><ol>{ids}</ol>"
@@ -216,11 +214,11 @@ def hardest(examples: Sequence[Hard], shown: bool) -> str:
         cut = f" … ({len(text):,} characters)" if len(text) > LONGEST_TEXT else ""
         side = "missed" if example.wanted else "given wrongly"
         items.append(
-            f'<li><h3><code>{text_of(example.id)}</code></h3><blockquote dir="auto">'
-            f"{text_of(text[:LONGEST_TEXT])}{cut}</blockquote><dl>"
+            f'<li><h3><code>{escape(example.id)}</code></h3><blockquote dir="auto">'
+            f"{escape(text[:LONGEST_TEXT])}{cut}</blockquote><dl>"
             f"<dt>true</dt><dd>{_listed(example.true)}</dd>"
             f"<dt>given</dt><dd>{_listed(example.given)}</dd>"
-            f"<dt>most wrong</dt><dd>{text_of(example.label)}, {side} at "
+            f"<dt>most wrong</dt><dd>{escape(example.label)}, {side} at "
             f"{example.probability:.3f}</dd></dl></li>"
         )
     asked = "They stand here because they were asked for: mind who is given this page."
@@ -228,12 +226,12 @@ def hardest(examples: Sequence[Hard], shown: bool) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return text_of(", ".join(names)) or "no label"
+    return escape(", ".join(names)) or "no label"
 
 
 def details(title: str, values: Any) -> str:
     """JSON behind a heading that opens."""
     if values is None:
         return f"<p>{title}: not recorded in this folder.</p>"
-    told = text_of(json.dumps(values, indent=2, ensure_ascii=False))
+    told = escape(json.dumps(values, indent=2, ensure_ascii=False))
     return f'<details><summary>{title}</summary><pre tabindex="0">{told}</pre></details>'

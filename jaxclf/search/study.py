@@ -17,8 +17,8 @@ from sqlalchemy.engine import make_url
 
 from jaxclf.errors import ConfigError, StorageError
 from jaxclf.experiment.config import Experiment, to_dict
-from jaxclf.experiment.search_space import Answers, Space
-from jaxclf.search.study_report import Outcome
+from jaxclf.experiment.search_space import ParamValues, Space
+from jaxclf.search.study_report import TrialResult
 
 HEARTBEAT, GRACE = 60, 180  # seconds: a trial on another machine that is silent for long is dead
 RETRIES = 2  # of a trial whose process died: one that kills every process is given up
@@ -36,7 +36,9 @@ def database(url: str) -> Iterator[None]:
         raise StorageError(f"{_shown(url)}: {said}") from error
 
 
-def open_study(url: str, out: Path, base: Experiment, space: Space, own: Answers) -> optuna.Study:
+def open_study(
+    url: str, out: Path, base: Experiment, space: Space, own: ParamValues
+) -> optuna.Study:
     """The study of this search, new or gone on with, under the name of its folder.
 
     own: the answers that are the experiment as it stands: the first trial of a new study.
@@ -87,14 +89,14 @@ def is_finished(trial: FrozenTrial) -> bool:
     return failed or trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def outcomes(study: optuna.Study) -> list[Outcome]:
+def outcomes(study: optuna.Study) -> list[TrialResult]:
     """What came of each finished trial, in order."""
     return [outcome_of(one) for one in study.get_trials(deepcopy=False) if is_finished(one)]
 
 
-def outcome_of(trial: FrozenTrial) -> Outcome:
+def outcome_of(trial: FrozenTrial) -> TrialResult:
     began, ended = trial.datetime_start, trial.datetime_complete
-    return Outcome(
+    return TrialResult(
         trial.number,
         STATES[trial.state],
         trial.value if trial.state == TrialState.COMPLETE else None,
@@ -114,7 +116,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
         return optuna.importance.get_param_importances(study)
 
 
-def again(study: optuna.Study, trial: FrozenTrial) -> None:
+def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue a trial that was cut off, under a new number."""
     with experimental():
         RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, trial)

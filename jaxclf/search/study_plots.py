@@ -18,9 +18,9 @@ from jaxclf.reports.figures.style import (
     VERMILION,
     WIDTH,
     Mark,
+    fit_labels,
     panels,
     scale,
-    shown,
     width,
 )
 
@@ -49,7 +49,7 @@ def history(metric: str, columns: Columns) -> Figure:
 
 
 def importance(columns: Columns) -> Figure:
-    names, values = shown(columns["dimension"].tolist(), 2.4), columns["importance"]
+    names, values = fit_labels(columns["dimension"].tolist(), 2.4), columns["importance"]
     left = max(map(width, names)) + 0.3
     height = 0.7 + 0.28 * len(names)
     figure = Figure(figsize=(WIDTH, height))
@@ -69,7 +69,7 @@ def slices(metric: str, space: Space, columns: Columns) -> Figure:
     low, high = columns["score"].min(), columns["score"].max()
     room = 0.06 * max(high - low, 1e-3)
     for (axes, rows), (name, dimension) in zip(each, space.items(), strict=True):
-        axes.set_title(shown([name], 2.0, bold=True)[0], loc="left", fontweight="bold", pad=4)
+        axes.set_title(fit_labels([name], 2.0, bold=True)[0], loc="left", fontweight="bold", pad=4)
         axes.set_ylim(low - room, high + room)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
@@ -91,7 +91,7 @@ def slices(metric: str, space: Space, columns: Columns) -> Figure:
 def _names(axes: Axes, choice: Choice) -> None:
     names = [str(value) for value in choice.values]
     room = 2.2 / len(names)
-    axes.set_xticks(range(len(names)), shown(names, room))
+    axes.set_xticks(range(len(names)), fit_labels(names, room))
     axes.set_xlim(-0.5, len(names) - 0.5)
 
 

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.experiment.search_space import Choice, Dimension, Space, dimensions, in_words
+from jaxclf.experiment.search_space import Choice, Dimension, Space, dimensions, format_changes
 from jaxclf.reports.figures.curves import Columns
 from jaxclf.reports.figures.pictures import SCALE, write_whole
 from jaxclf.reports.html_report import _page as page_of
-from jaxclf.reports.sections import box, details, text_of
+from jaxclf.reports.sections import box, details, escape
 
 ENOUGH = 10  # trials run to their end, before anything is said of what matters
 
 
-class Outcome(NamedTuple):
+class TrialResult(NamedTuple):
     """What came of a finished trial."""
 
     number: int
@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
+def best_of(outcomes: Sequence[TrialResult]) -> TrialResult | None:
     """The first of those with the best score; None where no trial came to its end."""
     done = [one for one in outcomes if one.score is not None]
     return max(done, key=lambda one: one.score or 0.0) if done else None
@@ -40,7 +40,7 @@ def write_study(
     path: Path,
     name: str,
     metric: str,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[TrialResult],
     space: Space,
     importances: Mapping[str, float],
 ) -> Path:
@@ -75,26 +75,26 @@ score lower. The test split was not looked at; the winner, trained by <code>jaxc
 scored on it once.</p>"""
 
 
-def _best(metric: str, outcomes: Sequence[Outcome]) -> str:
+def _best(metric: str, outcomes: Sequence[TrialResult]) -> str:
     best = best_of(outcomes)
     if best is None:
         return "<p>No trial came to its end.</p>"
-    said = in_words(best.changes)
+    said = format_changes(best.changes)
     stood = next((one.score for one in outcomes if one.number == 0), None)
     before = f"; the experiment as it stood has {stood:.4f} (trial 0)" if stood is not None else ""
     counts = {state: sum(one.state == state for one in outcomes) for state in ("pruned", "failed")}
     rest = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     return (
-        f'<div class="notice"><p class="number">{best.score:.4f}</p><p>{text_of(metric)} on '
-        f"validation, trial {best.number}{before}.</p><p><code>{text_of(said)}</code></p></div>"
+        f'<div class="notice"><p class="number">{best.score:.4f}</p><p>{escape(metric)} on '
+        f"validation, trial {best.number}{before}.</p><p><code>{escape(said)}</code></p></div>"
         f"<p>{len(outcomes)} trials{f', of which {rest}' if rest else ''}.</p>"
     )
 
 
 def _pictures(
     metric: str,
-    outcomes: Sequence[Outcome],
-    done: Sequence[Outcome],
+    outcomes: Sequence[TrialResult],
+    done: Sequence[TrialResult],
     space: Space,
     importances: Mapping[str, float],
 ) -> str:
@@ -148,7 +148,7 @@ def _pictures(
     return "\n".join(parts)
 
 
-def _history(outcomes: Sequence[Outcome]) -> Columns:
+def _history(outcomes: Sequence[TrialResult]) -> Columns:
     shown = [one for one in outcomes if one.epochs and one.state != "failed"]
     scores = np.array([one.score if one.score is not None else one.epochs[-1] for one in shown])
     pruned = np.array([one.score is None for one in shown])
@@ -161,14 +161,14 @@ def _history(outcomes: Sequence[Outcome]) -> Columns:
     }
 
 
-def _history_says(outcomes: Sequence[Outcome]) -> str:
+def _history_says(outcomes: Sequence[TrialResult]) -> str:
     best = best_of(outcomes)
     assert best is not None
     after = sum(one.number > best.number for one in outcomes)
     return f"The best is trial {best.number}; {after} came after it."
 
 
-def _slices(done: Sequence[Outcome], flat: Space) -> Columns:
+def _slices(done: Sequence[TrialResult], flat: Space) -> Columns:
     """A row per trial and dimension; of a Choice the value's place."""
     best = best_of(done)
     rows = [
@@ -198,7 +198,7 @@ def _figure(
 
     image = style.png(draw, columns)
     wide, high = (int.from_bytes(image[at : at + 4]) / SCALE for at in (16, 20))
-    said = text_of(finding)
+    said = escape(finding)
     shown = (
         f'<img src="data:image/png;base64,{base64.b64encode(image).decode()}" width="{wide:.0f}" '
         f'height="{high:.0f}" alt="{content} {said}">'
@@ -210,18 +210,18 @@ def _figure(
     )
 
 
-def _table(metric: str, outcomes: Sequence[Outcome]) -> str:
+def _table(metric: str, outcomes: Sequence[TrialResult]) -> str:
     digits = len(str(max(one.number for one in outcomes)))  # so that they sort as they count
     rows = "".join(
         f'<tr><th scope="row">{one.number:0{digits}}</th>{_score(one)}'
         f'<td data-value="{len(one.epochs)}">{len(one.epochs)}</td>'
         f'<td data-value="{one.seconds:.1f}">{one.seconds:,.0f}&nbsp;s</td>'
-        f'<td style="text-align: left">{text_of(in_words(one.changes))}'
-        f"{f'<br>{text_of(one.error)}' if one.error else ''}</td></tr>"
+        f'<td style="text-align: left">{escape(format_changes(one.changes))}'
+        f"{f'<br>{escape(one.error)}' if one.error else ''}</td></tr>"
         for one in outcomes
     )
     heads = "".join(
-        f'<th scope="col">{text_of(name)}</th>' for name in ("trial", metric, "epochs", "time")
+        f'<th scope="col">{escape(name)}</th>' for name in ("trial", metric, "epochs", "time")
     )
     return box(
         "all trials",
@@ -230,7 +230,7 @@ def _table(metric: str, outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def _score(one: Outcome) -> str:
+def _score(one: TrialResult) -> str:
     if one.state == "failed":
         return "<td>failed</td>"
     value = one.epochs[-1] if one.score is None else one.score

@@ -27,8 +27,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from jaxclf.errors import DivergedError, StoppedError
 from jaxclf.experiment.config import Experiment, override
 from jaxclf.experiment.search_space import Choice, Dimension, Float, Space, draw
-from jaxclf.search.study import GRACE, again, experimental, is_finished, outcome_of
-from jaxclf.search.study_report import Outcome
+from jaxclf.search.study import GRACE, experimental, is_finished, outcome_of, requeue
+from jaxclf.search.study_report import TrialResult
 
 POLL = 1.0  # seconds between looks at what others still run
 
@@ -48,7 +48,7 @@ class _FailedError(Exception):
     """Ends a trial and not the search."""
 
 
-def work(search: Search, run: Run, tell: Callable[[Outcome], None]) -> None:
+def work(search: Search, run: Run, tell: Callable[[TrialResult], None]) -> None:
     """Run trials until as many are finished as there should be, whoever runs them.
 
     tell: called with each trial that ended here.
@@ -74,7 +74,7 @@ def work(search: Search, run: Run, tell: Callable[[Outcome], None]) -> None:
 
         while True:
             heed(False)
-            _mend(search)
+            _recover_stale_trials(search)
             trials = search.study.get_trials(deepcopy=False)
             if sum(map(is_finished, trials)) >= search.trials:
                 return
@@ -119,7 +119,7 @@ def folder_of(out: Path, number: int) -> Path:
     return out / "trials" / f"{number:04d}"
 
 
-def _one(search: Search, run: Run, tell: Callable[[Outcome], None]) -> None:
+def _one(search: Search, run: Run, tell: Callable[[TrialResult], None]) -> None:
     begun = []
 
     def objective(trial: Trial) -> float:
@@ -135,7 +135,7 @@ def _one(search: Search, run: Run, tell: Callable[[Outcome], None]) -> None:
     except StoppedError:
         for trial in search.study.get_trials(states=(TrialState.FAIL,)):
             if trial.number in begun:
-                again(search.study, trial)
+                requeue(search.study, trial)
         raise
     finally:
         jax.clear_caches()  # another network's programs
@@ -199,7 +199,7 @@ def _counts(trial: FrozenTrial) -> bool:
     return is_finished(trial) or trial.state in (TrialState.RUNNING, TrialState.WAITING)
 
 
-def _mend(search: Search) -> None:
+def _recover_stale_trials(search: Search) -> None:
     """Take up trials whose process is gone, and remove their folders."""
     study = search.study
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -209,7 +209,7 @@ def _mend(search: Search) -> None:
             failed = study.tell(trial.number, state=TrialState.FAIL)
         except (ValueError, UpdateFinishedTrialError):
             continue  # another process saw it first
-        again(study, failed)
+        requeue(study, failed)
     with experimental():
         fail_stale_trials(study)
     # Folders before trials: a trial runs before it has a folder.

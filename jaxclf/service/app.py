@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jaxclf import __version__
-from jaxclf.service.batcher import FullError, TooLargeError
+from jaxclf.service.batcher import QueueFullError, TooLargeError
 from jaxclf.service.openapi import (
     ALIVE,
     EXPLANATION,
@@ -31,8 +31,15 @@ from jaxclf.service.openapi import (
     gives,
     takes,
 )
-from jaxclf.service.requests import RefusedError, read_json, text_of, texts_of
-from jaxclf.service.service import GoneError, Service, account, check_ready, label, running
+from jaxclf.service.requests import RefusedError, parse_texts, read_json, text_of
+from jaxclf.service.service import (
+    ClientDisconnectedError,
+    Service,
+    account,
+    check_ready,
+    label,
+    running,
+)
 
 LOG = logging.getLogger("uvicorn.error")
 GONE = 499  # the status that is counted where nobody was left to be answered
@@ -63,12 +70,12 @@ def make_app(service: Service) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    for error in (RefusedError, FullError, TooLargeError, HTTPException):
+    for error in (RefusedError, QueueFullError, TooLargeError, HTTPException):
         app.add_exception_handler(error, _refuse)
-    _add_questions(app, service)
-    _add_states(app, service)
+    _add_inference_routes(app, service)
+    _add_health_routes(app, service)
     _add_pages(app)
-    app.add_middleware(watched, service=service, paths=paths_of(app))
+    app.add_middleware(metrics_middleware, service=service, paths=paths_of(app))
     return app
 
 
@@ -77,7 +84,7 @@ def paths_of(app: FastAPI) -> frozenset[str]:
     return frozenset(route.path for route in app.routes if isinstance(route, Route))
 
 
-def _add_questions(app: FastAPI, service: Service) -> None:
+def _add_inference_routes(app: FastAPI, service: Service) -> None:
     classifier = service.classifier
     thresholds = dict(zip(classifier.labels, classifier.thresholds.tolist(), strict=True))
     known = {"labels": classifier.labels, "thresholds": thresholds}
@@ -92,7 +99,7 @@ def _add_questions(app: FastAPI, service: Service) -> None:
     async def predict(request: Request) -> Response:
         """The labels of one text or of several: those whose probability reaches its threshold."""
         check_ready(service)
-        texts = texts_of(await read_json(request))
+        texts = parse_texts(await read_json(request))
         return JSONResponse(
             known | {"results": await label(service, texts, functools.partial(_gone, request))}
         )
@@ -110,7 +117,7 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         return JSONResponse(await account(service, text, functools.partial(_gone, request)))
 
 
-def _add_states(app: FastAPI, service: Service) -> None:
+def _add_health_routes(app: FastAPI, service: Service) -> None:
     @app.get("/health", responses=gives(ALIVE, "the process runs"), response_model=None)
     async def health() -> Response:
         """Whether the process runs."""
@@ -164,7 +171,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, RefusedError):
         status, reason, after = error.status, error.reason, error.after
-    elif isinstance(error, FullError):
+    elif isinstance(error, QueueFullError):
         status, reason, after = 429, "the queue is full; ask again later", error.seconds
     elif isinstance(error, TooLargeError):
         reason = "more tokens than the queue holds; send fewer or shorter texts at a time"
@@ -180,7 +187,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": reason}, status, headers)
 
 
-def watched(app: ASGIApp, service: Service, paths: frozenset[str]) -> ASGIApp:
+def metrics_middleware(app: ASGIApp, service: Service, paths: frozenset[str]) -> ASGIApp:
     """Count every request and time it; what fails answers 500, and the log has the place in the
     code but not the message, which may hold a text."""
     counts = service.metrics
@@ -199,7 +206,7 @@ def watched(app: ASGIApp, service: Service, paths: frozenset[str]) -> ASGIApp:
 
         try:
             await app(scope, receive, noting)
-        except (ClientDisconnect, GoneError):
+        except (ClientDisconnect, ClientDisconnectedError):
             pass
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise

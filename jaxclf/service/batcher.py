@@ -24,7 +24,7 @@ BYTES_PER_TOKEN = 3  # of a text not yet cut: English has four to five, Chinese 
 NEWEST = 0.1  # weight of the newest step in the mean of what a step takes
 
 
-class FullError(Exception):
+class QueueFullError(Exception):
     """The queue has no room now; in `seconds` it should."""
 
     def __init__(self, seconds: int):
@@ -60,7 +60,7 @@ class Step(NamedTuple):
 
 
 @dataclass(eq=False)
-class Place:
+class Ticket:
     """A request's place in the queue.
 
     done: set with the answers. held: tokens it has in the queue. left: the texts that no batch has
@@ -88,7 +88,7 @@ class Queue:
     tell: Callable[[Step], None]
     tokens: int = 0
     seconds: float = 0.0
-    waiting: dict[Place, None] = field(default_factory=dict)
+    waiting: dict[Ticket, None] = field(default_factory=dict)
     came: asyncio.Event = field(default_factory=asyncio.Event)
     cutting: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "cut"))
     stepping: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "step"))
@@ -101,12 +101,12 @@ def expected_tokens(queue: Queue, texts: Sequence[str]) -> int:
 
 
 @contextmanager
-def place(queue: Queue, texts: Sequence[str], tokens: int) -> Iterator[Place]:
+def reserve(queue: Queue, texts: Sequence[str], tokens: int) -> Iterator[Ticket]:
     """A place in the queue for texts of so many tokens; left, nothing of it remains there.
 
     Raises FullError or TooLargeError, at once.
     """
-    own = Place(texts, asyncio.get_running_loop().create_future())
+    own = Ticket(texts, asyncio.get_running_loop().create_future())
     _hold(queue, own, tokens)
     try:
         yield own
@@ -115,7 +115,7 @@ def place(queue: Queue, texts: Sequence[str], tokens: int) -> Iterator[Place]:
         _hold(queue, own, 0)
 
 
-async def answers(queue: Queue, own: Place) -> list[Any]:
+async def answers(queue: Queue, own: Ticket) -> list[Any]:
     """An answer to each text of a place, in order.
 
     Raises what the model raises, and FullError or TooLargeError where the texts have more tokens
@@ -140,10 +140,10 @@ async def work(queue: Queue) -> None:
         if sum(own.held for own in queue.waiting) < _places(queue):
             await asyncio.sleep(GATHER)
         if queue.waiting:  # still: those who waited may have gone
-            await _run_batch(queue, take(queue))
+            await _run_batch(queue, next_batch(queue))
 
 
-def take(queue: Queue) -> list[tuple[Place, int]]:
+def next_batch(queue: Queue) -> list[tuple[Ticket, int]]:
     """Texts that fill one batch, out of the queue: of each place one in turn, so that a place with
     many texts holds up none with few."""
     shape = queue.model.shape
@@ -173,7 +173,7 @@ def close(queue: Queue) -> None:
     queue.stepping.shutdown(wait=False, cancel_futures=True)
 
 
-def _in_turn(queue: Queue) -> Iterator[tuple[Place, int]]:
+def _in_turn(queue: Queue) -> Iterator[tuple[Ticket, int]]:
     """The first text left of every place, then the second of every place that has one, …"""
     turn, places = 0, list(queue.waiting)
     while places:
@@ -186,19 +186,19 @@ def _places(queue: Queue) -> int:
     return queue.model.shape.rows * queue.model.shape.length
 
 
-def _hold(queue: Queue, own: Place, tokens: int) -> None:
+def _hold(queue: Queue, own: Ticket, tokens: int) -> None:
     """Let a place hold so many tokens instead of those it holds; fewer always fit."""
     more = tokens - own.held
     if more > 0 and tokens > queue.bound:
         raise TooLargeError
     if more > 0 and queue.tokens + more > queue.bound:
         steps = queue.tokens / _places(queue)
-        raise FullError(max(1, math.ceil(steps * queue.seconds)))
+        raise QueueFullError(max(1, math.ceil(steps * queue.seconds)))
     queue.tokens += more
     own.held = tokens
 
 
-async def _run_batch(queue: Queue, batch: list[tuple[Place, int]]) -> None:
+async def _run_batch(queue: Queue, batch: list[tuple[Ticket, int]]) -> None:
     texts = [own.texts[index] for own, index in batch]
     began = time.perf_counter()
     ran = asyncio.get_running_loop().run_in_executor(queue.stepping, queue.model.answer, texts)

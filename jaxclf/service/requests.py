@@ -56,7 +56,7 @@ def parse(body: bytes) -> Any:
     raise RefusedError(400, reason)
 
 
-def texts_of(content: Any) -> list[str]:
+def parse_texts(content: Any) -> list[str]:
     """The texts of {"text": …} or {"texts": […]}. Raises RefusedError (422)."""
     if not isinstance(content, dict) or set(content) not in ({"text"}, {"texts"}):
         raise RefusedError(422, f"the body must hold 'text' or 'texts' and no more; {FORM}")

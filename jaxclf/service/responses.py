@@ -85,7 +85,7 @@ def explain(classifier: Classifier, text: str) -> dict[str, Any]:
     }
 
 
-def cost_of_explaining(classifier: Classifier) -> int:
+def explain_cost(classifier: Classifier) -> int:
     """In labellings: the network is run forth, and back for every label, at every point of a way;
     back takes about twice as long."""
     return (STEPS + 1) * (1 + 2 * len(classifier.labels))

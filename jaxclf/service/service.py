@@ -12,12 +12,12 @@ from typing import Any
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.inference.classifier import Classifier
 from jaxclf.service.batcher import (
-    Place,
     Queue,
+    Ticket,
     answers,
     close,
     expected_tokens,
-    place,
+    reserve,
     work,
 )
 from jaxclf.service.metrics import (
@@ -28,17 +28,17 @@ from jaxclf.service.metrics import (
     show,
 )
 from jaxclf.service.requests import RefusedError
-from jaxclf.service.responses import cost_of_explaining, explain, model_of, warm
+from jaxclf.service.responses import explain, explain_cost, model_of, warm
 
 WARMING, READY, DRAINING = "warming", "ready", "draining"
 LONG_EXPLANATIONS = 4  # may wait at once, however many tokens they count for
-SOON = 5  # seconds after which a service that is not ready, or another in its place, may be
+RETRY_AFTER = 5  # seconds after which a service that is not ready, or another in its place, may be
 
 
 Gone = Callable[[], Coroutine[Any, Any, None]]
 
 
-class GoneError(Exception):
+class ClientDisconnectedError(Exception):
     """Who asked has left."""
 
 
@@ -107,7 +107,7 @@ async def account(service: Service, text: str, gone: Gone) -> dict[str, Any]:
     """What carried the labels of a text; else as `label`, and RefusedError (422) for a model that
     cannot be explained."""
     queue = service.queue
-    tokens = cost_of_explaining(service.classifier) * expected_tokens(queue, [text])
+    tokens = explain_cost(service.classifier) * expected_tokens(queue, [text])
     explained = functools.partial(explain, service.classifier, text)
     with _accepted(service, [text], min(tokens, queue.bound // LONG_EXPLANATIONS)):
         try:
@@ -120,7 +120,7 @@ def check_ready(service: Service) -> None:
     """Raises RefusedError (503) where it is not."""
     if service.status != READY:
         why = {WARMING: "warms up", DRAINING: "is being shut down"}[service.status]
-        raise RefusedError(503, f"the service {why}; ask again", SOON)
+        raise RefusedError(503, f"the service {why}; ask again", RETRY_AFTER)
 
 
 async def drain(service: Service) -> None:
@@ -141,9 +141,9 @@ async def _warm(service: Service) -> None:
 
 
 @contextmanager
-def _accepted(service: Service, texts: Sequence[str], tokens: int) -> Iterator[Place]:
+def _accepted(service: Service, texts: Sequence[str], tokens: int) -> Iterator[Ticket]:
     check_ready(service)
-    with place(service.queue, texts, tokens) as own:
+    with reserve(service.queue, texts, tokens) as own:
         service.accepted += 1
         try:
             yield own
@@ -164,7 +164,7 @@ async def _in_time(service: Service, answer: Coroutine, gone: Gone) -> Any:
         if wanted.done():
             return wanted.result()
         if left.done():
-            raise GoneError
+            raise ClientDisconnectedError
         reason = f"no answer within {service.deadline:g} seconds; ask again, with fewer texts"
         raise RefusedError(504, reason)
     finally:

@@ -22,11 +22,11 @@ BLANK = re.compile(r"[ \t\r\n]*")
 CUT_SHORT = 16
 
 
-class Fault(Exception):
+class RowError(Exception):
     """What is wrong with one row and what to do; `read` adds the place."""
 
 
-class Broken(Exception):
+class FileFormatError(Exception):
     """A fault after which the rest of the file cannot be read."""
 
     def __init__(self, line: int, reason: str):
@@ -66,7 +66,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         twice = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
-        raise Fault(f"key {twice!r} stands twice in one object")
+        raise RowError(f"key {twice!r} stands twice in one object")
     return fields
 
 
@@ -117,11 +117,13 @@ def _json_list(file: TextIO) -> Iterator[Row]:
                 if cut and more():
                     continue
                 where = line + text.count("\n", counted, error.pos)
-                raise Broken(where, f"not JSON: {error.msg}") from None
-            except Fault as fault:
-                raise Broken(line, str(fault)) from None
+                raise FileFormatError(where, f"not JSON: {error.msg}") from None
+            except RowError as fault:
+                raise FileFormatError(line, str(fault)) from None
             except (RecursionError, ValueError):
-                raise Broken(line, "not JSON: nested too deep, or a number too long") from None
+                raise FileFormatError(
+                    line, "not JSON: nested too deep, or a number too long"
+                ) from None
             if end < len(text) - CUT_SHORT or not more():  # else a number may go on
                 at = end
                 return fields
@@ -139,11 +141,11 @@ def _json_list(file: TextIO) -> Iterator[Row]:
         if after == ",":
             at += 1
         elif after != "]":
-            raise Broken(line, "not JSON: expected ',' or ']' after a row")
+            raise FileFormatError(line, "not JSON: expected ',' or ']' after a row")
     at += 1
     if upcoming():
         line += text.count("\n", counted, at)
-        raise Broken(line, "text after the closing ']'")
+        raise FileFormatError(line, "text after the closing ']'")
 
 
 def _json_lines(file: TextIO) -> Iterator[Row]:
@@ -153,11 +155,11 @@ def _json_lines(file: TextIO) -> Iterator[Row]:
         try:
             yield Row(number, json.loads(line.removesuffix("\n"), object_pairs_hook=_unique))
         except json.JSONDecodeError as error:
-            yield Row(number, Fault(f"not JSON: {error.msg}"))
-        except Fault as fault:
+            yield Row(number, RowError(f"not JSON: {error.msg}"))
+        except RowError as fault:
             yield Row(number, fault)
         except (RecursionError, ValueError):
-            yield Row(number, Fault("not JSON: nested too deep, or a number too long"))
+            yield Row(number, RowError("not JSON: nested too deep, or a number too long"))
 
 
 def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
@@ -177,7 +179,7 @@ def _delimited(file: TextIO, delimiter: str) -> Iterator[Row]:
             if not header:
                 header = cells
                 if "text" not in header or len(set(header)) < len(header):
-                    raise Broken(
+                    raise FileFormatError(
                         line, "the first line must name the columns, each once, and 'text'"
                     )
             elif len(cells) != len(header):
@@ -185,11 +187,11 @@ def _delimited(file: TextIO, delimiter: str) -> Iterator[Row]:
                     f"{len(cells)} cells under {len(header)} columns; quote a text "
                     f"that holds {delimiter!r} or a line break"
                 )
-                yield Row(line, Fault(reason))
+                yield Row(line, RowError(reason))
             else:
                 yield Row(line, dict(zip(header, cells, strict=True)))
     except csv.Error as error:
-        raise Broken(start, str(error)) from None
+        raise FileFormatError(start, str(error)) from None
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:

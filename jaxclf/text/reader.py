@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import did_you_mean
-from jaxclf.text.formats import FORMATS, Broken, Fault, Row
+from jaxclf.text.formats import FORMATS, FileFormatError, Row, RowError
 from jaxclf.types import Examples
 
 FAULTS_SHOWN = 10
@@ -54,7 +54,7 @@ def read(path: str | Path, labels: tuple[str, ...] = (), labelled: bool = True) 
         for one in parsed:
             try:
                 _hold(one.labels, names)
-            except Fault as fault:
+            except RowError as fault:
                 faults.append((one.line, str(fault)))
     if faults:
         more = len(faults) - FAULTS_SHOWN
@@ -119,11 +119,11 @@ def _good(
         for index, row in enumerate(rows):
             try:
                 yield _parse(row, str(index), labelled)
-            except Fault as fault:
+            except RowError as fault:
                 faults.append((row.line, str(fault)))
                 if len(faults) == most:
                     return
-    except Broken as broken:  # nothing can be read from there on
+    except FileFormatError as broken:  # nothing can be read from there on
         faults.append((broken.line, str(broken)))
 
 
@@ -139,15 +139,15 @@ class Listed(dict):
 def _parse(row: Row, number: str, labelled: bool) -> Parsed:
     """One row, or the Fault that it is."""
     fields = row.fields
-    if isinstance(fields, Fault):
+    if isinstance(fields, RowError):
         raise fields
     if not isinstance(fields, dict):
-        raise Fault('a row must be an object {"text": …, "labels": …}')
+        raise RowError('a row must be an object {"text": …, "labels": …}')
     text = fields.get("text")
     if not isinstance(text, str):
-        raise Fault("no 'text' column or key" if text is None else "'text' must be a string")
+        raise RowError("no 'text' column or key" if text is None else "'text' must be a string")
     if not text.strip():
-        raise Fault("the text is empty; remove the row")
+        raise RowError("the text is empty; remove the row")
     _whole("text", text)
     name, group = _name("id", fields), _name("group", fields)
     return Parsed(row.line, name or number, text, group, _labels(fields) if labelled else {})
@@ -157,7 +157,7 @@ def _name(key: str, fields: dict[str, Any]) -> str:
     """The value as a string, "" where there is none."""
     value = fields.get(key)
     if value is not None and not isinstance(value, str | int):
-        raise Fault(f"{key!r} must be a string or a number")
+        raise RowError(f"{key!r} must be a string or a number")
     _whole(key, name := "" if value is None else str(value))
     return name
 
@@ -166,7 +166,7 @@ def _whole(what: str, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Fault(
+        raise RowError(
             f"the {what} holds half of a surrogate pair; write the character itself"
         ) from None
 
@@ -178,13 +178,13 @@ def _labels(fields: dict[str, Any]) -> dict[str, float]:
         found = {key: value for key, value in fields.items() if key not in RESERVED}
     if isinstance(found, list | dict):
         if not all(isinstance(name, str) for name in found):
-            raise Fault("'labels' must list label names")
+            raise RowError("'labels' must list label names")
         for name in found:
             _whole("label", name)
     if isinstance(found, list):
         return Listed(dict.fromkeys(found, 1.0))
     if not isinstance(found, dict):
-        raise Fault("'labels' must be an object of 0, 1 or null, or a list of names")
+        raise RowError("'labels' must be an object of 0, 1 or null, or a list of names")
     return {name: _value(name, value) for name, value in found.items()}
 
 
@@ -194,7 +194,7 @@ def _value(name: str, value: Any) -> float:
     if value in (0, 1) or value in ("0", "1"):
         return float(value)
     shown = f"is {value!r}; it " if isinstance(value, int | float) else ""
-    raise Fault(f"label {name!r} {shown}must be 0, 1, or empty where not known")
+    raise RowError(f"label {name!r} {shown}must be 0, 1, or empty where not known")
 
 
 def _names(rows: list[dict[str, float]]) -> tuple[str, ...]:
@@ -208,8 +208,8 @@ def _hold(labels: dict[str, float], names: tuple[str, ...]) -> None:
     """Fault where a label is a stranger or, where rows give values, one is missing."""
     for name in labels:
         if name not in names:
-            raise Fault(f"unknown label {name!r}" + did_you_mean(name, names))
+            raise RowError(f"unknown label {name!r}" + did_you_mean(name, names))
     if not isinstance(labels, Listed):
         for name in names:
             if name not in labels:
-                raise Fault(f"no label {name!r}; give 0, 1, or leave it empty where not known")
+                raise RowError(f"no label {name!r}; give 0, 1, or leave it empty where not known")

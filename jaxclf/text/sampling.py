@@ -13,16 +13,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 
-class Drawn(NamedTuple):
+class EpochOrder(NamedTuple):
     """An epoch's visits in their order, and the factor, above 0, of each example's loss."""
 
     order: Int[np.ndarray, " draws"]
     weights: Float32[np.ndarray, " examples"]
 
 
-def shuffle(labels: Float32[np.ndarray, "examples classes"], rng: np.random.Generator) -> Drawn:
+def shuffle(
+    labels: Float32[np.ndarray, "examples classes"], rng: np.random.Generator
+) -> EpochOrder:
     """Every example once."""
-    return Drawn(rng.permutation(len(labels)), np.ones(len(labels), np.float32))
+    return EpochOrder(rng.permutation(len(labels)), np.ones(len(labels), np.float32))
 
 
 def balanced(
@@ -31,7 +33,7 @@ def balanced(
     *,
     power: float = 0.5,
     correction: float = 0.0,
-) -> Drawn:
+) -> EpochOrder:
     """As many draws as examples, with replacement, rare labels more often.
 
     An example is drawn as its rarest label is: (examples / positives) ** power. power 0 draws
@@ -46,7 +48,7 @@ def effective(
     *,
     beta: float = 0.999,
     correction: float = 0.0,
-) -> Drawn:
+) -> EpochOrder:
     """As many draws as examples, with replacement, by the effective number of a label's examples
     (Cui et al. 2019, arXiv 1901.05555).
 
@@ -66,7 +68,7 @@ def repeat_factor(
     *,
     threshold: float = 0.05,
     correction: float = 0.0,
-) -> Drawn:
+) -> EpochOrder:
     """Every example once, and again if it has a label that fewer than a share `threshold` of the
     examples have (Gupta et al. 2019, arXiv 1908.03195): an epoch is longer then.
 
@@ -77,10 +79,12 @@ def repeat_factor(
     whole = np.floor(visits)
     times = whole + (rng.random(len(labels)) < visits - whole)
     repeated = np.repeat(np.arange(len(labels)), times.astype(int))
-    return Drawn(rng.permutation(repeated), _corrected(visits, correction))
+    return EpochOrder(rng.permutation(repeated), _corrected(visits, correction))
 
 
-def rare_first(labels: Float32[np.ndarray, "examples classes"], rng: np.random.Generator) -> Drawn:
+def rare_first(
+    labels: Float32[np.ndarray, "examples classes"], rng: np.random.Generator
+) -> EpochOrder:
     """As many draws as examples, dealt out so that labels come up equally often as far as they do
     not come together: the class-aware sampling of Shen et al. 2016 (arXiv 1512.05830), for several
     labels.
@@ -103,7 +107,7 @@ def rare_first(labels: Float32[np.ndarray, "examples classes"], rng: np.random.G
             queues[label] = rng.permutation(members[label]).tolist()
         order[draw] = queues[label].pop()
         seen += dealt[order[draw]]
-    return Drawn(order, np.ones(len(labels), np.float32))
+    return EpochOrder(order, np.ones(len(labels), np.float32))
 
 
 def example_weights(
@@ -132,11 +136,11 @@ def _with_none(
 
 def _with_replacement(
     mass: Float[np.ndarray, " examples"], rng: np.random.Generator, correction: float
-) -> Drawn:
+) -> EpochOrder:
     """As many draws as examples, each by its share of the mass."""
     shares = mass / mass.sum()
     order = rng.choice(len(shares), size=len(shares), p=shares)
-    return Drawn(order, _corrected(len(shares) * shares.astype(np.float64), correction))
+    return EpochOrder(order, _corrected(len(shares) * shares.astype(np.float64), correction))
 
 
 def _corrected(

@@ -37,7 +37,7 @@ def describe(examples: Examples, file: str) -> dict[str, Any]:
     return {"file": file, "rows": len(examples.ids), "sha256": fingerprint(examples)}
 
 
-def take(examples: Examples, rows: Int[np.ndarray, " rows"], form: str) -> Examples:
+def select(examples: Examples, rows: Int[np.ndarray, " rows"], form: str) -> Examples:
     """Some of the examples, with words for what they are."""
     return examples._replace(
         ids=tuple(examples.ids[row] for row in rows),
@@ -49,16 +49,16 @@ def take(examples: Examples, rows: Int[np.ndarray, " rows"], form: str) -> Examp
     )
 
 
-def sample(examples: Examples, count: int) -> Examples:
+def subsample(examples: Examples, count: int) -> Examples:
     """So many examples drawn once and for all, in their order; all of them where count is 0 or
     more than there are."""
     if not 0 < count < len(examples.ids):
         return examples
     chosen = np.sort(np.random.default_rng(0).permutation(len(examples.ids))[:count])
-    return take(examples, chosen, f"{count:,} of its rows are taken")
+    return select(examples, chosen, f"{count:,} of its rows are taken")
 
 
-def bound_together(examples: Examples) -> Int[np.ndarray, " examples"]:
+def connected_groups(examples: Examples) -> Int[np.ndarray, " examples"]:
     """A number for each example, equal for those of one group or one text (but for case and white
     space), directly or through others: what no two folds may share."""
     groups = examples.groups or ("",) * len(examples.ids)

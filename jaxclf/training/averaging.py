@@ -9,25 +9,25 @@ from typing import Any
 
 import jax
 
-from jaxclf.training.checkpoint import Saved
+from jaxclf.training.checkpoint import CheckpointInfo
 
 Params = dict[str, Any]
-Load = Callable[[Saved], Params]
+Load = Callable[[CheckpointInfo], Params]
 Judge = Callable[[Params], float]
 
 
-def best(epochs: Sequence[Saved], load: Load, judge: Judge) -> Params:
+def best(epochs: Sequence[CheckpointInfo], load: Load, judge: Judge) -> Params:
     """The weights of the epoch that validation likes best."""
     return load(epochs[0])
 
 
-def swa(epochs: Sequence[Saved], load: Load, judge: Judge, *, last: int = 3) -> Params:
+def swa(epochs: Sequence[CheckpointInfo], load: Load, judge: Judge, *, last: int = 3) -> Params:
     """The mean of the last epochs' weights (Izmailov et al. 2018, arXiv 1803.05407)."""
     latest = sorted(epochs, key=lambda one: one.step)[-last:]
     return mean([load(one) for one in latest])
 
 
-def soup(epochs: Sequence[Saved], load: Load, judge: Judge) -> Params:
+def soup(epochs: Sequence[CheckpointInfo], load: Load, judge: Judge) -> Params:
     """The mean of epochs taken up one by one, the best first, where validation likes it no less
     (greedy soup, Wortsman et al. 2022, arXiv 2203.05482)."""
     taken = [load(epochs[0])]

@@ -27,7 +27,7 @@ KEEP = 2
 Figures = dict[str, float | int]
 
 
-class Ledger(NamedTuple):
+class Progress(NamedTuple):
     """What the loop knows besides the state: a mapping per finished epoch, and the epoch's loss so
     far."""
 
@@ -36,9 +36,9 @@ class Ledger(NamedTuple):
     batches: int
 
 
-class Saved(NamedTuple):
+class CheckpointInfo(NamedTuple):
     step: int
-    ledger: Ledger
+    ledger: Progress
     sums: Mapping[str, str]  # file -> SHA-256
 
     @property
@@ -52,7 +52,7 @@ def _folders(run: Path, step: int) -> tuple[Path, Path]:
     return (run / "checkpoints" / str(step)).absolute(), run / "integrity" / f"{step}.json"
 
 
-def save(run: Path, state: State, ledger: Ledger, keep_epochs: bool = False) -> None:
+def save(run: Path, state: State, ledger: Progress, keep_epochs: bool = False) -> None:
     """Write state and manifest, then drop what is no longer needed; with `keep_epochs` the end of
     every epoch is."""
     step = int(state.step)
@@ -86,12 +86,14 @@ def _checkpointer() -> ocp.StandardCheckpointer:
     return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
-def saved(run: Path) -> list[Saved]:
+def saved(run: Path) -> list[CheckpointInfo]:
     """All finished checkpoints, oldest first."""
     found = []
     for path in (run / "integrity").glob("*.json"):
         manifest = json.loads(path.read_text())
-        found.append(Saved(int(path.stem), Ledger(**manifest["ledger"]), manifest["sha256"]))
+        found.append(
+            CheckpointInfo(int(path.stem), Progress(**manifest["ledger"]), manifest["sha256"])
+        )
     return sorted(found, key=lambda one: one.step)
 
 
@@ -110,25 +112,25 @@ def _prune(run: Path, keep_epochs: bool) -> None:
             shutil.rmtree(folder)
 
 
-def is_intact(run: Path, one: Saved) -> bool:
+def is_intact(run: Path, one: CheckpointInfo) -> bool:
     """Whether the files are there and have the bytes they were written with."""
     folder, _ = _folders(run, one.step)
     return folder.is_dir() and _sums(folder) == one.sums
 
 
-def outline(state: State) -> State:
+def abstract_state(state: State) -> State:
     """Shapes and dtypes of a state, without its numbers."""
     return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), state)
 
 
-def restore(run: Path, one: Saved, like: State) -> State:
+def restore(run: Path, one: CheckpointInfo, like: State) -> State:
     """The state as it was saved; `like`, an outline, gives shapes and dtypes."""
     folder, _ = _folders(run, one.step)
     with _checkpointer() as checkpointer:
         return jax.tree.map(jnp.asarray, checkpointer.restore(folder, like))
 
 
-def latest(run: Path, say: Any) -> Saved | None:
+def latest(run: Path, say: Any) -> CheckpointInfo | None:
     """The newest intact checkpoint, None where none was ever finished.
 
     say: told of each damaged one that is passed over. Raises CheckpointError where all are damaged.
@@ -136,7 +138,7 @@ def latest(run: Path, say: Any) -> Saved | None:
     return next(_intact(run, list(reversed(saved(run))), say), None)
 
 
-def epochs(run: Path, say: Any) -> list[Saved]:
+def epochs(run: Path, say: Any) -> list[CheckpointInfo]:
     """The intact checkpoints of ended epochs that are kept, the highest validation score first."""
     scored = [one for one in saved(run) if one.score > float("-inf")]
     found = list(_intact(run, sorted(scored, key=lambda one: (-one.score, one.step)), say))
@@ -145,7 +147,7 @@ def epochs(run: Path, say: Any) -> list[Saved]:
     return found
 
 
-def _intact(run: Path, candidates: list[Saved], say: Any) -> Iterator[Saved]:
+def _intact(run: Path, candidates: list[CheckpointInfo], say: Any) -> Iterator[CheckpointInfo]:
     """Those that have the bytes they were written with. Raises CheckpointError where none has."""
     damaged = 0
     for one in candidates:

@@ -14,8 +14,8 @@ from jaxclf.experiment.config import Experiment
 from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.packing import Placement, fill, plan, training_shape
 from jaxclf.text.reader import read
-from jaxclf.text.sampling import SAMPLERS, Drawn
-from jaxclf.text.splits import bound_together, sample, shared_texts, take
+from jaxclf.text.sampling import SAMPLERS, EpochOrder
+from jaxclf.text.splits import connected_groups, select, shared_texts, subsample
 from jaxclf.types import Batch, Examples, Tokens
 
 HELD_OUT = "held_out"
@@ -41,7 +41,7 @@ def read_splits(experiment: Experiment, say: Callable[[str], None]) -> dict[str,
     data = experiment.data
     first = read(data.train, data.labels)
     splits = {
-        "train": sample(first, data.train_rows),
+        "train": subsample(first, data.train_rows),
         "val": read(data.val, first.names),
         "test": read(data.test, first.names),
     }
@@ -74,10 +74,10 @@ def hold_out(examples: Examples, folds: int, fold: int) -> tuple[Examples, Examp
     """All but one fold, and that fold. Folds are the same for every seed; examples of one group or
     one text share one."""
     labels = with_unknown(examples.labels, examples.known)
-    within = grouped_folds(labels, bound_together(examples), folds) == fold
+    within = grouped_folds(labels, connected_groups(examples), folds) == fold
     return (
-        take(examples, np.flatnonzero(~within), f"all but fold {fold} of {folds}"),
-        take(examples, np.flatnonzero(within), f"fold {fold} of {folds}"),
+        select(examples, np.flatnonzero(~within), f"all but fold {fold} of {folds}"),
+        select(examples, np.flatnonzero(within), f"fold {fold} of {folds}"),
     )
 
 
@@ -102,7 +102,7 @@ def make_epochs(
         return tokenize(vary(experiment, examples.texts, epoch)) if varied else plain
 
     @functools.lru_cache(maxsize=1)
-    def drawn(epoch: int) -> Drawn:
+    def drawn(epoch: int) -> EpochOrder:
         rng = np.random.default_rng([experiment.seed, epoch])
         return sampler(examples.labels, rng, **experiment.sampler.options)
 

@@ -24,7 +24,7 @@ ROWS, EVERYWHERE = PartitionSpec("data"), PartitionSpec()
 TO_JOIN, TO_LEAVE = 300, 60  # seconds that hosts wait for one another
 
 
-def join(host: str, coordinator: str) -> None:
+def initialize(host: str, coordinator: str) -> None:
     """Become host I of N, from 0; to be called before anything is computed.
 
     host: "I/N". coordinator: "ADDRESS:PORT" of the first host, at which the others find it.
@@ -47,22 +47,22 @@ def join(host: str, coordinator: str) -> None:
         raise ConfigError(f"{found[2]} hosts do not meet at {coordinator}: {error}") from None
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this host is the one that reads and writes."""
     return jax.process_index() == 0
 
 
-def placed(where: PartitionSpec) -> NamedSharding | None:
+def sharding_for(where: PartitionSpec) -> NamedSharding | None:
     """Over all devices of all hosts; None where there is but one device."""
     if jax.device_count() == 1:
         return None
     return NamedSharding(Mesh(np.array(jax.devices()), ("data",)), where)
 
 
-def spread(batch: Batch) -> Batch:
+def shard_batch(batch: Batch) -> Batch:
     """The batch with its rows over all devices, where need be with empty rows below them; what is
     of its examples lies everywhere."""
-    by_row, everywhere = placed(ROWS), placed(EVERYWHERE)
+    by_row, everywhere = sharding_for(ROWS), sharding_for(EVERYWHERE)
     if by_row is None or everywhere is None:
         return batch
     slots, more = len(batch.weight), -len(batch.ids) % jax.device_count()
@@ -76,9 +76,9 @@ def spread(batch: Batch) -> Batch:
     return Batch(**{name: put(name, part) for name, part in batch._asdict().items()})
 
 
-def share(tree: Any) -> Any:
+def replicate(tree: Any) -> Any:
     """The first host's arrays, on every device."""
-    everywhere = placed(EVERYWHERE)
+    everywhere = sharding_for(EVERYWHERE)
     if everywhere is None:
         return tree
     if jax.process_count() > 1:
@@ -86,7 +86,7 @@ def share(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: _put(np.asarray(leaf), everywhere), tree)
 
 
-def here(tree: Any) -> Any:
+def to_local(tree: Any) -> Any:
     """What lies everywhere, on one device of this host."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
@@ -95,13 +95,13 @@ def _put(whole: np.ndarray, where: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(whole.shape, where, lambda index: whole[index])
 
 
-def told(decide: Callable[[], Any]) -> Any:
+def broadcast_from_primary(decide: Callable[[], Any]) -> Any:
     """What the first host decides or has done, on all: anything that JSON holds, or the error it
     raises."""
     if jax.process_count() == 1:
         return decide()
     answer, error = None, None
-    if is_first():
+    if is_primary():
         try:
             answer = decide()
         except JaxclfError as raised:
@@ -110,7 +110,7 @@ def told(decide: Callable[[], Any]) -> Any:
             error = ["StorageError", f"{raised.filename or 'disk'}: {raised.strerror or raised}"]
     said = np.frombuffer(json.dumps([answer, error]).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
-    said = said if is_first() else np.zeros(size, np.uint8)
+    said = said if is_primary() else np.zeros(size, np.uint8)
     answer, error = json.loads(bytes(multihost_utils.broadcast_one_to_all(said)))
     if error is not None:
         raise getattr(errors, error[0])(*error[1:])

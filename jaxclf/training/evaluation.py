@@ -10,11 +10,11 @@ from jaxclf.decisions.predictions import with_unknown
 from jaxclf.decisions.thresholds import decide
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.training.checkpoint import Figures
-from jaxclf.training.setup import Prepared
+from jaxclf.training.setup import RunSetup
 from jaxclf.types import Predictions
 
 
-def make_predict(prepared: Prepared) -> Callable[[dict, str], Predictions]:
+def make_predict(prepared: RunSetup) -> Callable[[dict, str], Predictions]:
     """(params, split) -> the network's own probabilities, before calibration."""
     data, classes = prepared.experiment.data, len(prepared.names)
     shape = prediction_shape(data.max_length, data.max_windows)
@@ -31,7 +31,7 @@ def make_predict(prepared: Prepared) -> Callable[[dict, str], Predictions]:
 
 
 def make_evaluate(
-    prepared: Prepared,
+    prepared: RunSetup,
     predict: Callable[[dict, str], Predictions],
     say: Callable[[str], None],
 ) -> Callable[[dict], Figures]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from jaxclf.errors import DivergedError, StoppedError
 from jaxclf.training import checkpoint, distributed
-from jaxclf.training.checkpoint import Figures, Ledger
+from jaxclf.training.checkpoint import Figures, Progress
 from jaxclf.training.data import Epochs
 from jaxclf.training.step import StepMetrics, weights_of
 from jaxclf.types import Batch, State
@@ -25,10 +25,10 @@ from jaxclf.types import Batch, State
 LOG_EVERY = 10  # batches between lines of metrics.jsonl
 
 
-def fit(
+def run_loop(
     run: Path,
     state: State,
-    ledger: Ledger,
+    ledger: Progress,
     train_step: Callable[[State, Batch], tuple[State, StepMetrics]],
     rate: Callable[[int], float],
     epochs: Epochs,
@@ -36,7 +36,7 @@ def fit(
     patience: int,
     checkpoint_every: int,
     keep_epochs: bool = False,
-) -> Ledger:
+) -> Progress:
     """Train to the end, or to early stopping, from where state and ledger are.
 
     rate: batches done -> learning rate, to be shown.
@@ -49,12 +49,14 @@ def fit(
     loss_sum, done = ledger.loss_sum, ledger.batches
 
     def save() -> None:
-        now = Ledger(history, loss_sum, done)
-        distributed.told(lambda: checkpoint.save(run, distributed.here(state), now, keep_epochs))
+        now = Progress(history, loss_sum, done)
+        distributed.broadcast_from_primary(
+            lambda: checkpoint.save(run, distributed.to_local(state), now, keep_epochs)
+        )
 
     def scored() -> Figures:
-        weights = distributed.here(weights_of(state))
-        return distributed.told(lambda: evaluate(weights))
+        weights = distributed.to_local(weights_of(state))
+        return distributed.broadcast_from_primary(lambda: evaluate(weights))
 
     with _signals() as stopped, _Log(run, int(state.step)) as log:
         for epoch in range(len(history), len(epochs.sizes)):
@@ -66,7 +68,7 @@ def fit(
                 batches = epochs.batches(epoch, done)
                 following = next(batches, None)
                 while (batch := following) is not None:
-                    state, metrics = train_step(state, distributed.spread(batch))
+                    state, metrics = train_step(state, distributed.shard_batch(batch))
                     following = next(batches, None)  # made while the device is at work
                     loss, grad_norm = float(metrics.loss), float(metrics.grad_norm)
                     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
@@ -93,14 +95,16 @@ def fit(
             loss_sum, done = 0.0, 0
             log.epoch(int(state.step), history[-1])
             save()
-    return Ledger(history, 0.0, 0)
+    return Progress(history, 0.0, 0)
 
 
-def start(params: dict, opt_state: object, key: object, ema: bool = False) -> tuple[State, Ledger]:
+def init_state(
+    params: dict, opt_state: object, key: object, ema: bool = False
+) -> tuple[State, Progress]:
     """The state and ledger of a run that has not begun; with `ema`, a running mean that starts
     where the parameters do."""
     mean = jax.tree.map(jnp.copy, params) if ema else ()
-    return State(jnp.int32(0), params, opt_state, jnp.asarray(key), mean), Ledger([], 0.0, 0)
+    return State(jnp.int32(0), params, opt_state, jnp.asarray(key), mean), Progress([], 0.0, 0)
 
 
 def _epochs_without_gain(history: list[Figures]) -> int:
@@ -115,7 +119,7 @@ def _bar(epoch: int, epochs: int, size: int, done: int) -> tqdm:
         desc=f"epoch {epoch + 1}/{epochs}",
         unit="batch",
         dynamic_ncols=True,
-        disable=not distributed.is_first(),
+        disable=not distributed.is_primary(),
         mininterval=0.5,
         bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}, {remaining} left"
         "{postfix}",
@@ -142,7 +146,7 @@ class _Log:
     future are dropped."""
 
     def __init__(self, run: Path, step: int):
-        first = distributed.is_first()
+        first = distributed.is_primary()
         path = run / "metrics.jsonl" if first else Path(os.devnull)
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
         path.write_text("".join(f"{line}\n" for line in kept))

@@ -12,7 +12,7 @@ from jaxclf.decisions.evaluation import write_json
 from jaxclf.errors import OutOfMemoryError
 from jaxclf.experiment.config import Experiment, override, to_dict
 from jaxclf.training import checkpoint
-from jaxclf.training.run_folder import as_begun
+from jaxclf.training.run_folder import as_started
 from jaxclf.training.step import StepMetrics
 from jaxclf.types import Batch, State
 
@@ -20,7 +20,7 @@ from jaxclf.types import Batch, State
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Call before the first computation; does nothing where there is no glibc.
 
     XLA allocates a step's buffers anew each step. glibc gives those over 32 MB back to the kernel
@@ -43,7 +43,7 @@ Step = Callable[[State, Batch], tuple[State, StepMetrics]]
 Attempt = Callable[[Experiment, str], dict[str, Any]]
 
 
-def telling(step: Step) -> Step:
+def raise_on_oom(step: Step) -> Step:
     """The step, waited for, with OutOfMemoryError where the device has no room for it."""
 
     def told(state: State, batch: Batch) -> tuple[State, StepMetrics]:
@@ -57,7 +57,7 @@ def telling(step: Step) -> Step:
     return told
 
 
-def within_memory(
+def retry_with_smaller_micro_batches(
     attempt: Attempt, experiment: Experiment, out: Path, resume: str, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """The attempt, made anew with half the micro-batch and twice the accumulation as long as the
@@ -67,7 +67,7 @@ def within_memory(
     ends with OutOfMemoryError instead, since something else took what it had.
     """
     while True:
-        experiment = as_begun(out, experiment)
+        experiment = as_started(out, experiment)
         try:
             return attempt(experiment, resume)
         except OutOfMemoryError as error:
@@ -81,7 +81,7 @@ def within_memory(
                     f"{error} any more; when there is, the same command goes on from {out}"
                 ) from None
         # Here the arrays of the attempt are gone, which its traceback held.
-        experiment, resume = halved(as_begun(out, experiment)), "auto"
+        experiment, resume = halved(as_started(out, experiment)), "auto"
         say(
             "the device has no room for a batch: begun anew with "
             f"train.batch_size={experiment.train.batch_size} "

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from jaxclf.types import Batch, Mix
 
 
-def draw_mix(key: Array, weight: Float[Array, " slots"], alpha: float) -> Mix:
+def sample_mixup(key: Array, weight: Float[Array, " slots"], alpha: float) -> Mix:
     """A partner for each example in use, and the share that it keeps of itself, at least a half.
 
     The examples stand in a random circle, each mixed with the next; an empty slot stays itself.

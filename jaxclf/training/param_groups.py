@@ -43,7 +43,7 @@ def _matches(path: str, pattern: str) -> bool:
     return fnmatchcase(path, pattern) or fnmatchcase(path, pattern + "/*")
 
 
-def hold_frozen(
+def stop_gradient_on(
     apply: Callable[..., jax.Array], patterns: tuple[str, ...]
 ) -> Callable[..., jax.Array]:
     """`apply` with no gradient to frozen parameters: the backward pass ends above them."""
@@ -109,7 +109,7 @@ def without_last_layers(params: Mapping[str, Any], count: int) -> dict[str, Any]
     return flax.traverse_util.unflatten_dict(kept, sep="/")
 
 
-def with_prior(params: Mapping[str, Any], stats: LabelStats) -> dict[str, Any]:
+def init_bias_from_prior(params: Mapping[str, Any], stats: LabelStats) -> dict[str, Any]:
     """Params whose last bias gives each label its share of the training rows, in log odds, so that
     nothing has to be learned before the texts matter (Lin et al. 2017, arXiv 1708.02002). One
     positive and one negative more than there are keep it finite."""

@@ -7,17 +7,17 @@ from typing import Any
 from jaxclf.decisions.calibration import to_json
 from jaxclf.decisions.evaluation import calibrate, score_run, write_json
 from jaxclf.decisions.predictions import save_predictions
-from jaxclf.model.storage.saved_model import Handover, save_model
+from jaxclf.model.storage.saved_model import SavedModel, save_model
 from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.model_card import card
 from jaxclf.training.checkpoint import Figures
-from jaxclf.training.setup import Prepared
+from jaxclf.training.setup import RunSetup
 from jaxclf.types import Predictions
 
 
 def write_results(
     out: Path,
-    prepared: Prepared,
+    prepared: RunSetup,
     params: dict[str, Any],
     predict: Callable[[dict, str], Predictions],
     history: list[Figures],
@@ -45,7 +45,7 @@ def write_results(
         experiment.data.meanings,
     )
     curves = to_json(calibration)
-    handover = Handover(experiment, prepared.hf_config, names, record, curves, ledger, params)
+    handover = SavedModel(experiment, prepared.hf_config, names, record, curves, ledger, params)
     save_model(out / "model", handover, prepared.tokenizer, text)
     write_json(out / "diagnosis.json", diagnose(history, report))
     write_json(out / "report.json", report)

@@ -11,7 +11,7 @@ from jaxclf import __version__
 from jaxclf.decisions.evaluation import write_json
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Experiment, override, to_dict, walk
+from jaxclf.experiment.config import Experiment, iter_fields, override, to_dict
 
 
 def open_run(out: Path, experiment: Experiment, resume: str) -> None:
@@ -20,8 +20,8 @@ def open_run(out: Path, experiment: Experiment, resume: str) -> None:
     if path.is_file():
         if resume == "never":
             raise ConfigError(f"{out} exists; give another --out, or --resume auto to go on")
-        found = dict(walk(catalog.load(str(path))))
-        changed = [key for key, value in walk(experiment) if found[key] != value]
+        found = dict(iter_fields(catalog.load(str(path))))
+        changed = [key for key, value in iter_fields(experiment) if found[key] != value]
         if changed:
             raise ConfigError(
                 f"{out} holds a run of another experiment (differs in {', '.join(changed)}); "
@@ -34,7 +34,7 @@ def open_run(out: Path, experiment: Experiment, resume: str) -> None:
         write_json(path, to_dict(experiment))
 
 
-def as_begun(out: Path, experiment: Experiment) -> Experiment:
+def as_started(out: Path, experiment: Experiment) -> Experiment:
     """The experiment as the run in `out` was begun: with that encoder's commit where none is asked
     for, and with the smaller micro-batches that had to do, where they make up the batch asked
     for."""

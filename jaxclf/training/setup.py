@@ -8,21 +8,21 @@ import jax
 from flax.traverse_util import unflatten_dict
 from tokenizers import Tokenizer
 
-from jaxclf.decisions.provenance import make_ledger
+from jaxclf.decisions.provenance import make_provenance
 from jaxclf.experiment.config import Experiment, override
 from jaxclf.experiment.validation import check_labels
 from jaxclf.model.classifier import build
 from jaxclf.model.pretrained import resolve
 from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
-from jaxclf.model.storage.weights import leaves_of
+from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.splits import describe
 from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.training.data import Epochs, file_of, make_epochs, read_splits
-from jaxclf.training.param_groups import check_groups, with_prior, without_last_layers
+from jaxclf.training.param_groups import check_groups, init_bias_from_prior, without_last_layers
 from jaxclf.types import Batch, Examples, LabelStats, Tokens
 
 
-class Prepared(NamedTuple):
+class RunSetup(NamedTuple):
     experiment: Experiment  # with the encoder's commit
     splits: dict[str, Examples]
     tokens: dict[str, Tokens]  # of every split but train
@@ -42,7 +42,7 @@ class Prepared(NamedTuple):
         return self.splits["train"].names
 
 
-def prepare(experiment: Experiment, say: Callable[[str], None]) -> Prepared:
+def make_setup(experiment: Experiment, say: Callable[[str], None]) -> RunSetup:
     """Read data and encoder, find them to fit the experiment and each other. Raises JaxclfError."""
     splits = read_splits(experiment, say)
     names = splits["train"].names
@@ -68,7 +68,7 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> Prepared:
     check_groups(experiment.optim, shapes)
     pretrained = pretrained_params(resolved.folder, shapes)
     labels, known = splits["train"].labels, splits["train"].known
-    return Prepared(
+    return RunSetup(
         experiment,
         splits,
         tokens,
@@ -80,7 +80,7 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> Prepared:
         init,
         apply,
         without_last_layers(pretrained, experiment.optim.reinit),
-        make_ledger(
+        make_provenance(
             {name: describe(split, file_of(experiment, name)) for name, split in splits.items()},
             {
                 "average": experiment.regular.average.name,
@@ -91,16 +91,16 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> Prepared:
     )
 
 
-def first_params(prepared: Prepared) -> dict[str, Any]:
+def init_params(prepared: RunSetup) -> dict[str, Any]:
     """The parameters a run begins with: what the encoder's folder holds, the rest random by the
     seed."""
     optim, seed = prepared.experiment.optim, prepared.experiment.seed
-    given = leaves_of(prepared.pretrained)
+    given = flatten_params(prepared.pretrained)
 
     def fresh(key: jax.Array, batch: Batch) -> dict[tuple[str, ...], jax.Array]:
-        made = leaves_of(prepared.init(key, batch))
+        made = flatten_params(prepared.init(key, batch))
         return {path: leaf for path, leaf in made.items() if path not in given}
 
     made = {**jax.jit(fresh)(jax.random.key(seed), prepared.example), **given}
     params = jax.tree.map(jax.numpy.asarray, unflatten_dict(made))
-    return with_prior(params, prepared.stats) if optim.prior else params
+    return init_bias_from_prior(params, prepared.stats) if optim.prior else params

@@ -9,10 +9,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, UInt32
 
-from jaxclf.experiment.config import Regular
+from jaxclf.experiment.config import Regularization
 from jaxclf.training.adversarial import ADVERSARIES
 from jaxclf.training.losses import Loss
-from jaxclf.training.mixup import draw_mix, mix_labels
+from jaxclf.training.mixup import mix_labels, sample_mixup
 from jaxclf.types import Batch, LabelStats, State
 
 
@@ -43,7 +43,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     stats: LabelStats,
     batch_size: int,
-    regular: Regular,
+    regular: Regularization,
     accumulate: int = 1,
     placed: jax.sharding.Sharding | None = None,
 ) -> Callable[[State, Batch], tuple[State, StepMetrics]]:
@@ -63,7 +63,7 @@ def make_train_step(
         mix = None
         if regular.mixup:
             key, own = jax.random.split(key)
-            mix = draw_mix(own, batch.weight, regular.mixup)
+            mix = sample_mixup(own, batch.weight, regular.mixup)
             batch = mix_labels(batch, mix)
         keys = list(jax.random.split(key)) if regular.rdrop else [key]
 

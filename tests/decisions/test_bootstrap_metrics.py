@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxclf.decisions.bootstrap_metrics import METRICS, figures, smoothed_f1, table
+from jaxclf.decisions.bootstrap_metrics import METRICS, figures, smoothed_f1, weighted_counts
 from jaxclf.decisions.metrics import aggregate, count, f1
 
 NAN = float("nan")
@@ -31,7 +31,7 @@ def expected(labels, probs, decided) -> list[float]:
 
 
 def check(labels, probs, decided, weights, atol) -> None:
-    found = figures(table(labels, probs, decided), weights.astype(np.float32))
+    found = figures(weighted_counts(labels, probs, decided), weights.astype(np.float32))
     for column, times in zip(found.T, weights.T, strict=True):
         rows = np.repeat(np.arange(len(labels)), times)
         wanted = expected(labels[rows], probs[rows], decided[rows])
@@ -85,7 +85,7 @@ def test_labels_of_one_kind_and_constant_probabilities(label, rows, given):
 
 def test_no_rows_say_nothing():
     none = np.zeros((0, 2), np.float32)
-    found = figures(table(none, none, none == 1), np.zeros((0, 3), np.float32))
+    found = figures(weighted_counts(none, none, none == 1), np.zeros((0, 3), np.float32))
     assert found.shape == (len(METRICS) + 2, 3)
     assert np.isnan(found).all()
 
@@ -94,7 +94,9 @@ def test_smoothed_f1_is_the_ratio_of_counts_with_gamma_draws():
     labels, _, decided = large(3, 0.1, 2)
     weights = np.random.default_rng(4).integers(0, 3, (1000, 2)).astype(np.float32)
     found = smoothed_f1(
-        table(labels, labels, decided), np.repeat(weights, 4000, axis=1), np.random.default_rng(5)
+        weighted_counts(labels, labels, decided),
+        np.repeat(weights, 4000, axis=1),
+        np.random.default_rng(5),
     )
     rng = np.random.default_rng(6)
     for resample, draws in enumerate(np.split(found, 2, axis=1)):
@@ -113,7 +115,9 @@ def test_smoothed_f1_leaves_out_a_label_the_table_has_no_positives_of():
     labels, probs, decided = large(3, 0.0, 2)
     labels[:, 1] = 0
     once = np.zeros((1000, 1), np.float32)  # a weighting without positives of any label
-    found = smoothed_f1(table(labels, probs, decided), once, np.random.default_rng(0))[:, 0]
+    found = smoothed_f1(weighted_counts(labels, probs, decided), once, np.random.default_rng(0))[
+        :, 0
+    ]
     assert np.isnan(found[2])
     assert (np.delete(found, 2) > 0).all()
     np.testing.assert_allclose(found[0], np.nanmean(found[1:]), rtol=0, atol=1e-12)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxclf.decisions.compare_runs import contest, read_system, record_of, table_of
+from jaxclf.decisions.compare_runs import compare_systems, format_comparison, read_system, record_of
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.thresholds import per_label
 from jaxclf.errors import DataError
@@ -53,14 +53,14 @@ def test_another_programs_run_has_thresholds_fitted_on_val(tmp_path):
 def test_a_better_system_is_called_better_from_either_side(tmp_path):
     good = read_system("good", [make_run(tmp_path / "good", 0.5)], "test")
     poor = read_system("poor", [make_run(tmp_path / "poor", 0.2)], "test")
-    one = record_of(contest(good, poor, 500, 0), NAMES)
-    other = record_of(contest(poor, good, 500, 0), NAMES)
+    one = record_of(compare_systems(good, poor, 500, 0), NAMES)
+    other = record_of(compare_systems(poor, good, 500, 0), NAMES)
     for metric in ("macro_f1", "micro_f1", "map", "macro_auc"):
         assert one["metrics"][metric]["verdict"] == "A is better"
         assert other["metrics"][metric]["verdict"] == "B is better"
         low, high = one["metrics"][metric]["interval"]
         assert 0 < low < one["metrics"][metric]["difference"] < high
-    text = table_of(one, "good", "poor")
+    text = format_comparison(one, "good", "poor")
     assert "A: good" in text
     assert "A is better" in text
     # A smaller log loss is a better one.
@@ -70,7 +70,7 @@ def test_a_better_system_is_called_better_from_either_side(tmp_path):
 
 def test_the_same_twice_is_no_evidence(tmp_path):
     run = read_system("a", [make_run(tmp_path / "a", 0.4)], "test")
-    record = record_of(contest(run, run, 200, 0), NAMES)
+    record = record_of(compare_systems(run, run, 200, 0), NAMES)
     for row in [*record["metrics"].values(), *record["f1"].values()]:
         assert row["difference"] == 0
         assert row["p"] == 1
@@ -89,7 +89,7 @@ def test_what_cannot_be_paired_is_refused(tmp_path, change, named):
     one = read_system("a", [make_run(tmp_path / "a", 0.4)], "test")
     other = read_system("b", [make_run(tmp_path / "b", 0.4, **change)], "test")
     with pytest.raises(DataError, match=named):
-        contest(one, other, 200, 0)
+        compare_systems(one, other, 200, 0)
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):

@@ -23,7 +23,7 @@ from jaxclf.decisions.evaluation import (
 )
 from jaxclf.decisions.intervals import bootstrap
 from jaxclf.decisions.metrics import aggregate, by_label, expected_calibration_error
-from jaxclf.decisions.provenance import make_ledger
+from jaxclf.decisions.provenance import make_provenance
 from jaxclf.decisions.thresholds import decide, per_label
 from jaxclf.experiment.config import Spec
 from jaxclf.reports.model_card import card
@@ -130,7 +130,7 @@ def test_a_threshold_too_many_or_too_few_is_refused(count):
         threshold_record(values, ends, Spec("fixed"), "val", ("stress", "joie"))
 
 
-LEDGER = make_ledger({}, {"average": "best", "calibration": "none", "threshold": "per_label"})
+LEDGER = make_provenance({}, {"average": "best", "calibration": "none", "threshold": "per_label"})
 
 
 def test_a_run_is_scored_with_thresholds_of_val_and_val_is_said_to_flatter():

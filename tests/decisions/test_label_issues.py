@@ -9,9 +9,9 @@ from goemotions_like import draw
 
 from jaxclf.decisions.label_issues import (
     confident,
-    doubts,
-    suspects,
-    table_of_doubts,
+    format_label_noise,
+    label_issues,
+    label_noise,
     write_suspects,
 )
 from jaxclf.types import Predictions
@@ -25,9 +25,9 @@ def test_a_table_one_can_check_by_eye():
     # Means: 0.6 of the positives' probabilities, 1 - 1/3 of the negatives' complements.
     sure = confident(labels, probs)[:, 0]
     np.testing.assert_array_equal(sure, [1, 1, 0, 0, 0, 1, 1])
-    found = suspects(labels, probs)
+    found = label_issues(labels, probs)
     assert list(zip(*found, strict=True)) == [(2, 0), (5, 0)]  # believed 0.1 and 0.3
-    (one,) = doubts(labels, probs)
+    (one,) = label_noise(labels, probs)
     assert (one.positives, one.negatives, one.wrongly_given, one.wrongly_missing) == (3, 3, 1, 1)
     assert one.share_of_positives == one.share_of_negatives == pytest.approx(1 / 3)
 
@@ -44,7 +44,7 @@ def test_planted_faults_are_found_first():
     labels, probs = draw(0)
     turned = np.random.default_rng(1).random(labels.shape) < 0.01
     given = np.where(turned, 1 - labels, labels)
-    rows, columns = suspects(given, probs)
+    rows, columns = label_issues(given, probs)
     assert turned[rows[:500], columns[:500]].mean() > 0.9
     belief = np.where(given == 1, probs, 1 - probs)[rows, columns]
     assert (np.diff(belief) >= 0).all()
@@ -57,7 +57,7 @@ def test_the_estimated_share_grows_with_the_planted_one():
     shares = []
     for rate in (0.0, 0.01, 0.05):
         given = np.maximum(labels, rng.random(labels.shape) < rate)
-        shares.append([one.share_of_positives for one in doubts(given, probs)])
+        shares.append([one.share_of_positives for one in label_noise(given, probs)])
     clean, some, much = np.array(shares)
     assert (clean < some).mean() > 0.9
     assert (some < much).mean() > 0.9
@@ -77,18 +77,18 @@ def test_the_estimated_share_grows_with_the_planted_one():
 )
 def test_where_nothing_can_be_said_nothing_is(labels, probs):
     labels, probs = labels.astype(np.float32), probs.astype(np.float32)
-    assert len(suspects(labels, probs).rows) == 0
-    found = doubts(labels, probs)
+    assert len(label_issues(labels, probs).rows) == 0
+    found = label_noise(labels, probs)
     assert all(math.isnan(one.share_of_positives) for one in found)
-    assert "n/a" in table_of_doubts(found, ("a", "b"))
+    assert "n/a" in format_label_noise(found, ("a", "b"))
 
 
 def test_an_unknown_label_is_never_suspect_and_changes_nothing():
     labels, probs = draw(3)
     unknown, known = labels.copy(), np.arange(len(labels)) % 7 > 0
     unknown[~known] = NAN
-    inside, columns = suspects(labels[known], probs[known])
-    found = suspects(unknown, probs)
+    inside, columns = label_issues(labels[known], probs[known])
+    found = label_issues(unknown, probs)
     np.testing.assert_array_equal(found.rows, np.flatnonzero(known)[inside])
     np.testing.assert_array_equal(found.columns, columns)
 

@@ -20,7 +20,7 @@ from jaxclf.experiment.validation import check
 from jaxclf.train import REGISTRIES
 from jaxclf.training import setup
 from jaxclf.training.data import make_epochs
-from jaxclf.training.loop import start
+from jaxclf.training.loop import init_state
 from jaxclf.training.step import dropout_key, make_train_step
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -204,7 +204,7 @@ def traced(tiny_encoder, tiny_data, tmp_path_factory):
         step, tx, shapes, epochs = parts_of(experiment)
         batches = [next(epochs.batches(epoch, 0)) for epoch in range(len(epochs.sizes))]
         key, ema = dropout_key(0), bool(experiment.regular.ema)
-        state = jax.eval_shape(lambda of: start(of, tx.init(of), key, ema)[0], shapes)
+        state = jax.eval_shape(lambda of: init_state(of, tx.init(of), key, ema)[0], shapes)
         program = jax.make_jaxpr(step)(state, batches[0])
         text = re.sub(r"0x[0-9a-f]+", "", str(program))  # where a function lies in memory
         leaves = jax.tree.leaves((program.consts, batches))

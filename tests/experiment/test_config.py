@@ -18,17 +18,17 @@ from jaxclf.experiment.config import (
     Spec,
     did_you_mean,
     from_dict,
+    iter_fields,
     options_of,
     override,
     parse_overrides,
     to_dict,
-    walk,
 )
 from jaxclf.experiment.validation import BOUNDS, OPTION_BOUNDS, check, check_labels
 from jaxclf.train import REGISTRIES
 
 PLAIN = Experiment(Data("a.json", "b.json", "c.json"))
-SPECS = [key for key, value in walk(PLAIN) if isinstance(value, Spec)]
+SPECS = [key for key, value in iter_fields(PLAIN) if isinstance(value, Spec)]
 EXPERIMENTS = pytest.mark.parametrize("name", catalog.names())
 
 
@@ -48,18 +48,18 @@ def checked(changes):
 def test_every_key_can_be_overridden_and_nothing_else_changes():
     other = {str: "z", int: 3, float: 0.25, tuple: ("u", "v"), Spec: Spec("z", option=1)}
     other |= {dict: {"u": "v"}, bool: True}
-    for key, value in walk(PLAIN):
+    for key, value in iter_fields(PLAIN):
         wanted = other[type(value)]
         given_as = {"name": "z", "option": 1} if isinstance(value, Spec) else wanted
-        changed = dict(walk(override(PLAIN, {key: given_as})))
-        assert changed == dict(walk(PLAIN)) | {key: wanted}
+        changed = dict(iter_fields(override(PLAIN, {key: given_as})))
+        assert changed == dict(iter_fields(PLAIN)) | {key: wanted}
         assert type(changed[key]) is type(value)
 
 
 def test_the_keys_are_those_of_the_house():
     keys = {"data.train", "encoder.name", "pool", "head", "loss", "sampler", "threshold", "seed"}
     keys |= {"optim.lr", "optim.schedule", "train.epochs", "train.metric"}
-    assert keys <= dict(walk(PLAIN)).keys()
+    assert keys <= dict(iter_fields(PLAIN)).keys()
     assert REGISTRIES.keys() == {*SPECS, "train.metric"}
 
 
@@ -69,7 +69,7 @@ def test_an_experiment_overridden_with_its_own_values_is_itself(name):
     plain = to_dict(experiment)
     values = {
         key: plain[key.split(".")[0]][key.split(".")[1]] if "." in key else plain[key]
-        for key, _ in walk(experiment)
+        for key, _ in iter_fields(experiment)
     }
     assert override(experiment, values) == experiment
     assert override(experiment, {}) == experiment
@@ -208,7 +208,7 @@ def test_an_experiment_written_in_python_is_held_to_its_types_too(key, value):
 @pytest.mark.parametrize("key", BOUNDS)
 def test_values_lie_within_their_bounds(key):
     low, high, open_below = BOUNDS[key]
-    whole = isinstance(dict(walk(PLAIN))[key], int)
+    whole = isinstance(dict(iter_fields(PLAIN))[key], int)
     step = 1 if whole else 1e-9
     inside = [low + step if open_below else low, high - step if high < math.inf else 1e9]
     outside = [low if open_below else low - step, high, *([] if whole else [math.nan])]
@@ -289,7 +289,7 @@ def test_json_names_a_spec_and_its_options_side_by_side():
     assert list(plain) == [part.name for part in dataclasses.fields(Experiment)]
 
 
-@pytest.mark.parametrize("key", dict(walk(PLAIN)))
+@pytest.mark.parametrize("key", dict(iter_fields(PLAIN)))
 def test_a_missing_key_has_its_default_where_there_is_one(key):
     """A run of an older version lacks the keys that came later."""
     blank = Experiment(Data("a", "b", "c"))
@@ -299,7 +299,7 @@ def test_a_missing_key_has_its_default_where_there_is_one(key):
     if key in ("data.train", "data.val", "data.test"):
         assert complaint(from_dict, plain) == f"config.json has no {key!r}"
     else:
-        assert dict(walk(from_dict(plain)))[key] == dict(walk(blank))[key]
+        assert dict(iter_fields(from_dict(plain)))[key] == dict(iter_fields(blank))[key]
 
 
 @pytest.mark.parametrize(

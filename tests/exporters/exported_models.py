@@ -5,12 +5,12 @@ from flax.traverse_util import unflatten_dict
 from torch_models import hf_config
 
 from jaxclf.decisions.calibration import Calibration, to_json
-from jaxclf.decisions.provenance import make_ledger
+from jaxclf.decisions.provenance import make_provenance
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
-from jaxclf.inference.classifier import leaves
+from jaxclf.inference.classifier import param_shapes
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
-from jaxclf.model.storage.saved_model import Handover, save_model
-from jaxclf.model.storage.weights import leaves_of
+from jaxclf.model.storage.saved_model import SavedModel, save_model
+from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("joy", "fear", "anger")
@@ -46,16 +46,16 @@ def make_model(
     rng = np.random.default_rng(seed)
     params = {
         path: (0.2 * rng.normal(size=leaf.shape) + (path[-1] == "scale")).astype(np.float32)
-        for path, leaf in leaves_of(leaves(experiment, hf, len(LABELS))).items()
+        for path, leaf in flatten_params(param_shapes(experiment, hf, len(LABELS))).items()
     }
     rules = {"average": "best", "calibration": calibration.kind, "threshold": "fixed"}
-    handover = Handover(
+    handover = SavedModel(
         experiment,
         hf,
         LABELS,
         THRESHOLDS,
         to_json(calibration),
-        make_ledger({}, rules),
+        make_provenance({}, rules),
         unflatten_dict(params),
     )
     save_model(folder, handover, load_tokenizer(tiny_encoder), "a card\n")
@@ -67,6 +67,6 @@ def make_ensemble(folder, models):
     weights = np.random.default_rng(0).dirichlet(np.ones(len(models)), len(LABELS)).T
     rules = {"average": "best", "calibration": "none", "threshold": "fixed"}
     names = tuple(model.name for model in models)
-    blend = Blend(names, LABELS, weights, THRESHOLDS, make_ledger({}, rules))
+    blend = Blend(names, LABELS, weights, THRESHOLDS, make_provenance({}, rules))
     save_ensemble(folder, blend, models, "a card\n")
     return folder

@@ -13,14 +13,14 @@ from torch_models import hf_config, randomize
 
 import jaxclf
 from jaxclf.decisions.calibration import Calibration, to_json
-from jaxclf.decisions.provenance import make_ledger
+from jaxclf.decisions.provenance import make_provenance
 from jaxclf.errors import ConfigError
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.exporters.hf import to_hf
-from jaxclf.inference.classifier import leaves
+from jaxclf.inference.classifier import param_shapes
 from jaxclf.model.inference import gather, prediction_shape, score
-from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
-from jaxclf.model.storage.weights import leaves_of
+from jaxclf.model.storage.saved_model import SavedModel, open_encoder, pretrained_params, save_model
+from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 
 LABELS = ("joy", "fear", "anger")
@@ -59,17 +59,17 @@ def make_run(folder, variant, tokenizer_folder, pool="cls", head="native"):
         pool=Spec(pool),
         head=Spec(head),
     )
-    shapes = leaves(experiment, hf, len(LABELS))
+    shapes = param_shapes(experiment, hf, len(LABELS))
     rng = np.random.default_rng(1)
     params = {
         path: rng.normal(size=leaf.shape).astype(np.float32)
-        for path, leaf in leaves_of(shapes).items()
-    } | leaves_of(pretrained_params(encoder, shapes))
+        for path, leaf in flatten_params(shapes).items()
+    } | flatten_params(pretrained_params(encoder, shapes))
     record = {name: {"value": 0.25, "split": "val", "rule": "fixed"} for name in LABELS}
     curves = to_json(Calibration("temperature", ({"temperature": 2.0},) * 3))
     rules = {"average": "best", "calibration": "temperature", "threshold": "fixed"}
-    ledger = make_ledger({}, rules)
-    handover = Handover(experiment, hf, LABELS, record, curves, ledger, unflatten_dict(params))
+    ledger = make_provenance({}, rules)
+    handover = SavedModel(experiment, hf, LABELS, record, curves, ledger, unflatten_dict(params))
     save_model(folder / "run" / "model", handover, tokenizer, "a card")
     return folder / "run"
 
@@ -109,7 +109,7 @@ def test_what_went_out_comes_back_to_the_bit(variant, tiny_encoder, tmp_path):
     before, after = jaxclf.load(run), jaxclf.load(tmp_path / "out")
     assert not (tmp_path / "out" / "head.safetensors").exists()
     assert (before.experiment, before.labels) == (after.experiment, after.labels)
-    one, other = leaves_of(before.params), leaves_of(after.params)
+    one, other = flatten_params(before.params), flatten_params(after.params)
     assert one.keys() == other.keys()
     for path in one:
         np.testing.assert_array_equal(one[path], other[path])
@@ -148,7 +148,7 @@ def test_an_exported_folder_serves_as_an_encoder_again(tiny_encoder, tmp_path):
     to_hf(run, tmp_path / "out")
     hf, _ = open_encoder(tmp_path / "out")
     experiment = jaxclf.load(run).experiment
-    shapes = leaves(experiment, hf, 7)
+    shapes = param_shapes(experiment, hf, 7)
     params = pretrained_params(tmp_path / "out", shapes)
     assert set(params["head"]) == {"pooler"}
     config = json.loads((tmp_path / "out" / "config.json").read_text())

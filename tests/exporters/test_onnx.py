@@ -27,7 +27,7 @@ from jaxclf.exporters.onnx.export import save, to_onnx
 from jaxclf.exporters.onnx.jaxpr import LENGTH as ANY_LENGTH
 from jaxclf.exporters.onnx.jaxpr import ROWS, trace
 from jaxclf.exporters.onnx.scorer import MODEL, onnx_scorer
-from jaxclf.exporters.program import load_whole
+from jaxclf.exporters.program import load_program
 from jaxclf.text.tokenizer.tokenize import tokenize
 
 # XLM-R is RoBERTa, DistilBERT is in the ensemble, ELECTRA has one product more.
@@ -55,7 +55,7 @@ def model(tiny_encoder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(model):
-    return load_whole(model, "float32")
+    return load_program(model, "float32")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_every_encoder_gives_the_same_probabilities(variant, tiny_encoder, texts
     run = make_model(tmp_path / "model", tiny_encoder, variant, "mean", "native")
     expected = jaxclf.load(run).predict_proba(texts)
     assert expected.std() > 0.05
-    whole = load_whole(run, "float32")
+    whole = load_program(run, "float32")
     found = onnx_scorer(exported(whole, tmp_path))(texts)
     np.testing.assert_allclose(found, expected, atol=CLOSE, rtol=0)
     session = session_of(exported(whole, tmp_path, "padded"))
@@ -127,7 +127,7 @@ def test_every_encoder_gives_the_same_probabilities(variant, tiny_encoder, texts
 )
 def test_every_pool_and_head(pool, head, tiny_encoder, texts, tmp_path):
     run = make_model(tmp_path / "model", tiny_encoder, "bert", pool, head)
-    found = onnx_scorer(exported(load_whole(run, "float32"), tmp_path))(texts)
+    found = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)
     np.testing.assert_allclose(found, jaxclf.load(run).predict_proba(texts), atol=CLOSE, rtol=0)
 
 
@@ -192,7 +192,7 @@ def test_probabilities_are_calibrated(kind, curves, tiny_encoder, texts, own, tm
     run = make_model(tmp_path / "model", tiny_encoder, calibration=curves[kind])
     expected = calibration.calibrated(curves[kind], own)
     assert np.abs(expected - own).max() > 0.05
-    found = onnx_scorer(exported(load_whole(run, "float32"), tmp_path))(texts)
+    found = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)
     np.testing.assert_allclose(found, expected, atol=CLOSE, rtol=0)
 
 
@@ -202,17 +202,17 @@ def test_an_ensemble_is_one_graph(tiny_encoder, curves, texts, own, tmp_path):
         make_model(tmp_path / "b", tiny_encoder, "distilbert", "mean", calibration=curves["beta"]),
     ]
     run = make_ensemble(tmp_path / "ensemble", others)
-    found = onnx_scorer(exported(load_whole(run, "float32"), tmp_path))(texts)
+    found = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)
     np.testing.assert_allclose(found, jaxclf.load(run).predict_proba(texts), atol=CLOSE, rtol=0)
     shorter = make_model(tmp_path / "c", tiny_encoder, length=LENGTH - 1)
     run = make_ensemble(tmp_path / "mixed", [others[0], shorter])
     with pytest.raises(ConfigError, match="differently, and one program"):
-        load_whole(run)
+        load_program(run)
 
 
 def test_what_is_known_by_one_name_becomes_one_node(tiny_encoder, texts, tmp_path, monkeypatch):
     run = make_model(tmp_path / "model", tiny_encoder, "xlm-roberta", "mean", "residual")
-    whole = load_whole(run, "float32")
+    whole = load_program(run, "float32")
     kinds = kinds_of(exported(whole, tmp_path))
     assert (kinds.count("LayerNormalization"), kinds.count("Softmax")) == (5 + 2, 2)
     assert kinds.count("Gelu") == 2 + 1  # by tanh in the encoder, by erf in the head
@@ -403,7 +403,7 @@ def test_large_constants_lie_beside_the_graph(whole, own, texts, tmp_path, monke
 
 def test_bfloat16_is_written_in_float32(tiny_encoder, own, texts, tmp_path):
     run = make_model(tmp_path / "model", tiny_encoder, dtype="bfloat16")
-    found = onnx_scorer(exported(load_whole(run, "float32"), tmp_path))(texts)
+    found = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)
     np.testing.assert_allclose(found, own, atol=CLOSE, rtol=0)
 
 

@@ -22,7 +22,7 @@ from jaxclf.inference.explanation import (
     in_words,
     log_odds,
 )
-from jaxclf.model.attribution import Slopes
+from jaxclf.model.attribution import TokenGradients
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 from jaxclf.types import Shape
 
@@ -138,7 +138,7 @@ def toy(value, rate, seen=None):
         there = (batch.segments > 0)[..., None]
         slopes = (rate(at)[batch.examples] * way * there)[None]
         scores = (batch.ids * shares)[None] / 100
-        return Slopes(*(np.asarray(one, np.float32) for one in (logits, slopes, scores)))
+        return TokenGradients(*(np.asarray(one, np.float32) for one in (logits, slopes, scores)))
 
     return step
 

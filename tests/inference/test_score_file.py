@@ -23,16 +23,16 @@ from tokenizers import Tokenizer
 
 from jaxclf import predict
 from jaxclf.decisions.calibration import Calibration, to_json
-from jaxclf.decisions.provenance import make_ledger
+from jaxclf.decisions.provenance import make_provenance
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.config import override
 from jaxclf.inference import journal as kept
 from jaxclf.inference import score_file
-from jaxclf.inference.classifier import Classifier, leaves, load
-from jaxclf.inference.score_file import Shard, fingerprint, predict_file, windows
-from jaxclf.model.inference import dealt, prediction_shape
-from jaxclf.model.storage.saved_model import Handover, open_encoder, save_model
-from jaxclf.model.storage.weights import leaves_of
+from jaxclf.inference.classifier import Classifier, load, param_shapes
+from jaxclf.inference.score_file import Shard, chunks, fingerprint, predict_file
+from jaxclf.model.inference import length_balanced_order, prediction_shape
+from jaxclf.model.storage.saved_model import SavedModel, open_encoder, save_model
+from jaxclf.model.storage.weights import flatten_params
 from jaxclf.predict import parse_shard
 from jaxclf.text import formats
 from jaxclf.text.packing import example_count, plan
@@ -67,14 +67,16 @@ def run(tiny_encoder, tiny_experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scoring") / "run"
     hf, tokenizer = open_encoder(tiny_encoder)
     rng = np.random.default_rng(0)
-    shapes = leaves_of(leaves(tiny_experiment, hf, len(LABELS)))
+    shapes = flatten_params(param_shapes(tiny_experiment, hf, len(LABELS)))
     params = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in shapes.items()}
     # In the midst of what this model says, so that each label is given to some.
     values = zip(LABELS, (0.0165, 0.185, 0.285), strict=True)
     record = {name: {"value": value, "split": "val", "rule": "fixed"} for name, value in values}
     curves = to_json(Calibration("temperature", ({"temperature": 4.0},) * 3))
-    ledger = make_ledger({}, {"average": "best", "calibration": "none", "threshold": "fixed"})
-    handover = Handover(tiny_experiment, hf, LABELS, record, curves, ledger, unflatten_dict(params))
+    ledger = make_provenance({}, {"average": "best", "calibration": "none", "threshold": "fixed"})
+    handover = SavedModel(
+        tiny_experiment, hf, LABELS, record, curves, ledger, unflatten_dict(params)
+    )
     save_model(folder / "model", handover, tokenizer, "a card")
     return folder, load(folder)
 
@@ -195,14 +197,14 @@ def test_windows_hold_every_row_once_and_forget_what_came_before(sizes, most, ch
         patch.setattr(score_file, "WINDOW_ROWS", most)
         patch.setattr(score_file, "WINDOW_CHARACTERS", characters)
         rows = [Parsed(index, str(index), "x" * size, "", {}) for index, size in enumerate(sizes)]
-        found = list(windows(rows))
+        found = list(chunks(rows))
         assert [row for window in found for row in window] == rows
         for window in found:
             assert 1 <= len(window) <= most
             assert sum(len(row.text) for row in window[:-1]) < characters
         done = 0
         for index, window in enumerate(found):
-            assert list(windows(rows[done:])) == found[index:]
+            assert list(chunks(rows[done:])) == found[index:]
             done += len(window)
 
 
@@ -258,7 +260,7 @@ def test_dealt_texts_fill_the_rows(length):
     sizes = np.clip(rng.lognormal(2.8, 0.55, 2000), 3, length).astype(np.int32)
     tokens = ragged(sizes)
     shape = prediction_shape(length, 6)
-    order = dealt(tokens, shape)
+    order = length_balanced_order(tokens, shape)
     assert sorted(order) == list(range(len(sizes)))
     by_length = np.argsort(-sizes).tolist()
     batches, in_order, longest_first = (
@@ -270,8 +272,10 @@ def test_dealt_texts_fill_the_rows(length):
 
 def test_dealt_texts_of_a_word_fill_the_slots():
     tokens, shape = ragged(np.full(3000, 3, np.int32)), prediction_shape(64, 1)
-    assert len(list(plan(tokens, dealt(tokens, shape), shape))) == -(-3000 // shape.slots)
-    assert dealt(ragged(np.zeros(0, np.int32)), shape) == []
+    assert len(list(plan(tokens, length_balanced_order(tokens, shape), shape))) == -(
+        -3000 // shape.slots
+    )
+    assert length_balanced_order(ragged(np.zeros(0, np.int32)), shape) == []
 
 
 def ragged(sizes):
@@ -531,8 +535,8 @@ def test_a_fingerprint_is_of_all_that_answers_depend_on(run, monkeypatch):
         "rules": ("a stage of its own",),  # as a cascade has
     }
     (group,) = classifier.groups
-    path, leaf = next(iter(leaves_of(group.params).items()))
-    params = {**leaves_of(group.params), path: leaf.at[(0,) * leaf.ndim].add(1e-3)}
+    path, leaf = next(iter(flatten_params(group.params).items()))
+    params = {**flatten_params(group.params), path: leaf.at[(0,) * leaf.ndim].add(1e-3)}
     tokenizer = Tokenizer.from_str(group.tokenizer.to_str())
     tokenizer.add_tokens(["qx"])
     experiment = override(group.experiment, {"data.max_windows": 3})

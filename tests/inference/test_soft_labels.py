@@ -11,7 +11,7 @@ from jaxclf.decisions.predictions import load_predictions
 from jaxclf.experiment.config import Spec
 from jaxclf.inference import soft_labels
 from jaxclf.inference.classifier import Classifier
-from jaxclf.inference.soft_labels import teach
+from jaxclf.inference.soft_labels import write_soft_labels
 from jaxclf.text.reader import read
 
 
@@ -54,7 +54,7 @@ def scored(monkeypatch):
 def test_the_file_holds_the_classifiers_own_answers(
     classifiers, examples, scored, tmp_path, capsys
 ):
-    teach(classifiers[0], examples, tmp_path / "teacher.npz")
+    write_soft_labels(classifiers[0], examples, tmp_path / "teacher.npz")
     assert scored == [20, 20, 10]
     assert "50/50 texts" in capsys.readouterr().err
     found = load_predictions(tmp_path / "teacher.npz")
@@ -67,18 +67,18 @@ def test_the_file_holds_the_classifiers_own_answers(
 
 def test_what_is_there_is_kept_until_model_or_rows_change(classifiers, examples, scored, tmp_path):
     path = tmp_path / "teacher.npz"
-    teach(classifiers[0], examples, path)
+    write_soft_labels(classifiers[0], examples, path)
     first = load_predictions(path).probs
     scored.clear()
-    teach(classifiers[0], examples, path)
+    write_soft_labels(classifiers[0], examples, path)
     assert not scored
-    teach(classifiers[1], examples, path)
+    write_soft_labels(classifiers[1], examples, path)
     assert sum(scored) == 50
     assert not np.array_equal(load_predictions(path).probs, first)
     scored.clear()
-    teach(classifiers[1], examples._replace(ids=examples.ids[::-1]), path)
+    write_soft_labels(classifiers[1], examples._replace(ids=examples.ids[::-1]), path)
     assert sum(scored) == 50
     scored.clear()
     path.with_suffix(".json").unlink()  # stopped before the record was written
-    teach(classifiers[1], examples, path)
+    write_soft_labels(classifiers[1], examples, path)
     assert sum(scored) == 50

@@ -5,17 +5,17 @@ from flax.traverse_util import unflatten_dict
 from tokenizers import processors
 
 from jaxclf.decisions.calibration import Calibration, to_json
-from jaxclf.decisions.provenance import make_ledger
+from jaxclf.decisions.provenance import make_provenance
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
-from jaxclf.inference.classifier import leaves
+from jaxclf.inference.classifier import param_shapes
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
-from jaxclf.model.storage.saved_model import Handover, save_model
-from jaxclf.model.storage.weights import leaves_of
+from jaxclf.model.storage.saved_model import SavedModel, save_model
+from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("joy", "fear", "anger")
 THRESHOLDS = {name: {"value": 0.5, "split": "val", "rule": "fixed"} for name in LABELS}
-LEDGER = make_ledger({}, {"average": "best", "calibration": "none", "threshold": "fixed"})
+LEDGER = make_provenance({}, {"average": "best", "calibration": "none", "threshold": "fixed"})
 NONE = Calibration("none", ({}, {}, {}))
 
 
@@ -38,10 +38,10 @@ def make_model(folder, tiny_encoder, hf, pool, seed=0, calibration=NONE):
     rng = np.random.default_rng(seed)
     params = {
         path: (0.3 * rng.normal(size=leaf.shape) + (path[-1] == "scale")).astype(np.float32)
-        for path, leaf in leaves_of(leaves(experiment, hf, len(LABELS))).items()
+        for path, leaf in flatten_params(param_shapes(experiment, hf, len(LABELS))).items()
     }
     curves, params = to_json(calibration), unflatten_dict(params)
-    handover = Handover(experiment, hf, LABELS, THRESHOLDS, curves, LEDGER, params)
+    handover = SavedModel(experiment, hf, LABELS, THRESHOLDS, curves, LEDGER, params)
     save_model(folder, handover, make_tokenizer(tiny_encoder), "a card")
     return folder
 

@@ -8,9 +8,9 @@ from flax.traverse_util import unflatten_dict
 from torch_models import hf_config
 
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
-from jaxclf.model.attribution import make_slopes_step, slopes_shape, walk
+from jaxclf.model.attribution import make_slopes_step, path_gradients, slopes_shape
 from jaxclf.model.classifier import FAMILIES, build
-from jaxclf.model.storage.weights import leaves_of
+from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.packing import fill, plan
 from jaxclf.types import Shape, Tokens
 
@@ -61,7 +61,7 @@ def network():
     rng = np.random.default_rng(0)
     leaves = {
         path: jnp.asarray(0.3 * rng.normal(size=leaf.shape) + (path[-1] == "scale"), jnp.float32)
-        for path, leaf in leaves_of(shapes_of(config)).items()
+        for path, leaf in flatten_params(shapes_of(config)).items()
     }
     step = make_slopes_step(EXPERIMENT, config, CLASSES, 1, SHAPE)
     return config, unflatten_dict(leaves), step
@@ -121,7 +121,7 @@ def test_padding_and_special_tokens_have_none_and_neighbours_no_part(network):
 def test_a_walk_puts_every_point_and_token_in_its_place(network):
     _, params, step = network
     points = np.linspace(0, 1, 6)  # so that a long example waits, and a later one comes before it
-    walks = walk(step, params, TOKENS, BLANKS, [0, 2], points, SHAPE)
+    walks = path_gradients(step, params, TOKENS, BLANKS, [0, 2], points, SHAPE)
     batch = packed(TOKENS)
     for text, one in zip([0, 2], walks, strict=True):
         here = batch.examples == text

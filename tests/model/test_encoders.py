@@ -17,7 +17,7 @@ from jaxclf.model import pretrained
 from jaxclf.model.classifier import FAMILIES, build, family_of
 from jaxclf.model.encoders import common, deberta_v2, long_attention
 from jaxclf.model.storage.saved_model import pretrained_params, read_hf_config
-from jaxclf.model.storage.weights import file_name, leaves_of, open_tensors, to_tensors
+from jaxclf.model.storage.weights import file_name, flatten_params, open_tensors, to_tensors
 from jaxclf.text.packing import fill, plan
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.types import Shape, Tokens
@@ -41,8 +41,8 @@ def network(folder, pool=POOLS[0], head=LINEAR):
     rng = np.random.default_rng(0)
     leaves = {
         path: 0.3 * rng.normal(size=leaf.shape).astype(np.float32)
-        for path, leaf in leaves_of(shapes).items()
-    } | leaves_of(pretrained_params(folder, shapes))
+        for path, leaf in flatten_params(shapes).items()
+    } | flatten_params(pretrained_params(folder, shapes))
     return jax.jit(apply), jax.tree.map(jnp.asarray, unflatten_dict(leaves))
 
 
@@ -155,7 +155,7 @@ def test_weights_there_and_back_are_bitwise(variant_folder):
     for name, tensor in back.items():
         np.testing.assert_array_equal(tensor, stored[name].read())
     # All that the network has and the file has not is the head.
-    missing = leaves_of(shapes).keys() - leaves_of(params).keys()
+    missing = flatten_params(shapes).keys() - flatten_params(params).keys()
     assert {path[0] for path in missing} <= {"head"}
     assert ("head", "classifier", "kernel") in missing
 
@@ -169,7 +169,7 @@ def test_every_row_of_a_table_names_something(variant_folders):
         init, _ = build(experiment(head=Spec("native")), config, CLASSES)
         shapes = jax.eval_shape(init, jax.random.key(0), packed(ragged([3], 0)))
         for row in (names := {**family.names, **family.classifier}):
-            if any(file_name(path, {row: names[row]}) for path in leaves_of(shapes)):
+            if any(file_name(path, {row: names[row]}) for path in flatten_params(shapes)):
                 used[config["model_type"]].add(row)
     for name, family in FAMILIES.items():
         assert used[name] == {*family.names, *family.classifier}, name

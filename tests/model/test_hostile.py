@@ -31,8 +31,8 @@ from tokenizers import Tokenizer, pre_tokenizers
 import jaxclf
 from jaxclf.errors import JaxclfError
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
-from jaxclf.inference.classifier import leaves
-from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
+from jaxclf.inference.classifier import param_shapes
+from jaxclf.model.storage.saved_model import SavedModel, open_encoder, pretrained_params, save_model
 
 SECONDS, MEMORY, LETTERS = 1.0, 200e6, 25_000
 
@@ -683,12 +683,12 @@ def good(tiny_config, tiny_encoder, tmp_path_factory):
 
 def save(folder: Path, hf_config: dict, tokenizer: Tokenizer) -> None:
     """As a run hands it over; all but the head is as an encoder's folder."""
-    shapes = leaves(EXPERIMENT, hf_config, len(LABELS))
+    shapes = param_shapes(EXPERIMENT, hf_config, len(LABELS))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     thresholds = {name: {"value": 0.5, "split": "val", "rule": "fixed"} for name in LABELS}
     curves = {"kind": "temperature", "curves": [{"temperature": 1.5}] * len(LABELS)}
     ledger = {"splits": {}, "fitted": [{"what": "the weights", "split": "train"}]}
-    handover = Handover(EXPERIMENT, hf_config, LABELS, thresholds, curves, ledger, params)
+    handover = SavedModel(EXPERIMENT, hf_config, LABELS, thresholds, curves, ledger, params)
     save_model(folder, handover, tokenizer, "a card")
 
 
@@ -738,7 +738,7 @@ def open_folder(folder: Path) -> None:
         jaxclf.load(folder)
     else:
         hf_config, _ = open_encoder(folder)
-        pretrained_params(folder, leaves(EXPERIMENT, hf_config, len(LABELS)))
+        pretrained_params(folder, param_shapes(EXPERIMENT, hf_config, len(LABELS)))
 
 
 # What it is held to.

@@ -349,13 +349,13 @@ def test_28_labels_fit_their_picture(many):
 
 
 def test_names_are_cut_in_their_middle_and_strange_letters_replaced():
-    said = style.shown(AWKWARD, 1.5)
+    said = style.fit_labels(AWKWARD, 1.5)
     assert all(style.width(name) <= 1.5 for name in said)
     assert said[0].startswith("a_very_")
     assert said[0].endswith("_goes_on")
     assert "…" in said[0]
     assert (said[2], said[6], said[7]) == ("$x$", "with line breaks", "label 8")
-    assert style.shown(["x" * 99], style.width("xx…xx")) == ["xx…xx"]
+    assert style.fit_labels(["x" * 99], style.width("xx…xx")) == ["xx…xx"]
     assert style.writable("é ü ж")
     assert not style.writable("失望")
     assert not style.writable(" ")

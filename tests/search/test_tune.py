@@ -29,9 +29,9 @@ from jaxclf.experiment.search_space import (
     check_space,
     dimensions,
     draw,
-    in_words,
+    format_changes,
 )
-from jaxclf.experiment.source import difference, source
+from jaxclf.experiment.source import difference, to_python_source
 from jaxclf.experiment.validation import check
 from jaxclf.search import study, trials
 from jaxclf.train import REGISTRIES, train
@@ -129,7 +129,7 @@ def test_a_draw_asks_only_for_what_exists():
     assert asked[4:] == ["optim.lr", "train.epochs", "pool", "loss", "loss.focal.gamma"]
     assert override(BASE, changes).loss == Spec("focal", gamma=2, smoothing=0.0)
     assert list(dimensions(SPACE)) == [*asked[:4], "loss.focal.gamma"]
-    assert in_words(changes).endswith("pool=mean loss=focal loss.gamma=2 loss.smoothing=0")
+    assert format_changes(changes).endswith("pool=mean loss=focal loss.gamma=2 loss.smoothing=0")
 
 
 def test_a_space_knows_the_experiment_it_begins_with():
@@ -360,11 +360,11 @@ def test_a_winner_reads_as_a_change_and_is_styled(tmp_path):
     changes |= {"optim.freeze": ["encoder/embeddings"], "pool": "mean"}
     winner = override(catalog.load("baseline"), changes)
     words = f"    python -m jaxclf.tune {'a_word=1 ' * 20}"
-    text = source("baseline", winner, "The baseline, but tuned.", ("It " * 60, words))
+    text = to_python_source("baseline", winner, "The baseline, but tuned.", ("It " * 60, words))
     path = tmp_path / "winner.py"
     path.write_text(text)
     assert catalog.load(str(path)) == winner
-    same = source("baseline", catalog.load("baseline"), "The baseline.", ("As it is.",))
+    same = to_python_source("baseline", catalog.load("baseline"), "The baseline.", ("As it is.",))
     (tmp_path / "same.py").write_text(same)
     assert catalog.load(str(tmp_path / "same.py")) == catalog.load("baseline")
     for command in ("format --check", "check"):

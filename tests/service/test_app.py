@@ -20,7 +20,7 @@ from tiny_models import LABELS, LEDGER, NONE, THRESHOLDS, make_model
 
 from jaxclf import serve
 from jaxclf.experiment.config import Spec
-from jaxclf.inference.cascade.cutoffs import Early
+from jaxclf.inference.cascade.cutoffs import EarlyExit
 from jaxclf.inference.cascade.folder import Chain
 from jaxclf.inference.cascade.stages import assemble
 from jaxclf.inference.classifier import load
@@ -197,7 +197,7 @@ def test_of_a_cascade_it_says_which_stage_decided(run_folder, tiny_encoder, text
     weights[[0, 1], [0, 1]] = 1
     doubt = np.array([[0.45, 0.6]] * 3)
     chain = Chain(
-        LABELS, ("small", "large"), weights, (Early(NONE, doubt),), (), THRESHOLDS, LEDGER
+        LABELS, ("small", "large"), weights, (EarlyExit(NONE, doubt),), (), THRESHOLDS, LEDGER
     )
     cascade = assemble(chain, [run_folder / "model", large])
     metrics = make_metrics()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxclf.service import batcher
-from jaxclf.service.batcher import FullError, Model, Queue, TooLargeError
+from jaxclf.service.batcher import Model, Queue, QueueFullError, TooLargeError
 from jaxclf.text.packing import plan
 from jaxclf.types import Shape, Tokens
 
@@ -58,7 +58,7 @@ def run(queue, scenario):
 
 
 async def ask(queue, *texts):
-    with batcher.place(queue, texts, batcher.expected_tokens(queue, texts)) as own:
+    with batcher.reserve(queue, texts, batcher.expected_tokens(queue, texts)) as own:
         return await batcher.answers(queue, own)
 
 
@@ -112,12 +112,12 @@ def test_what_has_no_room_is_refused_at_once_and_told_when_to_come_again():
         await asyncio.sleep(0.05)
         assert queue.tokens == 24  # what runs waits no more
         began = time.perf_counter()
-        with pytest.raises(FullError) as caught:
+        with pytest.raises(QueueFullError) as caught:
             await ask(queue, "c" * 21)  # by its size 9 tokens
         assert time.perf_counter() - began < 0.05
         assert caught.value.seconds == 75  # 24 / 32 of a batch's 100 s
         assert queue.tokens == 24
-        with pytest.raises(FullError):
+        with pytest.raises(QueueFullError):
             await ask(queue, "c" * 9)  # by its size 5 tokens, which fit, and 9 when cut
         assert queue.tokens == 24
         small = asyncio.create_task(ask(queue, "d" * 6))

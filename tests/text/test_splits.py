@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxclf.text.splits import bound_together, shared_texts, take
+from jaxclf.text.splits import connected_groups, select, shared_texts
 from jaxclf.types import Examples
 
 
@@ -44,18 +44,18 @@ def test_what_must_stay_together_is_found_through_others():
     found = examples("a b", "c", " A  B ", "d", "C", "e", "e")._replace(
         groups=("", "one", "one", "", "", "two", "")
     )
-    bound = bound_together(found)
+    bound = connected_groups(found)
     assert bound[0] == bound[1] == bound[2] == bound[4]  # a text, then a group, then a text
     assert bound[5] == bound[6]
     assert len(set(bound.tolist())) == 3
-    apart = bound_together(examples("a", "b", "c"))
+    apart = connected_groups(examples("a", "b", "c"))
     assert len(set(apart.tolist())) == 3
-    assert len(bound_together(examples())) == 0
+    assert len(connected_groups(examples())) == 0
 
 
 def test_taken_rows_keep_their_columns_together():
     found = examples("a", "b", "c")._replace(groups=("x", "", "y"))
-    some = take(found, np.array([2, 0]), "two of them")
+    some = select(found, np.array([2, 0]), "two of them")
     assert (some.ids, some.texts, some.groups) == (("2", "0"), ("c", "a"), ("y", "x"))
     assert len(some.labels) == len(some.known) == 2
-    assert take(examples("a"), np.array([0]), "all").groups == ()
+    assert select(examples("a"), np.array([0]), "all").groups == ()

@@ -9,7 +9,7 @@ import pytest
 
 from jaxclf.errors import CheckpointError
 from jaxclf.training import checkpoint
-from jaxclf.training.checkpoint import Ledger
+from jaxclf.training.checkpoint import Progress
 from jaxclf.training.step import dropout_key
 from jaxclf.types import State
 
@@ -22,7 +22,7 @@ def state_of(step):
 
 
 def ledger_of(scores, batches=0):
-    return Ledger(
+    return Progress(
         [{"epoch": n + 1, "score": score} for n, score in enumerate(scores)], 0.5, batches
     )
 
@@ -43,7 +43,7 @@ def test_there_and_back(tmp_path):
     assert found is not None
     assert found.step == 3
     assert found.ledger == ledger_of([0.25], batches=2)
-    equal(checkpoint.restore(tmp_path, found, checkpoint.outline(state_of(0))), state_of(3))
+    equal(checkpoint.restore(tmp_path, found, checkpoint.abstract_state(state_of(0))), state_of(3))
 
 
 def test_nothing_saved_is_nothing_found(tmp_path):

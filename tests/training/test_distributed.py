@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxclf.errors import ConfigError
-from jaxclf.experiment.config import Regular
+from jaxclf.experiment.config import Regularization
 from jaxclf.training import distributed
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.step import dropout_key, make_train_step
@@ -36,7 +36,7 @@ def batch():
 
 def test_a_batch_lies_over_all_devices_and_its_examples_everywhere(batch):
     assert jax.device_count() == 2  # conftest
-    found = distributed.spread(batch)
+    found = distributed.shard_batch(batch)
     for name in ("ids", "positions", "segments", "examples"):
         part, whole = getattr(found, name), getattr(batch, name)
         assert part.shape == (ROWS + 1, LENGTH)
@@ -61,13 +61,13 @@ def test_several_devices_give_the_gradient_of_one(batch):
     table = np.random.default_rng(1).normal(size=(9, 2)).astype(np.float32)
     found = []
     for many in (False, True):
-        placed = distributed.placed(distributed.EVERYWHERE) if many else None
+        placed = distributed.sharding_for(distributed.EVERYWHERE) if many else None
         stats, tx = LabelStats(np.ones(2), np.ones(2)), optax.sgd(1.0)
-        step = make_train_step(apply, LOSSES["bce"], tx, stats, 4, Regular(), 1, placed)
+        step = make_train_step(apply, LOSSES["bce"], tx, stats, 4, Regularization(), 1, placed)
         params = {"table": jax.numpy.asarray(table)}
         state = State(jax.numpy.int32(0), params, tx.init(params), dropout_key(0))
-        state = distributed.share(state) if many else state
-        state, metrics = step(state, distributed.spread(batch) if many else batch)
+        state = distributed.replicate(state) if many else state
+        state, metrics = step(state, distributed.shard_batch(batch) if many else batch)
         if many:
             assert state.params["table"].sharding.is_fully_replicated
             assert len(state.params["table"].addressable_shards) == 2
@@ -88,7 +88,7 @@ def test_several_devices_give_the_gradient_of_one(batch):
 )
 def test_what_names_no_host_is_refused(host, coordinator, said):
     with pytest.raises(ConfigError, match=said):
-        distributed.join(host, coordinator)
+        distributed.initialize(host, coordinator)
 
 
 @pytest.fixture(scope="module")

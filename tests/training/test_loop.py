@@ -12,7 +12,7 @@ import pytest
 
 from jaxclf.errors import DivergedError, StoppedError
 from jaxclf.training import checkpoint, distributed
-from jaxclf.training.loop import Epochs, fit, start
+from jaxclf.training.loop import Epochs, init_state, run_loop
 from jaxclf.training.step import StepMetrics
 from jaxclf.types import Batch, State
 
@@ -53,7 +53,7 @@ def evaluate(params):
 
 def begin():
     params = {"x": jnp.linspace(0.1, 0.9, 4)}
-    return start(params, (), np.zeros(2, np.uint32))
+    return init_state(params, (), np.zeros(2, np.uint32))
 
 
 def run(folder, evaluate=evaluate, step=train_step, sizes=SIZES, seen=None, patience=0, every=2):
@@ -61,10 +61,13 @@ def run(folder, evaluate=evaluate, step=train_step, sizes=SIZES, seen=None, pati
     state, ledger = begin()
     last = checkpoint.latest(folder, lambda text: pytest.fail(text))
     if last is not None:
-        state, ledger = checkpoint.restore(folder, last, checkpoint.outline(state)), last.ledger
-    return fit(
+        state, ledger = (
+            checkpoint.restore(folder, last, checkpoint.abstract_state(state)),
+            last.ledger,
+        )
+    return run_loop(
         folder,
-        distributed.share(state),
+        distributed.replicate(state),
         ledger,
         step,
         lambda done: 0.1,
@@ -77,7 +80,7 @@ def run(folder, evaluate=evaluate, step=train_step, sizes=SIZES, seen=None, pati
 
 def last_state(folder):
     found = checkpoint.saved(folder)[-1]
-    return checkpoint.restore(folder, found, checkpoint.outline(begin()[0])), found.ledger
+    return checkpoint.restore(folder, found, checkpoint.abstract_state(begin()[0])), found.ledger
 
 
 def steady(folder):

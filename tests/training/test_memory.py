@@ -10,7 +10,7 @@ from jaxclf.errors import OutOfMemoryError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import override
 from jaxclf.training import memory
-from jaxclf.training.memory import halved, telling
+from jaxclf.training.memory import halved, raise_on_oom
 from jaxclf.training.step import make_train_step
 from jaxclf.types import Batch, State
 
@@ -78,7 +78,7 @@ def test_without_room_a_run_is_that_of_smaller_batches(experiment, little_room, 
 
 
 def test_a_run_that_had_room_keeps_its_batches(experiment, tmp_path, monkeypatch):
-    real = memory.telling
+    real = memory.raise_on_oom
 
     def once(step):
         calls = 0
@@ -113,4 +113,4 @@ def test_another_fault_of_the_device_is_not_taken_for_want_of_room():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        telling(broken)(State(*[None] * 5), Batch(*[None] * 7))
+        raise_on_oom(broken)(State(*[None] * 5), Batch(*[None] * 7))

@@ -9,11 +9,11 @@ import pytest
 from sklearn.metrics import f1_score
 from torch_models import hf_config
 
-from jaxclf.experiment.config import Data, Encoder, Experiment, Optim, Regular, Spec
+from jaxclf.experiment.config import Data, Encoder, Experiment, Optim, Regularization, Spec
 from jaxclf.model.classifier import FAMILIES, build
 from jaxclf.text.packing import fill, plan
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
-from jaxclf.training.loop import start
+from jaxclf.training.loop import init_state
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.optimizer import make_optimizer
 from jaxclf.training.step import dropout_key, make_train_step
@@ -67,8 +67,8 @@ def test_a_tiny_model_overfits(family, examples):
     tx = make_optimizer(optim, UPDATES)
     stats = LabelStats(labels.sum(axis=0), np.full(labels.shape[1], TEXTS, np.float32))
     loss = functools.partial(LOSSES["focal"], gamma=2.0)
-    step = make_train_step(apply, loss, tx, stats, TEXTS, Regular())
-    state, _ = start(params, tx.init(params), dropout_key(0))
+    step = make_train_step(apply, loss, tx, stats, TEXTS, Regularization())
+    state, _ = init_state(params, tx.init(params), dropout_key(0))
     for _ in range(UPDATES):
         state, _ = step(state, batch)
     logits = jax.jit(apply)(state.params, jax.tree.map(jnp.asarray, batch))

@@ -9,13 +9,13 @@ import pytest
 
 from jaxclf.errors import ConfigError
 from jaxclf.experiment.config import Optim, Spec
-from jaxclf.model.storage.weights import leaves_of
+from jaxclf.model.storage.weights import flatten_params
 from jaxclf.training.optimizer import make_optimizer
 from jaxclf.training.param_groups import (
     check_groups,
     depth,
-    hold_frozen,
-    with_prior,
+    init_bias_from_prior,
+    stop_gradient_on,
     without_last_layers,
 )
 from jaxclf.types import LabelStats
@@ -41,7 +41,9 @@ def moved(optim, steps=3):
     for _ in range(steps):
         updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
         params = optax.apply_updates(params, updates)
-    found = leaves_of(jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params, params_of()))
+    found = flatten_params(
+        jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params, params_of())
+    )
     return {"/".join(path): far for path, far in found.items()}, state
 
 
@@ -80,7 +82,7 @@ def test_nothing_flows_back_below_what_is_frozen():
         return jnp.tanh(batch @ encoder["a"]["kernel"]) @ encoder["b"]["kernel"]
 
     def gradient(patterns):
-        held = hold_frozen(apply, patterns)
+        held = stop_gradient_on(apply, patterns)
         return jax.jit(jax.grad(lambda params: held(params, x).sum()))
 
     free, held = gradient(())(params), gradient(("encoder/a",))(params)
@@ -124,7 +126,7 @@ def test_the_last_bias_starts_at_what_is_known_of_each_label():
     head = {"classifier": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}}
     params = {"encoder": params_of()["encoder"], "head": head}
     stats = LabelStats(np.float32([9, 0, 48]), np.float32([38, 98, 48]))
-    found = with_prior(params, stats)
+    found = init_bias_from_prior(params, stats)
     np.testing.assert_allclose(
         jax.nn.sigmoid(found["head"]["classifier"]["bias"]), [10 / 40, 1 / 100, 49 / 50], rtol=1e-6
     )
@@ -150,8 +152,8 @@ def test_depths():
 
 def test_the_last_layers_go_and_nothing_else():
     params = params_of()
-    assert leaves_of(without_last_layers(params, 0)).keys() == leaves_of(params).keys()
-    gone = leaves_of(params).keys() - leaves_of(without_last_layers(params, 2)).keys()
+    assert flatten_params(without_last_layers(params, 0)).keys() == flatten_params(params).keys()
+    gone = flatten_params(params).keys() - flatten_params(without_last_layers(params, 2)).keys()
     assert gone == {
         ("encoder", "layer_10", "attention", "query", "kernel"),
         ("encoder", "layer_11", "attention", "query", "kernel"),

@@ -7,12 +7,12 @@ import optax
 import pytest
 from scipy.special import expit, rel_entr
 
-from jaxclf.experiment.config import Regular, Spec
+from jaxclf.experiment.config import Regularization, Spec
 from jaxclf.training.adversarial import ADVERSARIES, awp, fgm
 from jaxclf.training.averaging import AVERAGES, mean
-from jaxclf.training.checkpoint import Ledger, Saved
+from jaxclf.training.checkpoint import CheckpointInfo, Progress
 from jaxclf.training.losses import LOSSES
-from jaxclf.training.mixup import draw_mix, mix_labels
+from jaxclf.training.mixup import mix_labels, sample_mixup
 from jaxclf.training.step import (
     disagreement,
     dropout_key,
@@ -76,23 +76,23 @@ def distance(one, other):
 
 
 REGULAR = {
-    "rdrop": Regular(rdrop=1.0),
-    "mixup": Regular(mixup=0.5),
-    "fgm": Regular(adversary=Spec("fgm", radius=0.5)),
-    "awp": Regular(adversary=Spec("awp", radius=0.1)),
+    "rdrop": Regularization(rdrop=1.0),
+    "mixup": Regularization(mixup=0.5),
+    "fgm": Regularization(adversary=Spec("fgm", radius=0.5)),
+    "awp": Regularization(adversary=Spec("awp", radius=0.1)),
 }
 
 
 @pytest.mark.parametrize("name", REGULAR)
 def test_each_changes_the_step_and_its_option_does_too(name):
-    plain = step_of(Regular())
+    plain = step_of(Regularization())
     plain = plain[0](plain[1], batch_of())[0].params
     one = REGULAR[name]
     more = {
-        "rdrop": Regular(rdrop=2.0),
-        "mixup": Regular(mixup=5.0),
-        "fgm": Regular(adversary=Spec("fgm", radius=1.0)),
-        "awp": Regular(adversary=Spec("awp", radius=0.2)),
+        "rdrop": Regularization(rdrop=2.0),
+        "mixup": Regularization(mixup=5.0),
+        "fgm": Regularization(adversary=Spec("fgm", radius=1.0)),
+        "awp": Regularization(adversary=Spec("awp", radius=0.2)),
     }[name]
     found = []
     for regular in (one, more, one):
@@ -121,7 +121,7 @@ def test_disagreement_is_the_mean_of_both_divergences_over_known_labels():
 def test_an_example_is_mixed_with_another_and_keeps_at_least_half():
     seen = set()
     for seed in range(30):
-        mix = draw_mix(jax.random.key(seed, impl=key_kind()), jnp.asarray(USED), 0.4)
+        mix = sample_mixup(jax.random.key(seed, impl=key_kind()), jnp.asarray(USED), 0.4)
         partner, used = np.asarray(mix.partner), np.flatnonzero(USED)
         np.testing.assert_array_equal(np.sort(partner[used]), used)  # each is taken from once
         assert (partner[used] != used).all()
@@ -134,13 +134,13 @@ def test_an_example_is_mixed_with_another_and_keeps_at_least_half():
 
 
 def test_one_example_alone_is_mixed_with_itself():
-    mix = draw_mix(jax.random.key(0, impl=key_kind()), jnp.asarray([0.0, 1.0, 0.0]), 1.0)
+    mix = sample_mixup(jax.random.key(0, impl=key_kind()), jnp.asarray([0.0, 1.0, 0.0]), 1.0)
     np.testing.assert_array_equal(mix.partner, [0, 1, 2])
 
 
 def test_mixed_labels_are_shares_and_known_where_both_are():
     batch = batch_of(3)
-    mix = draw_mix(jax.random.key(1, impl=key_kind()), batch.weight, 1.0)
+    mix = sample_mixup(jax.random.key(1, impl=key_kind()), batch.weight, 1.0)
     mixed = mix_labels(batch, mix)
     labels, known = np.asarray(batch.labels), np.asarray(batch.known)
     for slot, (other, (share,)) in enumerate(zip(np.asarray(mix.partner), np.asarray(mix.share))):  # noqa: B905
@@ -209,7 +209,7 @@ def test_an_adversarial_step_is_the_sum_of_both_gradients():
 
 
 def test_the_running_mean_is_that_of_the_updates():
-    regular = Regular(ema=0.5)
+    regular = Regularization(ema=0.5)
     step, state = step_of(regular)
     expected = params_of()
     for update in range(12):
@@ -219,13 +219,13 @@ def test_the_running_mean_is_that_of_the_updates():
         expected = jax.tree.map(lambda a, b, rate=rate: a + (1 - rate) * b, kept, state.params)
     assert distance(state.ema, expected) < 1e-5
     assert weights_of(state) is state.ema
-    plain, bare = step_of(Regular())
+    plain, bare = step_of(Regularization())
     assert weights_of(bare) is bare.params
     plain(bare, batch_of())
 
 
 def test_between_updates_the_mean_rests():
-    step, state = step_of(Regular(ema=0.5), accumulate=2)
+    step, state = step_of(Regularization(ema=0.5), accumulate=2)
     before = jax.tree.map(np.asarray, state.ema)
     state, _ = step(state, batch_of(0))
     assert distance(state.ema, before) == 0
@@ -236,7 +236,7 @@ def test_between_updates_the_mean_rests():
 
 
 EPOCHS = [
-    Saved(10 * (at + 1), Ledger([{"score": score}], 0.0, 0), {})
+    CheckpointInfo(10 * (at + 1), Progress([{"score": score}], 0.0, 0), {})
     for at, score in enumerate([0.5, 0.9, 0.7])
 ]
 BEST_FIRST = sorted(EPOCHS, key=lambda one: -one.score)

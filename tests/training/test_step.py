@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxclf.experiment.config import Optim, Regular, Spec
+from jaxclf.experiment.config import Optim, Regularization, Spec
 from jaxclf.model.classifier import build
 from jaxclf.text import packing
 from jaxclf.text.packing import plan, training_shape
@@ -63,7 +63,7 @@ def setup(network, optim):
     _, labels, known = data()
     tx = make_optimizer(optim, 100)
     stats = LabelStats(labels.sum(axis=0), known.sum(axis=0))
-    return make_train_step(apply, LOSSES["bce"], tx, stats, COUNT, Regular()), lambda: begin(
+    return make_train_step(apply, LOSSES["bce"], tx, stats, COUNT, Regularization()), lambda: begin(
         params, tx
     )
 
@@ -89,8 +89,8 @@ def test_two_batches_of_16_equal_one_of_32(network, loss):
     def still(params, batch, key, mix):
         return apply(params, batch)
 
-    big = make_train_step(still, LOSSES[loss], sgd, stats, 32, Regular())
-    small = make_train_step(still, LOSSES[loss], twice, stats, 16, Regular())
+    big = make_train_step(still, LOSSES[loss], sgd, stats, 32, Regularization())
+    small = make_train_step(still, LOSSES[loss], twice, stats, 16, Regularization())
     shape = Shape(24, LENGTH, 32)
     one, _ = big(begin(params, sgd), batch_of(range(32), shape))
     two = begin(params, twice)
@@ -156,7 +156,7 @@ def test_one_compilation_for_all_batches(network):
     counted = chex.assert_max_traces(apply, n=1)
     tx = make_optimizer(OPTIM, 100)
     stats = LabelStats(labels.sum(axis=0), known.sum(axis=0))
-    step = make_train_step(counted, LOSSES["bce"], tx, stats, 8, Regular())
+    step = make_train_step(counted, LOSSES["bce"], tx, stats, 8, Regularization())
     shape = training_shape(tokens, 8, LENGTH)
     placements = list(plan(tokens, range(COUNT), shape))
     assert len(placements) > 2

@@ -12,17 +12,17 @@ import numpy as np
 
 from jaxclf.decisions.predictions import with_unknown
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.exporters.onnx.graph import Value, empty_graph, full, node
+from jaxclf.exporters.onnx.graph import Value, empty_graph, expand, node
 from jaxclf.exporters.onnx.jaxpr import LENGTH, ROWS, trace
 from jaxclf.exporters.onnx.model import Port, import_onnx, to_proto, write
 from jaxclf.exporters.onnx.scorer import MODEL, import_onnxruntime, onnx_scorer
-from jaxclf.exporters.program import Answer, Packed, Whole, load_whole
+from jaxclf.exporters.program import Answer, InferenceProgram, Packed, load_program
 from jaxclf.exporters.verify import (
+    check_tolerance,
     compare,
-    hold,
     loss_of_f1,
     new_folder,
-    sample,
+    probe_texts,
     write_record,
 )
 from jaxclf.inference.classifier import load
@@ -37,7 +37,7 @@ EQUAL = 0.99  # share of decisions that eight bits must leave as they are
 OF_ONE_LENGTH = ("deberta", "deberta-v2", "modernbert")
 
 
-class Form(NamedTuple):
+class InputLayout(NamedTuple):
     """What a graph is given. inputs: with the sizes that it is traced for. slots: texts in a run.
     packed: inputs -> what the network reads. told: the same for a person."""
 
@@ -47,18 +47,18 @@ class Form(NamedTuple):
     told: str
 
 
-def _packed_form(whole: Whole) -> Form:
+def _packed_form(whole: InferenceProgram) -> InputLayout:
     length = whole.data.max_length
     inputs = tuple(Port(name, np.int32, (ROWS, length)) for name in Packed._fields)
     slots = _slots_per_row(whole)
-    return Form(inputs, ROWS * slots, Packed, PACKED.format(length=length, slots=slots))
+    return InputLayout(inputs, ROWS * slots, Packed, PACKED.format(length=length, slots=slots))
 
 
-def _slots_per_row(whole: Whole) -> int:
+def _slots_per_row(whole: InferenceProgram) -> int:
     return max(whole.data.max_length // TOKENS_PER_SLOT, 1)
 
 
-def _padded_form(whole: Whole) -> Form:
+def _padded_form(whole: InferenceProgram) -> InputLayout:
     """Positions count the tokens that are there, so padding may lie on either side."""
     longest = whole.data.max_length
     length = longest if set(whole.kinds) & set(OF_ONE_LENGTH) else LENGTH
@@ -71,10 +71,10 @@ def _padded_form(whole: Whole) -> Form:
 
     inputs = tuple(Port(name, np.int64, (ROWS, length)) for name in ("input_ids", "attention_mask"))
     cut = f"padded to {longest}" if length == longest else f"of at most {longest}"
-    return Form(inputs, ROWS, packed, PADDED.format(cut=cut))
+    return InputLayout(inputs, ROWS, packed, PADDED.format(cut=cut))
 
 
-FORMS = {"packed": _packed_form, "padded": _padded_form}
+INPUT_LAYOUTS = {"packed": _packed_form, "padded": _padded_form}
 
 PACKED = """inputs `ids`, `positions`, `segments`, `examples`, int32 `[rows, {length}]`. Texts
 share rows: `segments` tells them apart (0 is padding), `positions` start at 0 in each, `examples`
@@ -116,13 +116,13 @@ def to_onnx(
     import_onnxruntime()
     if int8 and data is None:
         raise ConfigError("--int8 loses some F1: give a labelled file, --data FILE, to measure it")
-    whole = load_whole(run, "float32")
+    whole = load_program(run, "float32")
     classifier = load(run)
-    given = FORMS[input](whole)
+    given = INPUT_LAYOUTS[input](whole)
     told = CARD.format(kind=EIGHT_BITS if int8 else "", told=given.told)
     examples = read(data, whole.labels) if data else None
     cut = whole.data
-    texts = examples.texts if examples else sample(cut.max_length, cut.max_windows)
+    texts = examples.texts if examples else probe_texts(cut.max_length, cut.max_windows)
     with new_folder(run, out, whole.tokenizer, told) as part:
         save(part / MODEL, whole, input, int8)
         own, theirs = classifier.predict_proba(texts), onnx_scorer(part)(texts)
@@ -136,7 +136,7 @@ def to_onnx(
         if int8:
             _hold_decisions(record)
         else:
-            record["tolerance"] = hold(record, whole.dtypes)
+            record["tolerance"] = check_tolerance(record, whole.dtypes)
         record |= {
             "source": data.name if data else "sentences",
             "beyond_one_window": int((~kept).sum()),
@@ -173,13 +173,13 @@ def _in_words(out: Path, record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _of_one_window(whole: Whole, texts: tuple[str, ...] | list[str]) -> np.ndarray:
+def _of_one_window(whole: InferenceProgram, texts: tuple[str, ...] | list[str]) -> np.ndarray:
     cut = whole.data
     tokens = tokenize(whole.tokenizer, texts, cut.max_length, 2, cut.overlap)
     return np.bincount(tokens.owners) == 1
 
 
-def save(file: Path, whole: Whole, input: str, int8: bool) -> None:
+def save(file: Path, whole: InferenceProgram, input: str, int8: bool) -> None:
     """Write the graph, with constants in a file beside it where they are too large for one."""
     onnx = import_onnx()
     model = _proto(whole, input, int8)
@@ -188,8 +188,8 @@ def save(file: Path, whole: Whole, input: str, int8: bool) -> None:
     onnx.save_model(model, file, save_as_external_data=large, **beside)
 
 
-def _proto(whole: Whole, input: str, int8: bool) -> Any:
-    given, classes = FORMS[input](whole), len(whole.labels)
+def _proto(whole: InferenceProgram, input: str, int8: bool) -> Any:
+    given, classes = INPUT_LAYOUTS[input](whole), len(whole.labels)
 
     def answer(params: Any, inputs: Any) -> Answer:
         return whole.answer(params, given.packed(*inputs), given.slots)
@@ -215,7 +215,7 @@ def _proto(whole: Whole, input: str, int8: bool) -> Any:
     shapes = Answer((given.slots, classes), (classes,), (given.slots, classes))
     dtypes = Answer(np.float32, np.float32, np.bool_)
     outputs = {
-        Port(name, dtype, shape): full(graph, value, shape)
+        Port(name, dtype, shape): expand(graph, value, shape)
         for name, dtype, shape, value in zip(Answer._fields, dtypes, shapes, made, strict=True)
     }
     return to_proto(graph, given.inputs, outputs, sizes, _metadata(whole, input, given, int8))
@@ -227,7 +227,9 @@ def _fits_bytes(name: str) -> bool:
     return layer or name.endswith("/embeddings/word/embedding")
 
 
-def _metadata(whole: Whole, input: str, given: Form, int8: bool) -> dict[str, str]:
+def _metadata(
+    whole: InferenceProgram, input: str, given: InputLayout, int8: bool
+) -> dict[str, str]:
     length = given.inputs[0].shape[1]
     told = {
         "labels": list(whole.labels),

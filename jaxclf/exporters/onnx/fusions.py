@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.exporters.onnx.jaxpr import Atom, Program, Step, trace
+from jaxclf.exporters.onnx.jaxpr import Atom, Equation, Program, trace
 from jaxclf.model.encoders.common import gelu, layer_norm
 
 ANY = float("nan")  # in a pattern: whatever number stands there
@@ -53,7 +53,7 @@ class Found(NamedTuple):
     attributes: dict[str, Any]
 
 
-def find(step: Step, makers: Mapping[int, Step]) -> Found | None:
+def find(step: Equation, makers: Mapping[int, Equation]) -> Found | None:
     """The fusion that ends in this step. makers: the step that makes each variable."""
     made = step.made[0]
     if made.ndim < 2 or made.dtype != np.float32:
@@ -79,13 +79,13 @@ class _Alike(NamedTuple):
     """A comparison under way: who makes the pattern's and the program's variables, what the
     pattern's stand for, what stood for ANY."""
 
-    wanted: Mapping[int, Step]
-    makers: Mapping[int, Step]
+    wanted: Mapping[int, Equation]
+    makers: Mapping[int, Equation]
     values: dict[int, Atom]
     numbers: list[float]
 
 
-def _step_alike(alike: _Alike, wanted: Step, step: Step) -> bool:
+def _step_alike(alike: _Alike, wanted: Equation, step: Equation) -> bool:
     """Whether a step and all that leads to it are as in the pattern."""
     return (
         wanted.primitive == step.primitive

@@ -115,14 +115,14 @@ def sizes_of(graph: Graph, shape: Sequence[int]) -> str:
     return node(graph, "Concat", *[size_of(graph, size) for size in shape], axis=0)
 
 
-def together(*shapes: Size) -> Size:
+def broadcast_shape(*shapes: Size) -> Size:
     """The shape that they broadcast to."""
     rank = max(map(len, shapes))
     padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
     return tuple(max(sizes) for sizes in zip(*padded, strict=True))
 
 
-def full(graph: Graph, value: Value, shape: Sequence[int]) -> Value:
+def expand(graph: Graph, value: Value, shape: Sequence[int]) -> Value:
     """The value with every axis at its full size."""
     if value.shape == tuple(shape):
         return value

@@ -22,7 +22,7 @@ Atom = int | np.ndarray  # the number of a variable, or a constant
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr"}
 
 
-class Step(NamedTuple):
+class Equation(NamedTuple):
     """One primitive. given, made: shape and dtype of each of its inputs and outputs."""
 
     primitive: str
@@ -37,7 +37,7 @@ class Program(NamedTuple):
     """inputs: the variables 0, 1, … that the function is given."""
 
     inputs: tuple[int, ...]
-    steps: list[Step]
+    steps: list[Equation]
     outputs: tuple[Atom, ...]
 
 
@@ -49,12 +49,12 @@ def trace(function: Callable[..., Any], *arguments: Any) -> Program:
     """The program of a function of arrays or shapes; leaves of trees are inputs in their order."""
     closed = jax.make_jaxpr(function)(*arguments)
     inputs = tuple(range(len(closed.jaxpr.invars)))
-    steps: list[Step] = []
+    steps: list[Equation] = []
     outputs = _unfold(closed, inputs, steps, iter(range(len(inputs), 2**62)))
     return Program(inputs, steps, tuple(outputs))
 
 
-def _unfold(closed: Any, given: Sequence[Atom], steps: list[Step], fresh: Any) -> list[Atom]:
+def _unfold(closed: Any, given: Sequence[Atom], steps: list[Equation], fresh: Any) -> list[Atom]:
     """Append a closed jaxpr's primitives to the steps; its outputs."""
     values: dict[Any, Atom] = dict(zip(closed.jaxpr.invars, given, strict=True))
     values.update(zip(closed.jaxpr.constvars, map(np.asarray, closed.consts), strict=True))
@@ -74,6 +74,6 @@ def _unfold(closed: Any, given: Sequence[Atom], steps: list[Step], fresh: Any) -
             outputs = [next(fresh) for _ in equation.outvars]
             given_types = tuple(atom.aval for atom in equation.invars)
             made_types = tuple(atom.aval for atom in equation.outvars)
-            steps.append(Step(name, params, inputs, given_types, tuple(outputs), made_types))
+            steps.append(Equation(name, params, inputs, given_types, tuple(outputs), made_types))
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in closed.jaxpr.outvars]

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxclf.errors import ConfigError
 from jaxclf.exporters.onnx.fusions import find
-from jaxclf.exporters.onnx.graph import Graph, Value, constant, full, node
+from jaxclf.exporters.onnx.graph import Graph, Value, constant, expand, node
 from jaxclf.exporters.onnx.int8 import OWN
 from jaxclf.exporters.onnx.jaxpr import Program, no_writer
 from jaxclf.exporters.onnx.ops import OPS
@@ -47,7 +47,7 @@ def write(graph: Graph, program: Program, inputs: Sequence[Value]) -> list[Value
     for step, found in reversed(kept):
         given = [read(atom) for atom in (found or step).inputs]
         if found is not None:
-            x = full(graph, given[0], step.made[0].shape)
+            x = expand(graph, given[0], step.made[0].shape)
             made = Value(node(graph, found.op, x, *given[1:], **found.attributes), x.shape)
         elif step.primitive in OPS:
             made = OPS[step.primitive](graph, step, *given)

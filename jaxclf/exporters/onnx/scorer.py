@@ -19,7 +19,7 @@ MODEL = "model.onnx"
 Probs = Float32[np.ndarray, "texts classes"]
 
 
-class Told(NamedTuple):
+class GraphMetadata(NamedTuple):
     """What a model's metadata say of its input."""
 
     input: str
@@ -44,7 +44,7 @@ def onnx_scorer(folder: Path, threads: int = 0) -> Callable[[Sequence[str]], Pro
     providers = ["CPUExecutionProvider"]
     session = ort.InferenceSession(str(folder / MODEL), options, providers=providers)
     values = session.get_modelmeta().custom_metadata_map
-    told = Told(**{name: json.loads(values[name]) for name in Told._fields})
+    told = GraphMetadata(**{name: json.loads(values[name]) for name in GraphMetadata._fields})
     tokenizer = load_tokenizer(folder)
     windows = told.max_windows if told.input == "packed" else 1
 
@@ -62,7 +62,7 @@ def onnx_scorer(folder: Path, threads: int = 0) -> Callable[[Sequence[str]], Pro
 Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
-def _packed(run: Run, tokens: Tokens, told: Told, count: int) -> Iterator[Scored]:
+def _packed(run: Run, tokens: Tokens, told: GraphMetadata, count: int) -> Iterator[Scored]:
     """As `inference.score`; the last batch has no more rows than it needs."""
     rows = prediction_shape(told.max_length, told.max_windows).rows
     shape = Shape(rows, told.max_length, rows * told.slots_per_row)
@@ -79,7 +79,7 @@ def _packed(run: Run, tokens: Tokens, told: Told, count: int) -> Iterator[Scored
         yield Scored(placement.examples, probs[:used])
 
 
-def _padded(run: Run, tokens: Tokens, told: Told, count: int) -> Iterator[Scored]:
+def _padded(run: Run, tokens: Tokens, told: GraphMetadata, count: int) -> Iterator[Scored]:
     """Texts of like length together, about as many tokens at a time as packed."""
     sizes = np.diff(tokens.starts)
     order = np.argsort(-sizes, kind="stable")

@@ -14,22 +14,22 @@ from jaxclf.exporters.onnx.graph import (
     Op,
     Value,
     constant,
-    full,
+    expand,
     integers,
     node,
     reshape,
     size_of,
 )
-from jaxclf.exporters.onnx.jaxpr import Step, no_writer
+from jaxclf.exporters.onnx.jaxpr import Equation, no_writer
 
 
 def full_along(graph: Graph, value: Value, shape: Sequence[int], axes: Sequence[int]) -> Value:
     """The value at its full size along some axes."""
     wanted = [shape[axis] if axis in axes else size for axis, size in enumerate(value.shape)]
-    return full(graph, value, wanted)
+    return expand(graph, value, wanted)
 
 
-def _broadcast(graph: Graph, step: Step, value: Value) -> Value:
+def _broadcast(graph: Graph, step: Equation, value: Value) -> Value:
     """New axes of size 1, no more."""
     places, rank = step.params["broadcast_dimensions"], len(step.params["shape"])
     added = [axis for axis in range(rank) if axis not in places]
@@ -41,17 +41,17 @@ def _broadcast(graph: Graph, step: Step, value: Value) -> Value:
     return Value(node(graph, "Unsqueeze", value, integers(graph, *added)), tuple(shape))
 
 
-def _reshape(graph: Graph, step: Step, value: Value) -> Value:
-    return reshape(graph, full(graph, value, step.given[0].shape), step.params["new_sizes"])
+def _reshape(graph: Graph, step: Equation, value: Value) -> Value:
+    return reshape(graph, expand(graph, value, step.given[0].shape), step.params["new_sizes"])
 
 
-def _squeeze(graph: Graph, step: Step, value: Value) -> Value:
+def _squeeze(graph: Graph, step: Equation, value: Value) -> Value:
     gone = step.params["dimensions"]
     shape = tuple(size for axis, size in enumerate(value.shape) if axis not in gone)
     return Value(node(graph, "Squeeze", value, integers(graph, *gone)), shape)
 
 
-def _transpose(graph: Graph, step: Step, value: Value) -> Value:
+def _transpose(graph: Graph, step: Equation, value: Value) -> Value:
     return permuted(graph, value, step.params["permutation"])
 
 
@@ -62,8 +62,8 @@ def permuted(graph: Graph, value: Value, order: Sequence[int]) -> Value:
     return Value(name, tuple(value.shape[axis] for axis in order))
 
 
-def _concatenate(graph: Graph, step: Step, *values: Value) -> Value:
-    whole = [full(graph, one, given.shape) for one, given in zip(values, step.given, strict=True)]
+def _concatenate(graph: Graph, step: Equation, *values: Value) -> Value:
+    whole = [expand(graph, one, given.shape) for one, given in zip(values, step.given, strict=True)]
     name = node(graph, "Concat", *whole, axis=step.params["dimension"])
     return Value(name, step.made[0].shape)
 
@@ -74,7 +74,7 @@ def _part(graph: Graph, value: Value, axis: int, first: int, end: int) -> Value:
     return Value(node(graph, "Slice", value, *ends), tuple(shape))
 
 
-def _slice(graph: Graph, step: Step, value: Value) -> Value:
+def _slice(graph: Graph, step: Equation, value: Value) -> Value:
     firsts, ends = step.params["start_indices"], step.params["limit_indices"]
     if set(step.params["strides"] or [1]) != {1}:
         raise no_writer(f"a slice in strides of {step.params['strides']}")
@@ -85,30 +85,30 @@ def _slice(graph: Graph, step: Step, value: Value) -> Value:
     return value
 
 
-def _split(graph: Graph, step: Step, value: Value) -> list[Value]:
+def _split(graph: Graph, step: Equation, value: Value) -> list[Value]:
     axis, ends = step.params["axis"], np.cumsum(step.params["sizes"]).tolist()
     value = full_along(graph, value, step.given[0].shape, [axis])
     firsts = [0, *ends[:-1]]
     return [_part(graph, value, axis, *both) for both in zip(firsts, ends, strict=True)]
 
 
-def _reverse(graph: Graph, step: Step, value: Value) -> Value:
+def _reverse(graph: Graph, step: Equation, value: Value) -> Value:
     axes = step.params["dimensions"]
     ends = [[number] * len(axes) for number in (-1, np.iinfo(np.int64).min)]
     told = [integers(graph, *one) for one in (*ends, axes, [-1] * len(axes))]
     return Value(node(graph, "Slice", value, *told), value.shape)
 
 
-def _pad(graph: Graph, step: Step, value: Value, filling: Value) -> Value:
+def _pad(graph: Graph, step: Equation, value: Value, filling: Value) -> Value:
     config = step.params["padding_config"]
     if any(between or min(low, high) < 0 for low, high, between in config):
         raise no_writer("padding that cuts, or lies between elements")
-    value = full(graph, value, step.given[0].shape)
+    value = expand(graph, value, step.given[0].shape)
     pads = integers(graph, *[low for low, _, _ in config], *[high for _, high, _ in config])
     return Value(node(graph, "Pad", value, pads, filling), step.made[0].shape)
 
 
-def _iota(graph: Graph, step: Step) -> Value:
+def _iota(graph: Graph, step: Equation) -> Value:
     shape, axis = step.params["shape"], step.params["dimension"]
     numbers = counted(graph, shape[axis], step.params["dtype"])
     return reshape(graph, numbers, [n if place == axis else 1 for place, n in enumerate(shape)])
@@ -122,7 +122,7 @@ def counted(graph: Graph, size: int, dtype: Any) -> Value:
     return Value(node(graph, "Cast", numbers, to=np.dtype(dtype)), (size,))
 
 
-MOVES: dict[str, Op] = {
+SHAPE_OPS: dict[str, Op] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
     "iota": _iota,

@@ -23,13 +23,13 @@ from jaxclf.decisions.metrics import Decided, Labels
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.margins import (
     Cells,
+    conformal_floor,
     cost_of,
+    evaluate,
+    fit_risk_level,
     laws_of,
-    level_of,
-    low_of,
     margin_of,
-    under,
-    worth_of,
+    marginal_gain,
 )
 
 Stages = Float[np.ndarray, "stages examples classes"]
@@ -56,7 +56,7 @@ class Goal(NamedTuple):
     miss: float
 
 
-class Early(NamedTuple):
+class EarlyExit(NamedTuple):
     """A stage before the last: its curve onto the last one's scale, and between which two
     probabilities, the upper one excluded, each label is in doubt."""
 
@@ -64,7 +64,7 @@ class Early(NamedTuple):
     doubt: Float64[np.ndarray, "classes 2"]
 
 
-class Mixed(NamedTuple):
+class StageOutputs(NamedTuple):
     """The stage at which each text left, from 0, and the probabilities it left with."""
 
     stage: Int[np.ndarray, " examples"]
@@ -78,14 +78,14 @@ def in_doubt(
     return np.any((probs >= doubt[:, 0]) & (probs < doubt[:, 1]), axis=1)
 
 
-class Ruled(NamedTuple):
+class RuleMatches(NamedTuple):
     """What rules say of texts: which go to the last stage, which labels they have."""
 
     demanded: Bool[np.ndarray, " examples"]
     given: Decided
 
 
-def pass_through(early: Sequence[Early], score: Score, ruled: Ruled) -> Mixed:
+def pass_through(early: Sequence[EarlyExit], score: Score, ruled: RuleMatches) -> StageOutputs:
     """Run the stages one after another, each on the texts that the one before left in doubt.
 
     score: (stage, rows) -> probabilities of these rows, as that stage's own model gives them. Rows
@@ -106,30 +106,32 @@ def pass_through(early: Sequence[Early], score: Score, ruled: Ruled) -> Mixed:
             stays = in_doubt(found[rest], early[index].doubt) | ruled.demanded[rest]
             stage[rest[~stays]] = index
             rest = rest[stays]
-    return Mixed(stage, found)
+    return StageOutputs(stage, found)
 
 
-def mix(early: Sequence[Early], probs: Stages, ruled: Ruled | None = None) -> Mixed:
+def run_stages(
+    early: Sequence[EarlyExit], probs: Stages, ruled: RuleMatches | None = None
+) -> StageOutputs:
     """The same from probabilities that all stages' own models gave all texts."""
     given = probs.astype(np.float32)
     return pass_through(early, lambda stage, rows: given[stage, rows], ruled or unruled(probs))
 
 
-def unruled(probs: Stages) -> Ruled:
+def unruled(probs: Stages) -> RuleMatches:
     """Of these texts rules say nothing."""
-    return Ruled(np.zeros(probs.shape[1], bool), np.zeros(probs.shape[1:], bool))
+    return RuleMatches(np.zeros(probs.shape[1], bool), np.zeros(probs.shape[1:], bool))
 
 
 def fit_cascade(
     labels: Labels, probs: Stages, thresholds: Float[np.ndarray, " classes"], goal: Goal
-) -> list[Early]:
+) -> list[EarlyExit]:
     """The stages before the last, with margins as narrow as the goal allows.
 
     probs: of all stages. thresholds: the last stage's.
     """
     last = probs[-1]
     truth, wanted = _truth(labels, last), decide(last, thresholds)
-    worth = worth_of(labels, truth, wanted, goal.metric)
+    worth = marginal_gain(labels, truth, wanted, goal.metric)
     centre = logit(np.clip(thresholds.astype(np.float64), EDGE, 1 - EDGE))
     unit = worth[0] - worth[1]
     curves, laws, lows, tables = [], [], [], []
@@ -139,16 +141,19 @@ def fit_cascade(
         losses, squares = cost_of(truth, wanted, decide(p, thresholds), worth)
         distance, different = np.abs(logit(p.astype(np.float64)) - centre), int(np.sum(squares > 0))
         laws.append(laws_of(distance, losses, unit, different))
-        expected = under(laws[-1], distance)
-        scatter = under(laws_of(distance, squares, unit**2, different), distance)
+        expected = evaluate(laws[-1], distance)
+        scatter = evaluate(laws_of(distance, squares, unit**2, different), distance)
         lows.append(
-            [low_of(p[given, c], goal.miss / (len(probs) - 1)) for c, given in enumerate(wanted.T)]
+            [
+                conformal_floor(p[given, c], goal.miss / (len(probs) - 1))
+                for c, given in enumerate(wanted.T)
+            ]
         )
         never = (p[:, goal.last] >= np.array(lows[-1])[goal.last]).any(axis=1)
         risk = np.where(never, np.inf, expected.max(axis=1))
         tables.append((risk, expected.sum(axis=1), scatter.sum(axis=1)))
     risks, losses, squares = np.array(tables).swapaxes(0, 1)
-    level = level_of(risks, losses, squares, goal.loss, goal.sure)
+    level = fit_risk_level(risks, losses, squares, goal.loss, goal.sure)
     found = []
     for curve, law, low in zip(curves, laws, lows, strict=True):
         margins = np.array(
@@ -157,11 +162,11 @@ def fit_cascade(
         doubt = np.stack([expit(centre - margins), expit(centre + margins)], axis=1)
         doubt[goal.last, 0] = np.minimum(doubt[goal.last, 0], np.array(low)[goal.last])
         doubt[goal.last, 1] = ALWAYS
-        found.append(Early(curve, doubt))
+        found.append(EarlyExit(curve, doubt))
     return found
 
 
-def promised(
+def expected_loss(
     labels: Labels,
     last: Float[np.ndarray, "examples classes"],
     wanted: Decided,
@@ -175,7 +180,7 @@ def promised(
     disagreeing may gain, and what is gained pays for nothing.
     """
     truth = _truth(labels, last)
-    losses, squares = cost_of(truth, wanted, decided, worth_of(labels, truth, wanted, metric))
+    losses, squares = cost_of(truth, wanted, decided, marginal_gain(labels, truth, wanted, metric))
     return float(losses.sum()), float(np.sqrt(squares.sum()))
 
 
@@ -183,13 +188,13 @@ class OutOfFold(NamedTuple):
     """Every text by thresholds and cut-offs that were fitted without its fold: what the stages give
     and decide, and what the last one alone decides."""
 
-    mixed: Mixed
+    mixed: StageOutputs
     decided: Decided
     last: Decided
 
 
 def fit_out_of_fold(
-    labels: Labels, probs: Stages, rule: Rule, goal: Goal, ruled: Ruled | None = None
+    labels: Labels, probs: Stages, rule: Rule, goal: Goal, ruled: RuleMatches | None = None
 ) -> OutOfFold:
     """rule: of the last stage's thresholds. On nine tenths of the texts a loss scatters more, so
     these margins are a little wider than those of all."""
@@ -203,11 +208,11 @@ def fit_out_of_fold(
             rest, here = probs[:, ~inside], probs[:, inside]
             thresholds = rule(labels[~inside], rest[-1].astype(np.float32))
             early = fit_cascade(labels[~inside], rest, thresholds, goal)
-            made = mix(early, here, Ruled(ruled.demanded[inside], ruled.given[inside]))
+            made = run_stages(early, here, RuleMatches(ruled.demanded[inside], ruled.given[inside]))
             stage[inside], found[inside] = made.stage, made.probs
             decided[inside] = decide(made.probs, thresholds)
             last[inside] = decide(here[-1], thresholds)
-    return OutOfFold(Mixed(stage, found), decided, last)
+    return OutOfFold(StageOutputs(stage, found), decided, last)
 
 
 def _truth(labels: Labels, last: Float[np.ndarray, "examples classes"]) -> Cells:

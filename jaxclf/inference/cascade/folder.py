@@ -17,8 +17,8 @@ from jaxtyping import Float64
 
 from jaxclf.decisions.calibration import from_json, to_json
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.files.untrusted import holds, read_json, short
-from jaxclf.inference.cascade.cutoffs import ALWAYS, Early
+from jaxclf.files.untrusted import has_entry, printable, read_json
+from jaxclf.inference.cascade.cutoffs import ALWAYS, EarlyExit
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble, save_whole
 from jaxclf.model.storage.metadata import read_calibration, read_labels, read_ledger
 from jaxclf.model.storage.saved_model import META
@@ -46,7 +46,7 @@ class Chain(NamedTuple):
     labels: tuple[str, ...]
     stages: tuple[str, ...]
     weights: Float64[np.ndarray, "stages networks classes"]
-    early: tuple[Early, ...]
+    early: tuple[EarlyExit, ...]
     rules: tuple[Rule, ...]
     thresholds: dict[str, dict[str, Any]]
     ledger: dict[str, Any]
@@ -87,9 +87,9 @@ def pool_networks(
     pool: dict[str, Path] = {}
     rows: list[dict[str, np.ndarray]] = []
     for folder in folders:
-        if holds(folder, CASCADE):
+        if has_entry(folder, CASCADE):
             raise ConfigError(f"{folder}: a cascade is no stage; give the runs it was made of")
-        if holds(folder, ENSEMBLE):
+        if has_entry(folder, ENSEMBLE):
             blended, models = load_ensemble(folder)
             shares = blended.weights
         else:
@@ -126,7 +126,7 @@ def load_cascade(folder: Path) -> tuple[Chain, list[Path]]:
     meta = read_json(folder, CASCADE)
     if meta.get("format") != FORMAT:
         raise DataError(
-            f"{file}: format {short(str(meta.get('format')))}; this version reads {FORMAT}"
+            f"{file}: format {printable(str(meta.get('format')))}; this version reads {FORMAT}"
         )
     labels = read_labels(meta, file)
     networks, stages = meta.get("networks"), meta.get("stages")
@@ -149,7 +149,7 @@ def load_cascade(folder: Path) -> tuple[Chain, list[Path]]:
         doubt = _read_columns(one, "doubt", file, labels, 2)
         if (doubt[:, 0] > doubt[:, 1]).any():
             raise DataError(f"{file}: doubt is not a lower and an upper end for each label")
-        early.append(Early(from_json(read_calibration(one, file, len(labels))), doubt))
+        early.append(EarlyExit(from_json(read_calibration(one, file, len(labels))), doubt))
     chain = Chain(
         labels,
         tuple(one["name"] for one in stages),
@@ -203,11 +203,11 @@ def read_rules(meta: Mapping[str, Any], file: Path, labels: tuple[str, ...]) -> 
         where = f"{file}: rule {number}"
         if odd := one.keys() - {"phrases", "label"}:
             raise DataError(
-                f"{where}: {short(min(odd))!r}; a rule has phrases and may have a label"
+                f"{where}: {printable(min(odd))!r}; a rule has phrases and may have a label"
             )
         label, phrases = one.get("label"), one.get("phrases")
         if label is not None and label not in labels:
-            raise DataError(f"{where}: {short(str(label))!r} is no label: {', '.join(labels)}")
+            raise DataError(f"{where}: {printable(str(label))!r} is no label: {', '.join(labels)}")
         if not isinstance(phrases, list) or not phrases:
             raise DataError(f"{where}: phrases are not a list of texts")
         for place, phrase in enumerate(phrases, 1):

@@ -46,7 +46,7 @@ def _recall(truth: Cells, wanted: Decided) -> tuple[PerLabel, PerLabel]:
 WORTH = {"macro_f1": _f1, "macro_recall": _recall}
 
 
-def worth_of(labels: Labels, truth: Cells, wanted: Decided, metric: str) -> Worth:
+def marginal_gain(labels: Labels, truth: Cells, wanted: Decided, metric: str) -> Worth:
     """The same for the mean over labels; labels without positives are left out of it."""
     there = (labels == 1).any(axis=0)
     return np.array(WORTH[metric](truth, wanted)) * there / max(there.sum(), 1)
@@ -76,18 +76,18 @@ def laws_of(
     for column, label in enumerate(there):
         weights = np.full(x.shape, PRIOR / max(different, 1))
         weights[:, column] += 1
-        height, falls[label] = law_of(x.ravel(), y.ravel(), weights.ravel())
+        height, falls[label] = fit_exponential(x.ravel(), y.ravel(), weights.ravel())
         heights[label] = height + np.log(unit[label])
     return heights, falls
 
 
-def under(laws: tuple[PerLabel, PerLabel], distance: Cells) -> Cells:
+def evaluate(laws: tuple[PerLabel, PerLabel], distance: Cells) -> Cells:
     """What the labels' laws say at these distances."""
     heights, falls = laws
     return np.exp(heights - falls * distance)
 
 
-def law_of(
+def fit_exponential(
     distance: Float64[np.ndarray, " cells"],
     losses: Float64[np.ndarray, " cells"],
     weights: Float64[np.ndarray, " cells"],
@@ -112,7 +112,7 @@ def law_of(
     return float(np.log(total) - logsumexp(-fall * distance, b=weights)), fall
 
 
-def level_of(
+def fit_risk_level(
     risks: PerStage,
     losses: PerStage,
     squares: PerStage,
@@ -148,7 +148,7 @@ def margin_of(height: float, fall: float, level: float) -> float:
     return float(height - np.log(level)) / fall if level > 0 and fall > 0 else np.inf
 
 
-def low_of(found: Float32[np.ndarray, " texts"], miss: float) -> float:
+def conformal_floor(found: Float32[np.ndarray, " texts"], miss: float) -> float:
     """A probability that no more than the share `miss` of such texts stays below: exactly, on
     average over samples of this size (split conformal, Vovk et al. 2005). 0 where there are too few
     to promise it."""

@@ -14,12 +14,19 @@ from jaxtyping import Float32
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated, from_json
 from jaxclf.errors import DataError
-from jaxclf.inference.cascade.cutoffs import Mixed, Rows, Ruled, pass_through
+from jaxclf.inference.cascade.cutoffs import Rows, RuleMatches, StageOutputs, pass_through
 from jaxclf.inference.cascade.folder import Chain, Rule, load_cascade, new_networks
 from jaxclf.inference.cascade.summary import counted
-from jaxclf.inference.classifier import Classifier, Together, _classifier, _score, checked, leaves
+from jaxclf.inference.classifier import (
+    Classifier,
+    ModelGroup,
+    _classifier,
+    _score,
+    param_shapes,
+    validate_texts,
+)
 from jaxclf.model.storage.saved_model import META, load_model
-from jaxclf.model.storage.weights import leaves_of
+from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.tokenizer.tokenize import lengths, tokenize
 
 CHARACTERS = 20_000  # of a text that rules read; networks mostly read less
@@ -36,7 +43,9 @@ class Cascade(Classifier):
     What explains an answer is the last stage, at whichever stage the text left.
     """
 
-    def __init__(self, chain: Chain, stages: list[list[Together]], calibrations: list[Calibration]):
+    def __init__(
+        self, chain: Chain, stages: list[list[ModelGroup]], calibrations: list[Calibration]
+    ):
         groups = [group for stage in stages for group in stage]
         super().__init__(
             chain.labels, chain.thresholds, chain.ledger, groups, calibrations, chain.weights[-1]
@@ -46,13 +55,13 @@ class Cascade(Classifier):
         self.params, self.apply = last.params, last.apply
         self.chain, self.new = chain, stages
 
-    def answer(self, texts: Iterable[str]) -> Mixed:
+    def answer(self, texts: Iterable[str]) -> StageOutputs:
         """The stage at which each text left, from 0, and its probabilities there.
 
         No network reads a text twice: what an earlier stage has computed, a later one that shares
         the network takes from there.
         """
-        texts, chain = checked(texts), self.chain
+        texts, chain = validate_texts(texts), self.chain
         probs = np.zeros((len(self.calibrations), len(texts), len(self.labels)), np.float32)
 
         def score(stage: int, rows: Rows) -> Float32[np.ndarray, "rows classes"]:
@@ -81,7 +90,7 @@ def open_cascade(folder: Path) -> Cascade:
 
 def assemble(chain: Chain, models: Sequence[Path]) -> Cascade:
     """The cascade of stages and their networks' folders, in the order of the chain's weights."""
-    members = [load_model(model, leaves) for model in models]
+    members = [load_model(model, param_shapes) for model in models]
     for model, member in zip(models, members, strict=True):
         if member.labels != chain.labels:
             raise DataError(f"{model / META}: its labels are not those of the cascade")
@@ -136,17 +145,23 @@ def measure(
     return {"counted": share, "by": "tokens", "texts_per_second": speed, "speed": fold}
 
 
-def _size(group: Together) -> float:
+def _size(group: ModelGroup) -> float:
     """Multiplications for a token: parameters, but for the embeddings, which are looked up."""
     return float(
-        sum(leaf.size for path, leaf in leaves_of(group.params).items() if "embeddings" not in path)
+        sum(
+            leaf.size
+            for path, leaf in flatten_params(group.params).items()
+            if "embeddings" not in path
+        )
     )
 
 
-def apply_rules(rules: Sequence[Rule], texts: Sequence[str], labels: tuple[str, ...]) -> Ruled:
+def apply_rules(
+    rules: Sequence[Rule], texts: Sequence[str], labels: tuple[str, ...]
+) -> RuleMatches:
     """What the rules say of texts: a phrase is found whatever its case and what stands between its
     words, in the first 20,000 characters of a text."""
-    ruled = Ruled(np.zeros(len(texts), bool), np.zeros((len(texts), len(labels)), bool))
+    ruled = RuleMatches(np.zeros(len(texts), bool), np.zeros((len(texts), len(labels)), bool))
     plain = [_plain(text[:CHARACTERS]) for text in texts] if rules else []
     for rule in rules:
         pattern = re.compile("|".join(map(_pattern, rule.phrases)))

@@ -13,7 +13,15 @@ from jaxclf.decisions.comparison import paired
 from jaxclf.decisions.members import Members
 from jaxclf.decisions.metrics import aggregate
 from jaxclf.decisions.thresholds import decide
-from jaxclf.inference.cascade.cutoffs import Early, Goal, Mixed, OutOfFold, Ruled, mix, promised
+from jaxclf.inference.cascade.cutoffs import (
+    EarlyExit,
+    Goal,
+    OutOfFold,
+    RuleMatches,
+    StageOutputs,
+    expected_loss,
+    run_stages,
+)
 
 STAGES = "stages.json"
 RESAMPLES = 2000
@@ -21,9 +29,9 @@ RESAMPLES = 2000
 
 def describe(
     members: Mapping[str, Members],
-    mixed: Mapping[str, Mixed],
-    ruled: Mapping[str, Ruled],
-    early: Sequence[Early],
+    mixed: Mapping[str, StageOutputs],
+    ruled: Mapping[str, RuleMatches],
+    early: Sequence[EarlyExit],
     honest: OutOfFold,
     thresholds: Float[np.ndarray, " classes"],
     goal: Goal,
@@ -36,9 +44,9 @@ def describe(
     val = members["val"]
     probs, labels = val.probs, val.like.labels
     last = decide(probs[-1], thresholds)
-    plain = decide(mix(early, probs).probs, thresholds)
-    loss, scatter = promised(labels, probs[-1], last, plain, goal.metric)
-    fair = promised(labels, probs[-1], honest.last, honest.decided, goal.metric)[0]
+    plain = decide(run_stages(early, probs).probs, thresholds)
+    loss, scatter = expected_loss(labels, probs[-1], last, plain, goal.metric)
+    fair = expected_loss(labels, probs[-1], honest.last, honest.decided, goal.metric)[0]
     figures: dict[str, Any] = {"promised": loss, "scatter": scatter, "promised_out_of_fold": fair}
     safe: dict[str, Any] = {}
     for split, part in members.items():
@@ -77,7 +85,7 @@ def describe(
 
 
 def _alone(
-    part: Members, index: int, early: Sequence[Early], thresholds: Float[np.ndarray, " classes"]
+    part: Members, index: int, early: Sequence[EarlyExit], thresholds: Float[np.ndarray, " classes"]
 ) -> float:
     """Macro F1 of a stage that decides all texts."""
     probs = part.probs[index].astype(np.float32)
@@ -119,7 +127,7 @@ def counted(
     return float(done / (alone * tokens.sum()))
 
 
-def table_of(about: Mapping[str, Any]) -> str:
+def format_stages(about: Mapping[str, Any]) -> str:
     """The stages as text."""
     rows, lost, cost = about["stages"], about["lost"], about["cost"]
     width = max(len(row["name"]) for row in rows)

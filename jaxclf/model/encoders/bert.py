@@ -22,7 +22,7 @@ from jaxclf.model.encoders.config_schema import (
     POSITIONS,
     SIZE,
     VOCABULARY,
-    Field,
+    ConfigField,
     check_heads,
     read_fields,
 )
@@ -53,11 +53,11 @@ FIELDS = {
     "num_hidden_layers": LAYERS,
     "num_attention_heads": SIZE,
     "intermediate_size": SIZE,
-    "hidden_act": Field(choices=tuple(ACTIVATIONS)),
+    "hidden_act": ConfigField(choices=tuple(ACTIVATIONS)),
     "max_position_embeddings": POSITIONS,
     "type_vocab_size": SIZE,
     "layer_norm_eps": EPSILON,
-    "position_embedding_type": Field(choices=("absolute",), default="absolute"),
+    "position_embedding_type": ConfigField(choices=("absolute",), default="absolute"),
     "is_decoder": NEVER,
     "add_cross_attention": NEVER,
 }
@@ -154,7 +154,7 @@ NAMES = {
 CLASSIFIER = {"head/classifier": "classifier"}
 
 # What a pretrained file may hold beyond that: heads of other tasks, and a buffer of old versions.
-SURPLUS = ("cls.", "pooler.", "classifier.", "embeddings.position_ids")
+IGNORED_KEYS = ("cls.", "pooler.", "classifier.", "embeddings.position_ids")
 
 # The name that task models put before every tensor of the encoder.
 PREFIX = "bert."

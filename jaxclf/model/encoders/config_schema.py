@@ -8,7 +8,7 @@ from jaxclf.errors import DataError
 REQUIRED = object()
 
 
-class Field(NamedTuple):
+class ConfigField(NamedTuple):
     """What a value must be: a whole number in [low, high], a real one, or one of `choices`.
 
     default: taken where the file has no such key, or null; REQUIRED: it must.
@@ -22,15 +22,15 @@ class Field(NamedTuple):
 
 
 # Bounds a hundred times what is published: they keep a hostile file from being traced or allocated.
-SIZE = Field(1, 2**16)
-LAYERS = Field(1, 256)
-VOCABULARY = Field(1, 2**22)
-POSITIONS = Field(1, 2**20)
-EPSILON = Field(0, 0.1, whole=False)
-NEVER = Field(choices=(False,), default=False)
+SIZE = ConfigField(1, 2**16)
+LAYERS = ConfigField(1, 256)
+VOCABULARY = ConfigField(1, 2**22)
+POSITIONS = ConfigField(1, 2**20)
+EPSILON = ConfigField(0, 0.1, whole=False)
+NEVER = ConfigField(choices=(False,), default=False)
 
 
-def read_fields(config: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
+def read_fields(config: Mapping[str, Any], fields: Mapping[str, ConfigField]) -> dict[str, Any]:
     """The values that `fields` names; DataError that lists everything amiss."""
     found, faults = {}, []
     for name, field in fields.items():
@@ -59,7 +59,7 @@ def check_heads(hidden: int, heads: int) -> None:
         refuse([f"{hidden} hidden units cannot be shared by {heads} attention heads"])
 
 
-def _fits(value: Any, field: Field) -> bool:
+def _fits(value: Any, field: ConfigField) -> bool:
     if field.choices:
         return any(type(value) is type(one) and value == one for one in field.choices)
     kinds = int if field.whole else int | float
@@ -70,7 +70,7 @@ def _fits(value: Any, field: Field) -> bool:
     )
 
 
-def _in_words(field: Field) -> str:
+def _in_words(field: ConfigField) -> str:
     if field.choices:
         return " or ".join(repr(one) for one in field.choices)
     kind = "a whole number" if field.whole else "a number"

@@ -33,7 +33,7 @@ from jaxclf.model.encoders.config_schema import (
     POSITIONS,
     SIZE,
     VOCABULARY,
-    Field,
+    ConfigField,
     check_heads,
     read_fields,
     refuse,
@@ -62,14 +62,14 @@ FIELDS = {
     "num_hidden_layers": LAYERS,
     "num_attention_heads": SIZE,
     "intermediate_size": SIZE,
-    "hidden_act": Field(choices=tuple(ACTIVATIONS)),
+    "hidden_act": ConfigField(choices=tuple(ACTIVATIONS)),
     "max_position_embeddings": POSITIONS,
     "type_vocab_size": SIZE._replace(low=0),
     "layer_norm_eps": EPSILON,
-    "relative_attention": Field(choices=(True,)),
+    "relative_attention": ConfigField(choices=(True,)),
     "max_relative_positions": POSITIONS._replace(low=-1, default=-1),
-    "position_biased_input": Field(choices=(True, False), default=True),
-    "talking_head": Field(choices=(False,), default=False),
+    "position_biased_input": ConfigField(choices=(True, False), default=True),
+    "talking_head": ConfigField(choices=(False,), default=False),
 }
 
 
@@ -80,7 +80,7 @@ def from_hf(config: Mapping[str, Any]) -> Config:
     hidden, heads = found["hidden_size"], found["num_attention_heads"]
     check_heads(hidden, heads)
     for name, only in (("embedding_size", hidden), ("attention_head_size", hidden // heads)):
-        read_fields(config, {name: Field(choices=(only,), default=only)})
+        read_fields(config, {name: ConfigField(choices=(only,), default=only)})
     furthest = found["max_relative_positions"]
     return Config(
         vocab_size=found["vocab_size"],
@@ -112,7 +112,7 @@ def _terms(given: Any) -> tuple[str, ...]:
 
 
 def native(config: Mapping[str, Any]) -> Native:
-    act = Field(choices=tuple(ACTIVATIONS), default="gelu")
+    act = ConfigField(choices=tuple(ACTIVATIONS), default="gelu")
     return Native(read_fields(config, {"pooler_hidden_act": act})["pooler_hidden_act"])
 
 
@@ -254,7 +254,7 @@ NAMES = {
 }
 CLASSIFIER = {"head/classifier": "classifier"}
 # Files of a network without absolute positions may still hold a table of them.
-SURPLUS = (
+IGNORED_KEYS = (
     "lm_predictions.",
     "mask_predictions.",
     "cls.",

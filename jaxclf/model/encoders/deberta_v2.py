@@ -31,7 +31,7 @@ from jaxclf.model.encoders.common import (
     same_segment,
     split_heads,
 )
-from jaxclf.model.encoders.config_schema import POSITIONS, Field, read_fields, refuse
+from jaxclf.model.encoders.config_schema import POSITIONS, ConfigField, read_fields, refuse
 from jaxclf.model.encoders.deberta import block_of, embeddings_of
 from jaxclf.model.encoders.disentangled import distances, scores
 
@@ -62,11 +62,11 @@ class Config(NamedTuple):
 
 FIELDS = {
     "position_buckets": POSITIONS._replace(low=-1, default=-1),
-    "share_att_key": Field(choices=(True, False), default=False),
-    "norm_rel_ebd": Field(choices=("none", "layer_norm"), default="none"),
-    "conv_kernel_size": Field(0, 63, default=0),
-    "conv_groups": Field(choices=(1,), default=1),
-    "conv_act": Field(choices=tuple(ACTIVATIONS), default="tanh"),
+    "share_att_key": ConfigField(choices=(True, False), default=False),
+    "norm_rel_ebd": ConfigField(choices=("none", "layer_norm"), default="none"),
+    "conv_kernel_size": ConfigField(0, 63, default=0),
+    "conv_groups": ConfigField(choices=(1,), default=1),
+    "conv_act": ConfigField(choices=tuple(ACTIVATIONS), default="tanh"),
 }
 
 
@@ -251,5 +251,5 @@ NAMES = {
     "head/pooler": "pooler.dense",
 }
 CLASSIFIER = {"head/classifier": "classifier"}
-SURPLUS = deberta.SURPLUS
+IGNORED_KEYS = deberta.IGNORED_KEYS
 PREFIX = "deberta."

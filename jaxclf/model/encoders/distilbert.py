@@ -10,7 +10,7 @@ from jaxclf.model.encoders.config_schema import (
     POSITIONS,
     SIZE,
     VOCABULARY,
-    Field,
+    ConfigField,
     check_heads,
     read_fields,
 )
@@ -23,7 +23,7 @@ FIELDS = {
     "n_layers": LAYERS,
     "n_heads": SIZE,
     "hidden_dim": SIZE,
-    "activation": Field(choices=tuple(ACTIVATIONS)),
+    "activation": ConfigField(choices=tuple(ACTIVATIONS)),
     "max_position_embeddings": POSITIONS,
 }
 
@@ -67,7 +67,7 @@ NAMES = {
     "head/pooler": "pre_classifier",
 }
 CLASSIFIER = {"head/classifier": "classifier"}
-SURPLUS = (
+IGNORED_KEYS = (
     "vocab_transform.",
     "vocab_layer_norm.",
     "vocab_projector.",

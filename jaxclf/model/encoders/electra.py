@@ -26,7 +26,7 @@ NAMES = {path: name for path, name in bert.NAMES.items() if path != "head/pooler
     "head/pooler": "classifier.dense",
 }
 CLASSIFIER = {"head/classifier": "classifier.out_proj"}
-SURPLUS = (
+IGNORED_KEYS = (
     "discriminator_predictions.",
     "generator_predictions.",
     "generator_lm_head.",

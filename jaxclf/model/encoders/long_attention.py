@@ -18,7 +18,7 @@ Segments = Int32[Array, "rows length"]
 Weigh = Callable[[Array, Array, Any], Array]
 
 
-def just_weigh(dtype: jnp.dtype, scores: Array, mask: Array, part: Any) -> Array:
+def attention_probs(dtype: jnp.dtype, scores: Array, mask: Array, part: Any) -> Array:
     return attention_weights(scores, mask, dtype)
 
 

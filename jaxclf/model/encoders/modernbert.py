@@ -28,15 +28,15 @@ from jaxclf.model.encoders.config_schema import (
     POSITIONS,
     SIZE,
     VOCABULARY,
-    Field,
+    ConfigField,
     check_heads,
     read_fields,
     refuse,
 )
 from jaxclf.model.encoders.long_attention import (
     Segments,
+    attention_probs,
     global_attention,
-    just_weigh,
     local_attention,
     weigh_and_drop,
 )
@@ -60,22 +60,22 @@ class Config(NamedTuple):
     global_base: float
 
 
-EITHER = Field(choices=(True, False), default=False)
-BASE = Field(1, 1e9, whole=False)
+EITHER = ConfigField(choices=(True, False), default=False)
+BASE = ConfigField(1, 1e9, whole=False)
 FIELDS = {
     "vocab_size": VOCABULARY,
     "hidden_size": SIZE,
     "num_hidden_layers": LAYERS,
     "num_attention_heads": SIZE,
     "intermediate_size": SIZE,
-    "hidden_activation": Field(choices=tuple(ACTIVATIONS), default="gelu"),
+    "hidden_activation": ConfigField(choices=tuple(ACTIVATIONS), default="gelu"),
     "max_position_embeddings": POSITIONS,
     "norm_eps": EPSILON._replace(default=1e-5),
     "norm_bias": EITHER,
     "attention_bias": EITHER,
     "mlp_bias": EITHER,
-    "local_attention": Field(2, 2**20, default=128),
-    "global_attn_every_n_layers": Field(1, 256, default=3),
+    "local_attention": ConfigField(2, 2**20, default=128),
+    "global_attn_every_n_layers": ConfigField(1, 256, default=3),
     "local_rope_theta": BASE._replace(default=10_000.0),
     "global_rope_theta": BASE._replace(default=160_000.0),
 }
@@ -130,7 +130,7 @@ def _base(config: Mapping[str, Any], kind: str, default: float) -> float:
     if not isinstance(given, Mapping):
         refuse(["rope_parameters is not an object"])
     fields = {
-        "rope_type": Field(choices=("default",), default="default"),
+        "rope_type": ConfigField(choices=("default",), default="default"),
         "rope_theta": BASE._replace(default=default),
     }
     return float(read_fields(given, fields)["rope_theta"])
@@ -140,7 +140,7 @@ def native(config: Mapping[str, Any]) -> Native:
     found = read_fields(
         config,
         {
-            "classifier_activation": Field(choices=tuple(ACTIVATIONS), default="gelu"),
+            "classifier_activation": ConfigField(choices=tuple(ACTIVATIONS), default="gelu"),
             "classifier_bias": EITHER,
             "norm_eps": FIELDS["norm_eps"],
             "norm_bias": EITHER,
@@ -251,7 +251,7 @@ class SelfAttention(nn.Module):
             positions, query.shape[-1], config.local_base if self.local else config.global_base
         )
         query, key = rotate(query, angles), rotate(key, angles)
-        weigh = functools.partial(just_weigh, self.dtype)
+        weigh = functools.partial(attention_probs, self.dtype)
         if not deterministic and self.dropout:
             noise = self.make_rng("dropout")
             weigh = functools.partial(weigh_and_drop, self.dtype, self.dropout, noise)
@@ -294,5 +294,5 @@ NAMES = {
     "head/norm": "head.norm",
 }
 CLASSIFIER = {"head/classifier": "classifier"}
-SURPLUS = ("head.", "decoder.", "classifier.")
+IGNORED_KEYS = ("head.", "decoder.", "classifier.")
 PREFIX = "model."

@@ -31,5 +31,5 @@ NAMES = {path: name for path, name in bert.NAMES.items() if path != "head/pooler
     "head/pooler": "classifier.dense"
 }
 CLASSIFIER = {"head/classifier": "classifier.out_proj"}
-SURPLUS = ("lm_head.", "pooler.", "classifier.", "embeddings.position_ids")
+IGNORED_KEYS = ("lm_head.", "pooler.", "classifier.", "embeddings.position_ids")
 PREFIX = "roberta."

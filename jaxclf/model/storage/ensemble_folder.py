@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxclf.errors import DataError
-from jaxclf.files.untrusted import read_json, short
+from jaxclf.files.untrusted import printable, read_json
 from jaxclf.model.storage.metadata import read_labels, read_ledger
 from jaxclf.model.storage.saved_model import META
 
@@ -79,7 +79,7 @@ def load_ensemble(folder: Path) -> tuple[Blend, list[Path]]:
     meta = read_json(folder, ENSEMBLE)
     if meta.get("format") != FORMAT:
         raise DataError(
-            f"{file}: format {short(str(meta.get('format')))}; this version reads {FORMAT}"
+            f"{file}: format {printable(str(meta.get('format')))}; this version reads {FORMAT}"
         )
     labels = read_labels(meta, file)
     members = meta.get("members")

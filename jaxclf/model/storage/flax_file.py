@@ -10,8 +10,8 @@ from typing import BinaryIO
 import numpy as np
 
 from jaxclf.errors import DataError
-from jaxclf.files.untrusted import file_in, short
-from jaxclf.model.storage.tensor_files import FLOATS, LEAVES, Stored
+from jaxclf.files.untrusted import printable, safe_path
+from jaxclf.model.storage.tensor_files import FLOATS, TORCH_PARAM_NAMES, LazyTensor
 
 MSGPACK = "flax_model.msgpack"
 
@@ -26,12 +26,12 @@ MSGPACK_KINDS = {
 FLAX_DTYPES = {b"float64": "F64", b"float32": "F32", b"float16": "F16", b"bfloat16": "BF16"}
 
 
-def open_flax(folder: Path) -> dict[str, Stored]:
+def open_flax(folder: Path) -> dict[str, LazyTensor]:
     """Flax's own format, kernels turned and leaves named as torch has them; what else msgpack can
     hold is refused unread."""
-    path = file_in(folder, MSGPACK)
+    path = safe_path(folder, MSGPACK)
     size = path.stat().st_size
-    tensors: dict[str, Stored] = {}
+    tensors: dict[str, LazyTensor] = {}
 
     def wrong(what: str) -> DataError:
         return DataError(f"{path}: not a Flax msgpack file: {what}")
@@ -63,7 +63,7 @@ def open_flax(folder: Path) -> dict[str, Stored]:
         elif kind == "ext" and file.read(1) == b"\1":
             tensor(file, place, file.tell() + count)
         else:
-            raise wrong(f"{short('/'.join(place))!r} is no tensor")
+            raise wrong(f"{printable('/'.join(place))!r} is no tensor")
 
     def tensor(file: BinaryIO, place: tuple[str, ...], end: int) -> None:
         if begin(file) != ("array", 3):
@@ -75,22 +75,22 @@ def open_flax(folder: Path) -> dict[str, Stored]:
         if any(side[0] != "int" for side in sides) or kind != "bin" or file.tell() + length != end:
             raise wrong("an array without shape, type and bytes")
         shape = tuple(side[1] for side in sides)
-        known = FLAX_DTYPES.get(dtype, short(dtype.decode("utf-8", "replace")))
+        known = FLAX_DTYPES.get(dtype, printable(dtype.decode("utf-8", "replace")))
         if known in FLOATS and math.prod(shape) * FLOATS[known].itemsize != length:
             raise wrong("an array of another size than its shape")
         offset = file.tell()
         file.seek(end)
         *module, leaf = place
-        name, turned = LEAVES.get(leaf, (leaf, False))
+        name, turned = TORCH_PARAM_NAMES.get(leaf, (leaf, False))
         full = ".".join([*module, name])
         if full in tensors:
-            raise wrong(f"{short(full)} stands there twice")
+            raise wrong(f"{printable(full)} stands there twice")
 
         def read() -> np.ndarray:
             value = np.fromfile(path, FLOATS[known], math.prod(shape), offset=offset)
             return value.reshape(shape).T if turned else value.reshape(shape)
 
-        tensors[full] = Stored(shape[::-1] if turned else shape, known, read)
+        tensors[full] = LazyTensor(shape[::-1] if turned else shape, known, read)
 
     with path.open("rb") as file:
         walk(file, ())

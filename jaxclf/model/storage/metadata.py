@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxclf.decisions.calibration import calibrated, from_json
 from jaxclf.errors import DataError
-from jaxclf.files.untrusted import short
+from jaxclf.files.untrusted import printable
 
 
 def read_labels(meta: Mapping[str, Any], file: Path) -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def read_labels(meta: Mapping[str, Any], file: Path) -> tuple[str, ...]:
         one = thresholds.get(name) if isinstance(thresholds, dict) else None
         value = one.get("value") if isinstance(one, dict) else None
         if not isinstance(value, int | float) or not 0 <= value <= 2:
-            raise DataError(f"{file}: thresholds has no number for {short(name)!r}")
+            raise DataError(f"{file}: thresholds has no number for {printable(name)!r}")
     return tuple(labels)
 
 
@@ -36,7 +36,7 @@ def read_calibration(meta: Mapping[str, Any], file: Path, classes: int) -> dict[
         try:
             calibration = from_json(given)
         except DataError as error:
-            raise DataError(f"{file}: calibration: {short(str(error))}") from None
+            raise DataError(f"{file}: calibration: {printable(str(error))}") from None
         if len(calibration.curves) == classes:
             ladder = np.linspace(0, 1, 33, dtype=np.float32)
             curve = calibrated(calibration, np.repeat(ladder[:, None], classes, axis=1))

@@ -23,18 +23,18 @@ from tokenizers import Tokenizer
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.config import Experiment, from_dict, to_dict
 from jaxclf.experiment.validation import check
-from jaxclf.files.untrusted import holds, read_json, short
+from jaxclf.files.untrusted import has_entry, printable, read_json
 from jaxclf.model.classifier import Family, family_of
 from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.model.storage.metadata import read_calibration, read_labels, read_ledger
 from jaxclf.model.storage.weights import (
     SINGLE,
-    fit,
-    leaves_of,
+    flatten_params,
+    match_tensors,
     open_safetensors,
     open_tensors,
+    raise_if_any,
     read_all,
-    refuse,
     to_params,
     to_tensors,
 )
@@ -44,7 +44,7 @@ HEAD, META = "head.safetensors", "jaxclf.json"
 FORMAT = 2
 
 
-class Handover(NamedTuple):
+class SavedModel(NamedTuple):
     """A trained model as it lies in its folder.
 
     thresholds, calibration, ledger: as `decisions` makes them, plain JSON values.
@@ -114,7 +114,7 @@ def _read_params(
 
 
 def save_model(
-    folder: Path, handover: Handover, tokenizer: Tokenizer, card: str, whole: bool = False
+    folder: Path, handover: SavedModel, tokenizer: Tokenizer, card: str, whole: bool = False
 ) -> None:
     """Write the folder whole or not at all; an older one is replaced.
 
@@ -132,7 +132,7 @@ def save_model(
         tensors = {family.prefix + name: tensor for name, tensor in tensors.items()}
         tensors |= to_tensors(rest, {**family.names, **family.classifier})
     else:
-        head = {"/".join(path): leaf for path, leaf in leaves_of(rest).items()}
+        head = {"/".join(path): leaf for path, leaf in flatten_params(rest).items()}
         safetensors.numpy.save_file(head, part / HEAD)
     safetensors.numpy.save_file(tensors, part / SINGLE, metadata={"format": "pt"})
     tokenizer.save(str(part / "tokenizer.json"))
@@ -155,26 +155,26 @@ def save_model(
     part.replace(folder)
 
 
-def opens_whole(experiment: Experiment) -> bool:
+def is_transformers_classifier(experiment: Experiment) -> bool:
     """Whether transformers has a classifier of this shape: the first token and the family's own
     head."""
     return experiment.pool.name == "cls" and experiment.head.name == "native"
 
 
-def load_model(folder: Path, shapes_of: Any) -> Handover:
+def load_model(folder: Path, shapes_of: Any) -> SavedModel:
     """The inverse of `save_model`.
 
     shapes_of: (experiment, hf_config, classes) -> the network's leaves, to hold the files to.
     Raises DataError for a missing file and for tensors that do not fit.
     """
-    if not holds(folder, META):
+    if not has_entry(folder, META):
         raise DataError(
             f"{folder / META}: no such file; give the folder of a finished run or its model/"
         )
     meta = read_json(folder, META)
     if meta.get("format") != FORMAT:
         raise DataError(
-            f"{folder / META}: format {short(str(meta.get('format')))}; this version reads {FORMAT}"
+            f"{folder / META}: format {printable(str(meta.get('format')))}; this version reads {FORMAT}"
         )
     labels = read_labels(meta, folder / META)
     hf_config = read_hf_config(folder)
@@ -183,14 +183,14 @@ def load_model(folder: Path, shapes_of: Any) -> Handover:
     experiment = _read_experiment(meta, folder, longest)
     shapes = shapes_of(experiment, hf_config, len(labels))
     family = family_of(hf_config)
-    if opens_whole(experiment) and not holds(folder, HEAD):
+    if is_transformers_classifier(experiment) and not has_entry(folder, HEAD):
         names = {**family.names, **family.classifier}
         params = _read_params(folder, shapes, family, names, optional=())
     else:
         params = pretrained_params(folder, {"encoder": shapes["encoder"]})
         rest = {key: value for key, value in shapes.items() if key != "encoder"}
         params |= _read_head(folder, rest)
-    return Handover(
+    return SavedModel(
         experiment,
         hf_config,
         labels,
@@ -210,14 +210,14 @@ def _read_experiment(meta: Mapping[str, Any], folder: Path, longest: int) -> Exp
             raise ConfigError(f"data.max_length={experiment.data.max_length}, of {longest}")
         return experiment
     except ConfigError as error:
-        raise DataError(f"{folder / META}: {short(str(error), 300)}") from None
+        raise DataError(f"{folder / META}: {printable(str(error), 300)}") from None
 
 
 def _read_head(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
     stored = open_safetensors(folder, HEAD)
-    expected = {"/".join(path): leaf.shape for path, leaf in leaves_of(shapes).items()}
-    fitting, faults = fit(stored, expected)
-    faults += [f"surplus {short(name)}" for name in stored if name not in expected]
-    refuse(faults, str(folder / HEAD))
+    expected = {"/".join(path): leaf.shape for path, leaf in flatten_params(shapes).items()}
+    fitting, faults = match_tensors(stored, expected)
+    faults += [f"surplus {printable(name)}" for name in stored if name not in expected]
+    raise_if_any(faults, str(folder / HEAD))
     found = read_all(fitting, str(folder / HEAD))
     return flax.traverse_util.unflatten_dict(found, sep="/")

@@ -15,7 +15,7 @@ FLOATS = {
 }
 
 # The leaf of a Flax module -> its name in a torch state dict, and whether it is stored transposed.
-LEAVES = {
+TORCH_PARAM_NAMES = {
     "kernel": ("weight", True),
     "bias": ("bias", False),
     "scale": ("weight", False),
@@ -23,7 +23,7 @@ LEAVES = {
 }
 
 
-class Stored(NamedTuple):
+class LazyTensor(NamedTuple):
     """A tensor that lies in a file, not yet read. dtype: as the file names it."""
 
     shape: tuple[int, ...]

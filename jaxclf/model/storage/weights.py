@@ -15,27 +15,27 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxclf.errors import DataError
-from jaxclf.files.untrusted import file_in, holds, parse_json, read_json, short
+from jaxclf.files.untrusted import has_entry, parse_json, printable, read_json, safe_path
 from jaxclf.model.storage.flax_file import MSGPACK, open_flax
-from jaxclf.model.storage.tensor_files import FLOATS, LEAVES, Stored
+from jaxclf.model.storage.tensor_files import FLOATS, TORCH_PARAM_NAMES, LazyTensor
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEADER_LIMIT = 16 * 2**20
 
 
-def leaves_of(params: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+def flatten_params(params: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     """Nested dicts as one, by path."""
     return dict(flax.traverse_util.flatten_dict(dict(params)))
 
 
-def open_tensors(folder: Path) -> dict[str, Stored]:
+def open_tensors(folder: Path) -> dict[str, LazyTensor]:
     """All tensors of a model folder under their torch names: one safetensors file, shards, or Flax
     msgpack. Raises DataError for what cannot be trusted."""
-    if holds(folder, SINGLE):
+    if has_entry(folder, SINGLE):
         return open_safetensors(folder, SINGLE)
-    if holds(folder, INDEX):
+    if has_entry(folder, INDEX):
         return _open_shards(folder)
-    if holds(folder, MSGPACK):
+    if has_entry(folder, MSGPACK):
         return open_flax(folder)
     if list(folder.glob("*.bin")) or list(folder.glob("*.pt")) or list(folder.glob("*.pth")):
         raise DataError(f"{folder}: {conversion(str(folder), str(folder))}")
@@ -57,9 +57,9 @@ def conversion(source: str, target: str) -> str:
     )
 
 
-def open_safetensors(folder: Path, name: str) -> dict[str, Stored]:
+def open_safetensors(folder: Path, name: str) -> dict[str, LazyTensor]:
     """The tensors of one file, none of them read."""
-    path = file_in(folder, name)
+    path = safe_path(folder, name)
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if size > HEADER_LIMIT:
@@ -71,26 +71,26 @@ def open_safetensors(folder: Path, name: str) -> dict[str, Stored]:
         with safe_open(path, framework="np") as file:
             names = set(file.keys())
     except SafetensorError as error:
-        raise DataError(f"{path}: not a safetensors file: {short(str(error))}") from None
+        raise DataError(f"{path}: not a safetensors file: {printable(str(error))}") from None
     start = 8 + size
 
-    def stored(entry: Mapping[str, Any]) -> Stored:
+    def stored(entry: Mapping[str, Any]) -> LazyTensor:
         shape, dtype = tuple(entry["shape"]), entry["dtype"]
         offset, count = start + entry["data_offsets"][0], int(np.prod(shape, dtype=np.int64))
 
         def read() -> np.ndarray:
             return np.fromfile(path, FLOATS[dtype], count, offset=offset).reshape(shape)
 
-        return Stored(shape, dtype, read)
+        return LazyTensor(shape, dtype, read)
 
     return {name: stored(entries[name]) for name in names}
 
 
-def _open_shards(folder: Path) -> dict[str, Stored]:
+def _open_shards(folder: Path) -> dict[str, LazyTensor]:
     places = read_json(folder, INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(one, str) for one in places.values()):
         raise DataError(f"{folder / INDEX}: no weight_map from tensors to files")
-    tensors: dict[str, Stored] = {}
+    tensors: dict[str, LazyTensor] = {}
     for name in sorted(set(places.values())):
         found = open_safetensors(folder, name)
         tensors |= {tensor: one for tensor, one in found.items() if places.get(tensor) == name}
@@ -110,7 +110,7 @@ def file_name(path: tuple[str, ...], names: Mapping[str, str]) -> str | None:
     if whole in names or _template(whole) in names:
         return _name(names, whole)
     if module in names or _template(module) in names:
-        return _name(names, module) + "." + LEAVES[path[-1]][0]
+        return _name(names, module) + "." + TORCH_PARAM_NAMES[path[-1]][0]
     return None
 
 
@@ -126,7 +126,7 @@ def _name(names: Mapping[str, str], path: str) -> str:
 
 
 def to_params(
-    tensors: Mapping[str, Stored],
+    tensors: Mapping[str, LazyTensor],
     shapes: Mapping[str, Any],
     names: Mapping[str, str],
     surplus: tuple[str, ...],
@@ -150,26 +150,26 @@ def to_params(
     for name, tensor in tensors.items():
         bare = _modern(name.removeprefix(prefix))
         if bare in left:
-            faults.append(f"{short(name)} stands there twice")
+            faults.append(f"{printable(name)} stands there twice")
         left[bare] = tensor
-    for path in (leaves := leaves_of(shapes)):
+    for path in (leaves := flatten_params(shapes)):
         name = file_name(path, names)
         name = name and name.removeprefix(prefix)
         if name and not (name not in left and "/".join(path).startswith(optional)):
             paths[name] = path
-    turned = {name: LEAVES[path[-1]][1] for name, path in paths.items()}
+    turned = {name: TORCH_PARAM_NAMES[path[-1]][1] for name, path in paths.items()}
     wanted = {
         name: leaves[path].shape[::-1] if turned[name] else leaves[path].shape
         for name, path in paths.items()
     }
-    fitting, more = fit(left, wanted)
+    fitting, more = match_tensors(left, wanted)
     faults += more
     faults += [
-        f"surplus {short(name)}"
+        f"surplus {printable(name)}"
         for name in left
         if name not in paths and not name.startswith(surplus)
     ]
-    refuse(faults, f"{where}: the weights do not fit the encoder")
+    raise_if_any(faults, f"{where}: the weights do not fit the encoder")
     found = read_all(fitting, where)
     return flax.traverse_util.unflatten_dict(
         {
@@ -179,9 +179,9 @@ def to_params(
     )
 
 
-def fit(
-    tensors: Mapping[str, Stored], wanted: Mapping[str, tuple[int, ...]]
-) -> tuple[dict[str, Stored], list[str]]:
+def match_tensors(
+    tensors: Mapping[str, LazyTensor], wanted: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, LazyTensor], list[str]]:
     """The wanted tensors, none of them read, and what is amiss with each that is not among them.
 
     wanted: name -> shape.
@@ -201,13 +201,13 @@ def fit(
     return fitting, faults
 
 
-def read_all(tensors: Mapping[str, Stored], where: str) -> dict[str, np.ndarray]:
+def read_all(tensors: Mapping[str, LazyTensor], where: str) -> dict[str, np.ndarray]:
     """The tensors as float32. Raises DataError that lists all that hold what is no number."""
     found = {}
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
         for name, tensor in tensors.items():
             found[name] = tensor.read().astype(np.float32)
-    refuse(
+    raise_if_any(
         [
             f"{name} holds NaN or infinity"
             for name, value in found.items()
@@ -219,14 +219,18 @@ def read_all(tensors: Mapping[str, Stored], where: str) -> dict[str, np.ndarray]
 
 
 # A message names so many faults; where there are more, the file is of another model altogether.
-FAULTS = 200
+MAX_LISTED_ERRORS = 200
 
 
-def refuse(faults: list[str], where: str) -> None:
+def raise_if_any(faults: list[str], where: str) -> None:
     """DataError that lists the faults, where there are any."""
     if faults:
-        more = f"; and {len(faults) - FAULTS:,} more" if len(faults) > FAULTS else ""
-        raise DataError(f"{where}: " + "; ".join(faults[:FAULTS]) + more)
+        more = (
+            f"; and {len(faults) - MAX_LISTED_ERRORS:,} more"
+            if len(faults) > MAX_LISTED_ERRORS
+            else ""
+        )
+        raise DataError(f"{where}: " + "; ".join(faults[:MAX_LISTED_ERRORS]) + more)
 
 
 def _modern(name: str) -> str:
@@ -240,9 +244,11 @@ def to_tensors(params: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
     """The inverse of `to_params`: the leaves that the table names, as a Hugging Face file has
     them."""
     tensors = {}
-    for path, leaf in leaves_of(params).items():
+    for path, leaf in flatten_params(params).items():
         name = file_name(path, names)
         if name is not None:
             value = np.asarray(leaf)
-            tensors[name] = np.ascontiguousarray(value.T if LEAVES[path[-1]][1] else value)
+            tensors[name] = np.ascontiguousarray(
+                value.T if TORCH_PARAM_NAMES[path[-1]][1] else value
+            )
     return tensors

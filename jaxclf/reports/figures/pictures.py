@@ -12,7 +12,7 @@ from jaxclf.decisions.thresholds import decide
 from jaxclf.reports.figures import curves
 from jaxclf.reports.figures.captions import FINDINGS
 from jaxclf.reports.figures.curves import Columns, save_columns
-from jaxclf.reports.sections import box, text_of
+from jaxclf.reports.sections import box, escape
 from jaxclf.types import Predictions
 
 MOST_LABELS = 40  # in pictures with a panel or a row per label: those with most positives
@@ -143,11 +143,11 @@ def _columns(
 
 def _in_other_letters(names: Iterable[str]) -> str:
     """What pictures call labels that their font cannot write."""
-    from jaxclf.reports.figures.style import shown, writable
+    from jaxclf.reports.figures.style import fit_labels, writable
 
     listed = list(names)
-    places = zip(shown(listed), listed, strict=True)
-    return ", ".join(f"{place} is {text_of(name)}" for place, name in places if not writable(name))
+    places = zip(fit_labels(listed), listed, strict=True)
+    return ", ".join(f"{place} is {escape(name)}" for place, name in places if not writable(name))
 
 
 def _picture(folder: Path, name: str, columns: Columns | str) -> str:
@@ -164,7 +164,7 @@ def _picture(folder: Path, name: str, columns: Columns | str) -> str:
     image = style.png(plots.PICTURES[name], columns)
     write_whole(files[1], image)
     wide, high = (int.from_bytes(image[at : at + 4]) / SCALE for at in (16, 20))
-    finding = text_of(FINDINGS[name](columns))
+    finding = escape(FINDINGS[name](columns))
     data = base64.b64encode(image).decode()
     shown = (
         f'<img src="data:image/png;base64,{data}" width="{wide:.0f}" height="{high:.0f}" '

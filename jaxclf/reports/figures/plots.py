@@ -23,12 +23,12 @@ from jaxclf.reports.figures.style import (
     WIDTH,
     Mark,
     count_axis,
+    empty_panel,
     figure_of,
-    nothing,
+    fit_labels,
     panels,
     point,
     scale,
-    shown,
     width,
 )
 
@@ -43,7 +43,7 @@ def precision_recall(columns: Columns) -> Figure:
         curve, chosen = rows["chosen"] == 0, rows["chosen"] == 1
         recall, precision = rows["recall"][curve], rows["precision"][curve]
         if np.isnan(recall[0]):
-            nothing(axes, "no positives")
+            empty_panel(axes, "no positives")
             continue
         axes.plot(recall, precision, color=BLUE, drawstyle="steps-pre")
         axes.axhline(precision[-1], color=GREY, linestyle="--", linewidth=1)
@@ -59,7 +59,7 @@ def roc(columns: Columns) -> Figure:
         curve, chosen = rows["chosen"] == 0, rows["chosen"] == 1
         x, y = rows["false_positive_rate"], rows["true_positive_rate"]
         if np.isnan(x[0]):
-            nothing(axes, "one class only")
+            empty_panel(axes, "one class only")
             continue
         axes.plot(x[curve], y[curve], color=BLUE)
         axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
@@ -74,7 +74,7 @@ def threshold_curves(columns: Columns) -> Figure:
     for axes, rows in each:
         line, chosen = rows["chosen"] == 0, rows["chosen"] == 1
         if np.isnan(rows["recall"][0]):
-            nothing(axes, "no positives")
+            empty_panel(axes, "no positives")
             continue
         for mark in lines:
             values = rows[mark.name.lower()][line]
@@ -93,7 +93,7 @@ def score_histograms(columns: Columns) -> Figure:
     for axes, rows in each:
         count_axis(axes, float(max(columns["positives"].max(), columns["negatives"].max())))
         if np.isnan(rows["low"][0]):
-            nothing(axes, "not known")
+            empty_panel(axes, "not known")
             continue
         edges = np.append(rows["low"], rows["high"][-1])
         # An empty bar ends where the axis begins.
@@ -110,7 +110,7 @@ def reliability(columns: Columns) -> Figure:
     """The three labels farthest from the diagonal in colour, the others grey."""
     whole = {name: values[columns["all"] == 1] for name, values in columns.items()}
     labels = by_label({name: values[columns["all"] == 0] for name, values in columns.items()})
-    names = dict(zip(labels, shown(labels), strict=True))
+    names = dict(zip(labels, fit_labels(labels), strict=True))
     gaps = {name: calibration_gap(rows) for name, rows in labels.items()}
     far = sorted((name for name in labels if gaps[name] > 0), key=lambda name: -gaps[name])[:3]
     styles = dict(zip(far, [(VERMILION, "--"), (GREEN, "-."), (PURPLE, ":")], strict=False))
@@ -149,7 +149,7 @@ def error_pairs(columns: Columns) -> Figure:
     names = list(dict.fromkeys(columns["given"].tolist()))
     texts = columns["texts"].reshape(len(names), len(names))
     wrongly = columns["false_positives"].reshape(texts.shape)[:, 0]
-    short = shown(names)
+    short = fit_labels(names)
     cell = float(np.clip(5.4 / len(names), 0.265, 0.8))
     side, most, longest = cell * len(names), max(int(texts.max()), 1), max(map(width, short))
     left, bottom, top, right = longest + 0.85, longest + 0.4, 0.1, 0.1

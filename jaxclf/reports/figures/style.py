@@ -68,7 +68,7 @@ def png(draw: Callable[[Columns], Figure], columns: Columns) -> bytes:
     return file.getvalue()
 
 
-def shown(names: Iterable[str], room: float = 1.6, bold: bool = False) -> list[str]:
+def fit_labels(names: Iterable[str], room: float = 1.6, bold: bool = False) -> list[str]:
     """Names as a picture shows them: one wider than `room` (inches) without its middle, one in
     letters that the font lacks as its place among the labels."""
     said = []
@@ -120,7 +120,7 @@ def panels(
     top, bottom, left, right, gap, each = 0.65, 0.5, 0.65, 0.15, 0.25, 1.75
     height = top + bottom + each * down_count
     panel = (wide - left - right + gap) / across_count - gap
-    short = shown(labels, panel - 0.6, bold=True)  # a figure stands beside it
+    short = fit_labels(labels, panel - 0.6, bold=True)  # a figure stands beside it
     figure = Figure(figsize=(wide, height))
     grid = figure.subplots(down_count, across_count, squeeze=False)
     figure.subplots_adjust(
@@ -169,7 +169,7 @@ def figure_of(axes: Axes, name: str, value: float) -> None:
     axes.set_title(f"{name} {said}", loc="right", color=GREY, fontsize=8, pad=4)
 
 
-def nothing(axes: Axes, why: str) -> None:
+def empty_panel(axes: Axes, why: str) -> None:
     """Where a panel has nothing to show."""
     axes.text(0.5, 0.5, why, ha="center", va="center", color=GREY, transform=axes.transAxes)
     axes.grid(False)

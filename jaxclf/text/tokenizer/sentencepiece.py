@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from tokenizers import AddedToken
 
-from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, file_in
+from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, safe_path
 from jaxclf.text.tokenizer.tokenizer_config import Token, fault
 
 UNIGRAM, CONTROL, USER_DEFINED = 1, 3, 4  # sentencepiece's numbers for kinds of model and piece
@@ -18,7 +18,7 @@ UNIGRAM, CONTROL, USER_DEFINED = 1, 3, 4  # sentencepiece's numbers for kinds of
 
 def read_pieces(folder: Path, name: str) -> tuple[Path, Any, list[tuple[str, float]], list[Token]]:
     """A sentencepiece unigram model: its path, message, pieces and those it marks as special."""
-    path = file_in(folder, name, TOKENIZER_LIMIT)
+    path = safe_path(folder, name, TOKENIZER_LIMIT)
     try:
         content = path.read_bytes()
         if content.count(b"\n") > TOKENIZER_PARTS:  # the byte that every piece begins with

@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from jaxclf.errors import DataError
-from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, holds, read_json, short
+from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, has_entry, printable, read_json
 from jaxclf.text.tokenizer.sentencepiece import sound
 from jaxclf.text.tokenizer.vocabularies import build_tokenizer
 from jaxclf.types import Tokens
@@ -21,7 +21,7 @@ CHUNK = 1024  # texts tokenized at a time, so that memory stays flat
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a model folder: its tokenizer.json, without the truncation and padding that
     may ask for, or what its vocabulary files mean."""
-    if not holds(folder, TOKENIZER):
+    if not has_entry(folder, TOKENIZER):
         return build_tokenizer(folder)
     path = folder / TOKENIZER
     _check_for_panics(read_json(folder, TOKENIZER, TOKENIZER_LIMIT, TOKENIZER_PARTS), path)
@@ -32,7 +32,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     except (
         BaseException
     ) as error:  # the library raises Exception itself, and Rust's panic beside it
-        raise DataError(f"{path}: not a tokenizer: {short(str(error))}; {ADVICE}") from None
+        raise DataError(f"{path}: not a tokenizer: {printable(str(error))}; {ADVICE}") from None
     if not tokenizer.get_vocab_size():
         raise DataError(f"{path}: has no tokens; {ADVICE}")
     tokenizer.no_truncation()

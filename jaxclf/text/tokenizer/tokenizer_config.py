@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tokenizers import AddedToken, Tokenizer
 
 from jaxclf.errors import DataError
-from jaxclf.files.untrusted import holds, read_json
+from jaxclf.files.untrusted import has_entry, read_json
 
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 # In transformers' order, which numbers those that a vocabulary lacks.
@@ -125,7 +125,7 @@ def option(settings: Settings, name: str, default: bool | None) -> Any:
 
 
 def optional(folder: Path, name: str) -> dict[str, Any]:
-    return read_json(folder, name) if holds(folder, name) else {}
+    return read_json(folder, name) if has_entry(folder, name) else {}
 
 
 def fault(path: Path, reason: str) -> DataError:

@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.processors import BertProcessing
 
-from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, file_in, holds, read_json
+from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, has_entry, read_json, safe_path
 from jaxclf.text.tokenizer.sentencepiece import read_pieces, sound
 from jaxclf.text.tokenizer.tokenizer_config import (
     Settings,
@@ -64,7 +64,7 @@ def family_of(folder: Path, options: dict[str, Any]) -> Family:
     if plain not in FAMILIES:
         raise fault(folder, f"has no tokenizer.json, and nothing else will do for {name[:80]!r}")
     for file in FAMILIES[plain].files:
-        if not holds(folder, file):
+        if not has_entry(folder, file):
             raise fault(folder, f"has neither tokenizer.json nor the {file} of {name!r}")
     return FAMILIES[plain]
 
@@ -151,7 +151,7 @@ def metaspace(settings: Settings, otherwise: str) -> pre_tokenizers.Metaspace:
 
 
 def read_lines(folder: Path, name: str) -> tuple[Path, list[str]]:
-    path = file_in(folder, name, TOKENIZER_LIMIT)
+    path = safe_path(folder, name, TOKENIZER_LIMIT)
     try:
         content = path.read_bytes()
         if content.count(b"\n") > TOKENIZER_PARTS:

@@ -15,7 +15,7 @@ APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
-class Pieces(NamedTuple):
+class TokenSpans(NamedTuple):
     """Tokens as `tokenize` gives them, and where they lie in their texts.
 
     spans: from which character to which. own: whether a token is of the text; the others are put
@@ -39,7 +39,7 @@ class Words(NamedTuple):
 
 def tokenize_with_spans(
     tokenizer: Tokenizer, texts: list[str], max_length: int, max_windows: int, overlap: int
-) -> Pieces:
+) -> TokenSpans:
     """The tokens that `tokenize` gives, in the same order, with their places."""
     reader = Tokenizer.from_str(tokenizer.to_str())  # its truncation is a setting: not the caller's
     reader.enable_truncation(max_length, stride=overlap)
@@ -49,7 +49,7 @@ def tokenize_with_spans(
         for window in [encoding, *encoding.overflowing][:max_windows]
     ]
     every = [window for _, window in windows]
-    return Pieces(
+    return TokenSpans(
         Tokens(
             np.concatenate([np.array(one.ids, np.int32) for one in every]),
             np.cumsum([0, *map(len, every)]).astype(np.int32),

@@ -15,10 +15,10 @@ from scipy.special import logit
 
 import jaxclf
 from jaxclf import cascade as command
-from jaxclf.cascade import Recipe, make_cascade
+from jaxclf.cascade import CascadeConfig, make_cascade
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated, to_json
-from jaxclf.decisions.compare_runs import contest, read_system
+from jaxclf.decisions.compare_runs import compare_systems, read_system
 from jaxclf.decisions.evaluation import write_json
 from jaxclf.decisions.predictions import load_predictions, save_predictions
 from jaxclf.decisions.thresholds import plug_in
@@ -35,9 +35,9 @@ from jaxclf.inference.cascade.folder import (
     read_rules,
 )
 from jaxclf.inference.cascade.stages import apply_rules, measure
-from jaxclf.inference.classifier import _score, _together, leaves, model_folder
+from jaxclf.inference.classifier import _score, _together, model_folder, param_shapes
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
-from jaxclf.model.storage.saved_model import Handover, open_encoder, pretrained_params, save_model
+from jaxclf.model.storage.saved_model import SavedModel, open_encoder, pretrained_params, save_model
 from jaxclf.predict import in_words
 from jaxclf.text import splits as text_splits
 from jaxclf.text.reader import read
@@ -62,7 +62,7 @@ def networks(encoder_folder, data, texts):
     """The random encoder under three random heads, with logits that spread over these texts."""
     experiment = Experiment(data, Encoder("tiny"), Spec("mean"), Spec("linear"))
     hf_config, tokenizer = open_encoder(encoder_folder)
-    shapes = leaves(experiment, hf_config, len(NAMES))
+    shapes = param_shapes(experiment, hf_config, len(NAMES))
     encoder = pretrained_params(encoder_folder, {"encoder": shapes["encoder"]})
     rng = np.random.default_rng(0)
     shared = rng.normal(size=(32, 3))
@@ -73,7 +73,7 @@ def networks(encoder_folder, data, texts):
     def made(kernel, bias):
         layer = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
         params = {**encoder, "head": {"classifier": layer}}
-        return Handover(experiment, hf_config, NAMES, half, to_json(CURVE), ledger, params)
+        return SavedModel(experiment, hf_config, NAMES, half, to_json(CURVE), ledger, params)
 
     small = 0.01  # logits so small that probabilities say what they are
     start = [made(small * kernel, np.zeros(3)) for kernel in kernels]
@@ -218,7 +218,7 @@ def test_every_path_gives_the_same(home, made, cascade, monkeypatch):
         assert (warned is not None) == warns
         assert not warns or "the cut-offs of the cascade" in str(warned)
     ours, theirs = (read_system(run.name, [run], "test") for run in (out, home / "blend"))
-    difference = contest(ours, theirs, 50, 0).metrics["macro_f1"].value
+    difference = compare_systems(ours, theirs, 50, 0).metrics["macro_f1"].value
     about = json.loads((out / "stages.json").read_text())
     assert about["lost"]["test"]["difference"] == pytest.approx(difference)
 
@@ -494,5 +494,5 @@ def test_other_examples_or_texts_are_refused(home, tmp_path):
     shutil.copytree(home / "one", tmp_path / "one")
     save_predictions(tmp_path / "one/predictions/val.npz", found._replace(ids=found.ids[::-1]))
     with pytest.raises(DataError, match="cannot be paired"):
-        make_cascade([tmp_path / "one", home / "blend"], Recipe(), tmp_path / "out")
+        make_cascade([tmp_path / "one", home / "blend"], CascadeConfig(), tmp_path / "out")
     assert not (tmp_path / "out").exists()

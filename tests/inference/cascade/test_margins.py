@@ -12,17 +12,24 @@ from jaxclf.decisions.metrics import count, f1
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.cutoffs import (
     ALWAYS,
-    Early,
+    EarlyExit,
     Goal,
-    Ruled,
+    RuleMatches,
+    expected_loss,
     fit_cascade,
     fit_out_of_fold,
     in_doubt,
-    mix,
     pass_through,
-    promised,
+    run_stages,
 )
-from jaxclf.inference.cascade.margins import WORTH, cost_of, law_of, laws_of, low_of, margin_of
+from jaxclf.inference.cascade.margins import (
+    WORTH,
+    conformal_floor,
+    cost_of,
+    fit_exponential,
+    laws_of,
+    margin_of,
+)
 from jaxclf.inference.cascade.summary import _missed, counted
 
 ROWS = 3000
@@ -73,17 +80,17 @@ def fitted():
 
 def test_without_margins_all_leave_and_with_endless_ones_none():
     _, probs = world(0)
-    all_leave = mix([Early(AS_IT_IS, band(0.5, 0.5))], probs)
+    all_leave = run_stages([EarlyExit(AS_IT_IS, band(0.5, 0.5))], probs)
     assert (all_leave.stage == 0).all()
     np.testing.assert_array_equal(all_leave.probs, probs[0])
-    none_leave = mix([Early(AS_IT_IS, band(0, ALWAYS))], probs)
+    none_leave = run_stages([EarlyExit(AS_IT_IS, band(0, ALWAYS))], probs)
     assert (none_leave.stage == 1).all()
     np.testing.assert_array_equal(none_leave.probs, probs[1])
 
 
 def test_a_text_has_the_answer_of_the_stage_where_it_left(fitted):
     _, probs, _, early = fitted
-    mixed = mix(early, probs)
+    mixed = run_stages(early, probs)
     left = mixed.stage == 0
     assert 0.1 < left.mean() < 0.9
     np.testing.assert_array_equal(left, ~in_doubt(calibrated(early[0][0], probs[0]), early[0][1]))
@@ -94,14 +101,14 @@ def test_a_text_has_the_answer_of_the_stage_where_it_left(fitted):
 def test_stages_are_asked_in_turn_and_only_of_what_is_left():
     rng = np.random.default_rng(1)
     probs = rng.random((3, 200, CLASSES)).astype(np.float32)
-    early = [Early(AS_IT_IS, band(0.4, 0.6)), Early(AS_IT_IS, band(0.45, 0.55))]
+    early = [EarlyExit(AS_IT_IS, band(0.4, 0.6)), EarlyExit(AS_IT_IS, band(0.45, 0.55))]
     asked = []
 
     def score(stage, rows):
         asked.append((stage, rows))
         return probs[stage, rows]
 
-    nothing = Ruled(np.zeros(200, bool), np.zeros((200, CLASSES), bool))
+    nothing = RuleMatches(np.zeros(200, bool), np.zeros((200, CLASSES), bool))
     found = pass_through(early, score, nothing)
     for row in range(200):
         stage = 0
@@ -121,8 +128,8 @@ def test_rules_send_texts_on_and_give_labels(fitted):
     _, probs, _, early = fitted
     rng = np.random.default_rng(2)
     given = rng.random(probs.shape[1:]) < 0.05
-    ruled = Ruled(rng.random(ROWS) < 0.2, given)
-    plain, mixed = mix(early, probs), mix(early, probs, ruled)
+    ruled = RuleMatches(rng.random(ROWS) < 0.2, given)
+    plain, mixed = run_stages(early, probs), run_stages(early, probs, ruled)
     assert (mixed.stage[ruled.demanded] == 1).all()
     assert (mixed.probs[given] == 1).all()
     untouched = ~given.any(axis=1) & ~ruled.demanded
@@ -142,14 +149,14 @@ def test_more_loss_lets_more_texts_leave():
     labels, probs = world(0)
     thresholds = thresholds_of(probs)
     shares = [
-        np.mean(mix(fit_cascade(labels, probs, thresholds, goal(loss)), probs).stage == 0)
+        np.mean(run_stages(fit_cascade(labels, probs, thresholds, goal(loss)), probs).stage == 0)
         for loss in (0.0, 0.001, 0.004, 0.016, 1.0)
     ]
     assert shares == sorted(shares)
     assert shares[0] < 0.2
     assert shares[-1] == 1
-    surer = mix(fit_cascade(labels, probs, thresholds, goal(sure=0.99)), probs)
-    evens = mix(fit_cascade(labels, probs, thresholds, goal(sure=0.5)), probs)
+    surer = run_stages(fit_cascade(labels, probs, thresholds, goal(sure=0.99)), probs)
+    evens = run_stages(fit_cascade(labels, probs, thresholds, goal(sure=0.5)), probs)
     assert np.mean(surer.stage == 0) < np.mean(evens.stage == 0)
 
 
@@ -159,8 +166,8 @@ def test_margins_are_as_narrow_as_the_goal_allows(fitted, safe):
     labels, probs, thresholds, _ = fitted
     last = np.array([True, False, False, False]) & safe
     early = fit_cascade(labels, probs, thresholds, goal(0.004, last=last))
-    wanted, decided = (decide(p, thresholds) for p in (probs[1], mix(early, probs).probs))
-    loss, scatter = promised(labels, probs[1], wanted, decided, "macro_f1")
+    wanted, decided = (decide(p, thresholds) for p in (probs[1], run_stages(early, probs).probs))
+    loss, scatter = expected_loss(labels, probs[1], wanted, decided, "macro_f1")
     # Laws are not to the letter what is promised of these texts.
     assert 0.0033 < loss + NormalDist().inv_cdf(0.9) * scatter < 0.0048
 
@@ -172,7 +179,7 @@ def test_an_early_stage_on_another_scale_is_put_on_the_last_ones(fitted):
     again = calibrated(early.calibration, timid[0].astype(np.float32))
     # What a curve can undo it undoes, but for what labels borrow of each other.
     np.testing.assert_allclose(again, probs[1], atol=0.005)
-    mixed = mix([early], timid.astype(np.float32))
+    mixed = run_stages([early], timid.astype(np.float32))
     assert np.mean(mixed.stage == 0) > 0.95
 
 
@@ -195,12 +202,12 @@ def test_a_promise_is_the_change_of_the_expected_figure(fitted):
         }
     # The labels are drawn from `last`, which is so calibrated anew to within a few hundredths.
     for metric in WORTH:
-        loss, _ = promised(labels, last, wanted, decided, metric)
+        loss, _ = expected_loss(labels, last, wanted, decided, metric)
         assert loss == pytest.approx(both["all"][metric] - both["fewer"][metric], rel=0.1)
-    assert promised(labels, last, wanted, wanted, "macro_f1") == (0, 0)
+    assert expected_loss(labels, last, wanted, wanted, "macro_f1") == (0, 0)
     # More labels than the last stage gives cost no recall.
-    assert promised(labels, last, wanted, wanted | (p > 0.1), "macro_recall")[0] == 0
-    assert promised(labels, last, wanted, wanted | (p > 0.1), "macro_f1")[0] > 0
+    assert expected_loss(labels, last, wanted, wanted | (p > 0.1), "macro_recall")[0] == 0
+    assert expected_loss(labels, last, wanted, wanted | (p > 0.1), "macro_f1")[0] > 0
 
 
 def test_a_cost_is_what_may_happen_weighed_by_how_likely(fitted):
@@ -228,8 +235,8 @@ def test_what_is_measured_elsewhere_is_what_was_promised(fresh, metric):
     labels, probs = world(0)
     thresholds, allowed = thresholds_of(probs), 0.004
     early = fit_cascade(labels, probs, thresholds, goal(allowed, metric))
-    last, decided = decide(probs[1], thresholds), decide(mix(early, probs).probs, thresholds)
-    loss, scatter = promised(labels, probs[1], last, decided, metric)
+    last, decided = decide(probs[1], thresholds), decide(run_stages(early, probs).probs, thresholds)
+    loss, scatter = expected_loss(labels, probs[1], last, decided, metric)
 
     def figure(labels, decided):
         if metric == "macro_f1":
@@ -238,7 +245,8 @@ def test_what_is_measured_elsewhere_is_what_was_promised(fresh, metric):
 
     measured = np.array(
         [
-            figure(y, decide(p[1], thresholds)) - figure(y, decide(mix(early, p).probs, thresholds))
+            figure(y, decide(p[1], thresholds))
+            - figure(y, decide(run_stages(early, p).probs, thresholds))
             for y, p in fresh
         ]
     )
@@ -258,20 +266,20 @@ def test_margins_of_each_label_lose_less_than_one_for_all():
     labels, probs = world(0, noise)
     thresholds = thresholds_of(probs)
     early = fit_cascade(labels, probs, thresholds, goal(0.004))
-    left = np.mean(mix(early, probs).stage == 0)
+    left = np.mean(run_stages(early, probs).stage == 0)
     centre = logit(thresholds)
     p = logit(calibrated(early[0].calibration, probs[0]).astype(np.float64))
     margin = np.quantile(np.abs(p - centre).min(axis=1), 1 - left)
-    one = [Early(early[0].calibration, expit(np.stack([centre - margin, centre + margin], 1)))]
+    one = [EarlyExit(early[0].calibration, expit(np.stack([centre - margin, centre + margin], 1)))]
     losses = []
     for cascade in (early, one):
         total = 0.0
         for y, q in (world(seed, noise) for seed in range(1, 11)):
             last = decide(q[1], thresholds)
-            decided = decide(mix(cascade, q).probs, thresholds)
-            total += promised(y, q[1], last, decided, "macro_f1")[0]
+            decided = decide(run_stages(cascade, q).probs, thresholds)
+            total += expected_loss(y, q[1], last, decided, "macro_f1")[0]
         losses.append(total)
-    assert np.mean(mix(one, probs).stage == 0) == pytest.approx(left, abs=0.01)
+    assert np.mean(run_stages(one, probs).stage == 0) == pytest.approx(left, abs=0.01)
     assert losses[0] < 0.5 * losses[1]
 
 
@@ -279,15 +287,15 @@ def test_a_law_is_found_again():
     distance, ones = np.linspace(0, 6, 400), np.ones(400)
     for height, fall in ((-9.0, 1.5), (-2.0, 0.3)):
         losses = np.exp(height - fall * distance)
-        assert law_of(distance, losses, ones) == pytest.approx((height, fall))
-        assert law_of(distance, losses, 7 * ones) == pytest.approx((height, fall))
-    assert law_of(distance, np.zeros(400), ones) == (-np.inf, 0)
-    flat = law_of(
+        assert fit_exponential(distance, losses, ones) == pytest.approx((height, fall))
+        assert fit_exponential(distance, losses, 7 * ones) == pytest.approx((height, fall))
+    assert fit_exponential(distance, np.zeros(400), ones) == (-np.inf, 0)
+    flat = fit_exponential(
         distance, distance / distance.sum(), ones
     )  # what rises is no law: nothing is safe
     assert flat[1] == 0
     assert np.exp(flat[0]) * 400 == pytest.approx(1)
-    steep = law_of(distance + 12, np.where(distance == 0, 1e-3, 0.0), ones)
+    steep = fit_exponential(distance + 12, np.where(distance == 0, 1e-3, 0.0), ones)
     assert np.isfinite(steep).all()
     assert margin_of(-np.inf, 0.0, 0.0) == 0
     assert margin_of(-3.0, 2.0, 0.0) == np.inf
@@ -314,7 +322,7 @@ def test_of_texts_with_a_safety_label_a_share_at_most_leaves():
     rng = np.random.default_rng(4)
     scores = rng.random(100).astype(np.float32)
     for miss, missed in ((0.05, 5), (0.011, 1), (0.0099, 0)):
-        lows = [low_of(np.delete(scores, new), miss) for new in range(100)]
+        lows = [conformal_floor(np.delete(scores, new), miss) for new in range(100)]
         assert sum(score < low for score, low in zip(scores, lows, strict=True)) == missed
 
 
@@ -330,18 +338,18 @@ def test_a_safety_label_demands_the_last_stage(fresh, stages):
     free = fit_cascade(labels, staged(probs), thresholds, goal(0.02))
     missed, given = 0, 0
     for _, p in fresh:
-        mixed = mix(early, staged(p))
+        mixed = run_stages(early, staged(p))
         found = p[1][:, 2] >= thresholds[2]
         missed, given = missed + np.sum(found & (mixed.stage < stages - 1)), given + found.sum()
         # It is the last stage that gives the label, and nobody else.
         decided = decide(mixed.probs, thresholds)[:, 2]
         assert (mixed.stage[decided] == stages - 1).all()
     assert 0 < missed / given < 0.05 + 3 * np.sqrt(0.05 / given)
-    lost = np.mean([np.mean(mix(free, staged(p)).stage < stages - 1) for _, p in fresh])
-    kept = np.mean([np.mean(mix(early, staged(p)).stage < stages - 1) for _, p in fresh])
+    lost = np.mean([np.mean(run_stages(free, staged(p)).stage < stages - 1) for _, p in fresh])
+    kept = np.mean([np.mean(run_stages(early, staged(p)).stage < stages - 1) for _, p in fresh])
     assert 0 < kept < lost
     few = fit_cascade(labels, staged(probs), thresholds, wanted._replace(miss=1e-4))
-    assert (mix(few, staged(probs)).stage == stages - 1).all()
+    assert (run_stages(few, staged(probs)).stage == stages - 1).all()
 
 
 def test_what_is_not_known_and_labels_without_positives_are_no_obstacle(fitted):
@@ -352,7 +360,7 @@ def test_what_is_not_known_and_labels_without_positives_are_no_obstacle(fitted):
     (early,) = fit_cascade(labels, probs, thresholds, goal())
     assert np.isfinite(early.doubt).all()
     assert early.doubt[3, 0] == early.doubt[3, 1]  # it counts for no macro mean
-    assert 0 < np.mean(mix([early], probs).stage == 0) < 1
+    assert 0 < np.mean(run_stages([early], probs).stage == 0) < 1
     never = np.array([0.5, 0.5, 0.5, 2.0])  # and neither is a label that is never given
     (early,) = fit_cascade(labels, probs, never, goal())
     assert np.isfinite(early.doubt).all()
@@ -369,7 +377,7 @@ def test_out_of_fold_is_by_what_the_others_fitted(fitted):
     inside = folds_of(labels, 10) == 3
     thresholds = rule(labels[~inside], probs[1][~inside])
     early = fit_cascade(labels[~inside], probs[:, ~inside], thresholds, goal())
-    mixed = mix(early, probs[:, inside])
+    mixed = run_stages(early, probs[:, inside])
     np.testing.assert_array_equal(found.mixed.stage[inside], mixed.stage)
     np.testing.assert_array_equal(found.mixed.probs[inside], mixed.probs)
     np.testing.assert_array_equal(found.decided[inside], decide(mixed.probs, thresholds))

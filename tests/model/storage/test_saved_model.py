@@ -7,10 +7,10 @@ import safetensors.numpy
 
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Spec, override
-from jaxclf.inference.classifier import leaves
+from jaxclf.inference.classifier import param_shapes
 from jaxclf.model.classifier import build
-from jaxclf.model.storage.saved_model import Handover, load_model, pretrained_params, save_model
-from jaxclf.model.storage.weights import leaves_of
+from jaxclf.model.storage.saved_model import SavedModel, load_model, pretrained_params, save_model
+from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("alpha", "beta", "gamma")
@@ -23,20 +23,20 @@ LEDGER = {"splits": {}, "fitted": [{"what": "the weights", "split": "train"}]}
 @pytest.fixture(params=["linear", "native", "residual"])
 def saved(request, tiny_experiment, tiny_config, tiny_encoder, tmp_path):
     experiment = override(tiny_experiment, {"head": request.param, "pool": "attention"})
-    shapes = leaves(experiment, tiny_config, len(LABELS))
+    shapes = param_shapes(experiment, tiny_config, len(LABELS))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-    handover = Handover(experiment, tiny_config, LABELS, THRESHOLDS, CURVES, LEDGER, params)
+    handover = SavedModel(experiment, tiny_config, LABELS, THRESHOLDS, CURVES, LEDGER, params)
     save_model(tmp_path / "model", handover, load_tokenizer(tiny_encoder), "a card")
     return tmp_path / "model", handover
 
 
 def test_there_and_back_is_bitwise(saved):
     folder, handover = saved
-    found = load_model(folder, leaves)
+    found = load_model(folder, param_shapes)
     assert found.experiment == handover.experiment
     assert found[2:6] == handover[2:6]
-    one, other = leaves_of(found.params), leaves_of(handover.params)
+    one, other = flatten_params(found.params), flatten_params(handover.params)
     assert one.keys() == other.keys()
     for path in one:
         np.testing.assert_array_equal(one[path], other[path])
@@ -47,8 +47,8 @@ def test_the_encoder_lies_there_as_its_family_does(saved, tiny_config):
     """The folder serves as a pretrained encoder again."""
     folder, handover = saved
     again = pretrained_params(folder, {"encoder": handover.params["encoder"]})
-    for path, leaf in leaves_of(again).items():
-        np.testing.assert_array_equal(leaf, leaves_of(handover.params)[path])
+    for path, leaf in flatten_params(again).items():
+        np.testing.assert_array_equal(leaf, flatten_params(handover.params)[path])
 
 
 def test_tensors_that_do_not_fit_are_all_named(saved):
@@ -59,7 +59,7 @@ def test_tensors_that_do_not_fit_are_all_named(saved):
     del tensors["pool/score/kernel"]
     safetensors.numpy.save_file(tensors, folder / "head.safetensors")
     with pytest.raises(DataError) as caught:
-        load_model(folder, leaves)
+        load_model(folder, param_shapes)
     message = str(caught.value)
     assert "missing pool/score/kernel" in message
     assert "surplus head/more" in message
@@ -68,12 +68,12 @@ def test_tensors_that_do_not_fit_are_all_named(saved):
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(DataError, match=r"jaxclf\.json: no such file"):
-        load_model(tmp_path, leaves)
+        load_model(tmp_path, param_shapes)
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 def test_a_pool_without_parameters_saves_none(tiny_experiment, tiny_config, pool):
     experiment = override(tiny_experiment, {"pool": pool})
     assert experiment.pool == Spec(pool)
-    assert "pool" not in leaves(experiment, tiny_config, 3)
+    assert "pool" not in param_shapes(experiment, tiny_config, 3)
     build(experiment, tiny_config, 3)

@@ -15,7 +15,7 @@ from jaxclf.errors import DataError
 from jaxclf.experiment.config import Data, Experiment, Spec
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.saved_model import pretrained_params, read_hf_config
-from jaxclf.model.storage.weights import leaves_of, open_tensors
+from jaxclf.model.storage.weights import flatten_params, open_tensors
 from jaxclf.text.packing import fill
 from jaxclf.types import Shape, Tokens
 
@@ -51,7 +51,7 @@ def shapes(folder, head="native"):
 
 
 def equal(one, other):
-    one, other = leaves_of(one), leaves_of(other)
+    one, other = flatten_params(one), flatten_params(other)
     assert one.keys() == other.keys()
     for path in one:
         np.testing.assert_array_equal(one[path], other[path])
@@ -64,8 +64,8 @@ def rewrite(folder, change):
 
 
 def test_every_leaf_is_loaded(folder):
-    found = leaves_of(pretrained_params(folder, shapes(folder)))
-    wanted = leaves_of(shapes(folder))
+    found = flatten_params(pretrained_params(folder, shapes(folder)))
+    wanted = flatten_params(shapes(folder))
     assert wanted.keys() - found.keys() == {
         ("head", "classifier", "kernel"),
         ("head", "classifier", "bias"),
@@ -150,7 +150,7 @@ def test_half_precision_files_become_float32(folder):
             tensors[name] = tensors[name].astype(np.float16)
 
     rewrite(folder, halve)
-    params = leaves_of(pretrained_params(folder, shapes(folder)))
+    params = flatten_params(pretrained_params(folder, shapes(folder)))
     assert {leaf.dtype for leaf in params.values()} == {np.dtype(np.float32)}
 
 
