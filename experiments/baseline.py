@@ -19,7 +19,7 @@ experiment = Experiment(
         train=str(DATA / "train_data.json"),
         val=str(DATA / "val_data.json"),
         test=str(DATA / "test_data.json"),
-        meanings={
+        label_descriptions={
             "neutral": "nothing calls for support; it excludes all other labels",
             "stress": "demands are too many; the writer still functions",
             "unsafe_environment": "the writer, or someone in their care, is at present with people "

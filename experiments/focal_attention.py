@@ -29,7 +29,7 @@ experiment = replace(
 
 space = {
     "optim.lr": Float(5e-5, 1e-3, log=True),
-    "optim.layer_decay": Float(0.7, 1.0),
+    "optim.layerwise_lr_decay": Float(0.7, 1.0),
     "encoder.dropout": Float(0.0, 0.3),
     "pool": Choice("cls", "mean", "mean_max", "attention"),
     "head": Choice("linear", "residual"),

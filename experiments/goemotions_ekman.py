@@ -26,7 +26,7 @@ experiment = Experiment(
         test=str(DATA / "test.jsonl"),
         max_length=64,  # 99 % of the texts have at most 38 tokens; a longer one is read in windows
         max_windows=6,
-        meanings={
+        label_descriptions={
             "anger": "anger, annoyance or disapproval",
             "disgust": "disgust",
             "fear": "fear or nervousness",
@@ -41,7 +41,9 @@ experiment = Experiment(
     head=Spec("linear"),
     loss=Spec("focal", gamma=2.0),
     # Pool and head are new: they learn ten times as fast, from the labels' shares on.
-    optim=Optim(lr=1e-4, schedule=Spec("cosine"), head_rate=10.0, prior=True),
+    optim=Optim(
+        lr=1e-4, schedule=Spec("cosine"), head_lr_multiplier=10.0, init_bias_from_prior=True
+    ),
     train=Train(epochs=3, batch_size=32),
     calibration=Spec("platt"),
     threshold=Spec("plug_in"),
@@ -49,7 +51,7 @@ experiment = Experiment(
 
 space = {
     "optim.lr": Float(3e-5, 5e-4, log=True),
-    "optim.layer_decay": Float(0.7, 1.0),
+    "optim.layerwise_lr_decay": Float(0.7, 1.0),
     "encoder.dropout": Float(0.0, 0.3),
     "pool": Choice("cls", "mean", "attention"),
     "loss": Choice(

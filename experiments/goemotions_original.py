@@ -29,7 +29,7 @@ experiment = replace(
         train=finer(ekman.data.train),
         val=finer(ekman.data.val),
         test=finer(ekman.data.test),
-        meanings={},
+        label_descriptions={},
     ),
 )
 

@@ -150,7 +150,7 @@ def make_cascade(
         spec.name,
         strong.experiment.calibration.name,
         {split: len(part.ids) for split, part in found.items()},
-        data.meanings,
+        data.label_descriptions,
     )
     text += f"\n## Stages\n\n```\n{format_stages(about)}\n```\n"
 

@@ -133,7 +133,7 @@ def make_ensemble(
         recipe.threshold.name,
         experiments[0].calibration.name,
         {split: len(part.ids) for split, part in found.items()},
-        experiments[0].data.meanings,
+        experiments[0].data.label_descriptions,
     )
     # Runs of one system, its folds, share its weight.
     pairs = zip(weights, systems.values(), strict=True)
@@ -163,7 +163,7 @@ def teachers_file(systems: Systems, folds: int, out: Path) -> Path:
         run = next(iter(systems.values()))[0]
         data = catalog.load(str(run / "config.json")).data
         write_soft_labels(
-            load(out), subsample(read(data.train, data.labels), data.train_rows), path
+            load(out), subsample(read(data.train, data.labels), data.max_train_examples), path
         )
     return path
 
@@ -222,7 +222,7 @@ def _command(args: argparse.Namespace) -> None:
     print(f"\nreport: {args.out / 'report.html'}")
     if args.distill:
         tune_malloc()
-        soft = {"data.soft": str(teachers_file(systems, args.folds, args.out))}
+        soft = {"data.soft_labels": str(teachers_file(systems, args.folds, args.out))}
         student = override(catalog.load(args.distill), {**rest, **soft})
         report = train(student, args.out / "student")
         print("\n" + table(report["test"], "test, by the student"))

@@ -77,7 +77,7 @@ def evaluate_predictions(
         known = json.loads(ledger.read_text(encoding="utf-8"))
     else:
         rules = {
-            "average": own.regular.average.name,
+            "average": own.regularization.weight_averaging.name,
             "calibration": wanted.calibration.name,
             "threshold": wanted.threshold.name,
         }
@@ -109,7 +109,7 @@ def rewrite_page(run: Path, show_text: bool = False) -> Path:
     if list(examples.ids) != list(load_predictions(run / "predictions" / "test.npz").ids):
         raise DataError(f"{data.test}: its rows are not those that this run was tested on")
     tokens = tokenize(
-        classifier.tokenizer, examples.texts, data.max_length, data.max_windows, data.overlap
+        classifier.tokenizer, examples.texts, data.max_length, data.max_windows, data.window_overlap
     )
     return write_page(run, lengths(tokens), examples.texts if show_text else None)
 

@@ -48,8 +48,8 @@ REGISTRIES = {
     "sampler": SAMPLERS,
     "augment": AUGMENTERS,
     "optim.schedule": SCHEDULES,
-    "regular.adversary": ADVERSARIES,
-    "regular.average": AVERAGES,
+    "regularization.adversarial": ADVERSARIES,
+    "regularization.weight_averaging": AVERAGES,
     "calibration": CALIBRATORS,
     "threshold": THRESHOLDS,
     "train.metric": dict.fromkeys(SELECTION, aggregate),
@@ -112,7 +112,8 @@ def _train(
     if (finished := distributed.broadcast_from_primary(begin)) is not None:
         return finished
 
-    regular, accumulate = experiment.regular, experiment.optim.accumulate
+    regularization = experiment.regularization
+    accumulate = experiment.optim.gradient_accumulation_steps
     updates = sum(epochs.sizes) // accumulate
     tx = make_optimizer(experiment.optim, updates)
     schedule = learning_rate(experiment.optim, updates)
@@ -122,7 +123,7 @@ def _train(
         tx,
         prepared.stats,
         experiment.train.batch_size,
-        regular,
+        regularization,
         accumulate,
         distributed.sharding_for(distributed.EVERYWHERE),
     )
@@ -137,7 +138,7 @@ def _train(
 
     params = init_params(prepared)
     state, ledger = init_state(
-        params, tx.init(params), dropout_key(experiment.seed), bool(regular.ema)
+        params, tx.init(params), dropout_key(experiment.seed), bool(regularization.ema_decay)
     )
     like = checkpoint.abstract_state(state)  # the state itself is given away step by step
 
@@ -162,11 +163,14 @@ def _train(
         evaluate_epoch,
         experiment.train.patience,
         experiment.train.checkpoint_every * accumulate,
-        keep_epochs=regular.average.name != "best",
+        keep_epochs=regularization.weight_averaging.name != "best",
     )
 
     def finish() -> dict[str, Any]:
-        average = functools.partial(AVERAGES[regular.average.name], **regular.average.options)
+        average = functools.partial(
+            AVERAGES[regularization.weight_averaging.name],
+            **regularization.weight_averaging.options,
+        )
         chosen = average(
             checkpoint.epochs(out, say),
             lambda one: weights_of(checkpoint.restore(out, one, like)),

@@ -64,7 +64,7 @@ def tiny_config():
 @pytest.fixture(scope="session")
 def tiny_experiment():
     return Experiment(
-        Data("", "", "", max_length=16, max_windows=2, overlap=2),
+        Data("", "", "", max_length=16, max_windows=2, window_overlap=2),
         encoder=Encoder(name="tiny"),
         pool=Spec("attention", width=8),
         head=Spec("linear"),

@@ -113,9 +113,9 @@ def test_what_is_frozen_stays_and_what_starts_anew_does(tiny_encoder, tiny_data,
             "train.epochs": 1,
             "optim.lr": 1e-4,
             "optim.freeze": ["encoder/embeddings", "encoder/layer_0"],
-            "optim.layer_decay": 0.5,
-            "optim.reinit": 1,
-            "optim.prior": True,
+            "optim.layerwise_lr_decay": 0.5,
+            "optim.reinit_layers": 1,
+            "optim.init_bias_from_prior": True,
         },
     )
     train(override(catalog.load("focal_attention"), changes), tmp_path / "run")
@@ -137,7 +137,7 @@ def test_what_is_frozen_stays_and_what_starts_anew_does(tiny_encoder, tiny_data,
     ("changes", "message"),
     [
         ({"optim.freeze": ["encoder/layer_7"]}, "matches none of"),
-        ({"optim.reinit": 7}, "the encoder has 2 layers"),
+        ({"optim.reinit_layers": 7}, "the encoder has 2 layers"),
         ({"loss": "bce", "loss.pos_weight": [1.0, 2.0]}, "2 numbers for 6 labels"),
     ],
 )
@@ -215,7 +215,9 @@ def test_other_thresholds_can_be_tried_on_a_runs_predictions(finished):
 
 
 def test_compare_prints_a_verdict_and_an_ablation_goes_on(tiny_encoder, tiny_data, tmp_path):
-    changes = overrides(tiny_encoder, tiny_data, **{"train.epochs": 1, "data.train_rows": 40})
+    changes = overrides(
+        tiny_encoder, tiny_data, **{"train.epochs": 1, "data.max_train_examples": 40}
+    )
     changes |= {"pool": "cls", "head": "native", "sampler": "shuffle", "loss": "bce"}
     runs = ablate("focal_attention", changes, 1, tmp_path / "runs")
     # One choice is left to put back: then that is the baseline, and one run serves both.
@@ -370,10 +372,10 @@ def test_everything_at_once_goes_on_to_the_same_bits(tiny_encoder, tiny_data, tm
         tiny_encoder,
         tiny_data,
         **{
-            "data.train_rows": 48, "augment": "words", "sampler": "balanced", "head.samples": 2,
-            "optim.accumulate": 2, "regular.rdrop": 0.5, "regular.mixup": 0.4,
-            "regular.adversary": {"name": "fgm", "radius": 0.1}, "regular.ema": 0.9,
-            "regular.average": "soup",
+            "data.max_train_examples": 48, "augment": "words", "sampler": "balanced", "head.samples": 2,
+            "optim.gradient_accumulation_steps": 2, "regularization.rdrop": 0.5, "regularization.mixup": 0.4,
+            "regularization.adversarial": {"name": "fgm", "radius": 0.1}, "regularization.ema_decay": 0.9,
+            "regularization.weight_averaging": "soup",
         },
     )  # fmt: skip
     experiment = override(catalog.load("focal_attention"), changes)

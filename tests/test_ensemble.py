@@ -18,7 +18,7 @@ from jaxclf.experiment.config import Spec, override
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
 from jaxclf.train import train
 
-SMALL = {"data.max_length": 32, "data.train_rows": 40, "train.epochs": 1, "optim.lr": 3e-3}
+SMALL = {"data.max_length": 32, "data.max_train_examples": 40, "train.epochs": 1, "optim.lr": 3e-3}
 MEMBERS = {
     "one": {"pool": "cls", "head": "linear", "seed": 0, "calibration": "platt"},
     "two": {"pool": "cls", "head": "linear", "seed": 1, "data.folds": 2, "data.fold": 1},
@@ -109,19 +109,19 @@ def test_a_teachers_probabilities_are_learned_from(runs, made, tiny_encoder, tin
     out, _ = made
     path = teachers_file(runs, 0, out)
     taught = load_predictions(path)
-    assert len(taught.ids) == SMALL["data.train_rows"]
-    common = {"encoder.name": str(tiny_encoder), "data.soft": str(path)}
+    assert len(taught.ids) == SMALL["data.max_train_examples"]
+    common = {"encoder.name": str(tiny_encoder), "data.soft_labels": str(path)}
     common |= {f"data.{split}": str(file) for split, file in tiny_data.items()}
     student = override(catalog.load("baseline"), {**SMALL, **common})
     train(student, tmp_path / "student")
-    plain = override(student, {"data.soft": ""})
+    plain = override(student, {"data.soft_labels": ""})
     train(plain, tmp_path / "plain")
     one, other = (
         load_predictions(tmp_path / name / "predictions" / "test.npz").probs
         for name in ("student", "plain")
     )
     assert not np.array_equal(one, other)
-    more = override(student, {"data.train_rows": 41})
+    more = override(student, {"data.max_train_examples": 41})
     with pytest.raises(DataError, match="lacks 1 training rows"):
         train(more, tmp_path / "more")
 
@@ -176,7 +176,7 @@ def test_the_command_trains_folds_and_a_student(tiny_encoder, tiny_data, tmp_pat
     assert answer.returncode == 0, answer.stderr
     assert "correlation of errors" in answer.stdout
     assert "by the student" in answer.stdout
-    assert len(load_predictions(out / "teacher.npz").ids) == SMALL["data.train_rows"]
+    assert len(load_predictions(out / "teacher.npz").ids) == SMALL["data.max_train_examples"]
     assert [path.name for path in sorted((out / "members").iterdir())] == [
         "baseline-seed0-fold0", "baseline-seed0-fold1",
     ]  # fmt: skip

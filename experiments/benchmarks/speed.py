@@ -1,7 +1,7 @@
 """Training speed side by side: Hugging Face Trainer and jaxclf by turns on one machine, same rows,
 same batch.
 
-    python experiments/benchmarks/speed.py --encoder FOLDER --data data/goemotions/ekman --out a.json
+    python experiments/benchmarks/speed.py --encoder FOLDER --data DIR --out a.json
 
 Each round trains one epoch over the first ROWS rows with each, dynamic padding there, packed rows
 here, batch 32, dropout 0.1 in both. A rate is the median of examples per second over windows (20

@@ -38,15 +38,17 @@ class Data:
     labels: tuple[str, ...] = ()  # the order of the labels; empty: as the training file has them
     max_length: int = 128  # tokens in a window, and in a packed row
     max_windows: int = 4  # a longer text is cut after so many windows
-    overlap: int = 16  # tokens that neighbouring windows share
-    train_rows: int = 0  # so many training rows, the same for every seed; 0: all
+    window_overlap: int = 16  # tokens that neighbouring windows share
+    max_train_examples: int = 0  # so many training rows, the same for every seed; 0: all
     folds: int = 0  # training rows are cut into so many folds, and one held out; 0: all train
     fold: int = 0  # the one that is held out; its rows are scored as the split `held_out`
-    soft: str = (
+    soft_labels: str = (
         ""  # a file of probabilities (npz) to learn the training rows from; "": their labels
     )
-    soft_share: float = 1.0  # of those in what is learned, the rest being the labels
-    meanings: dict[str, str] = field(default_factory=dict)  # label -> what it means, for the card
+    soft_label_weight: float = 1.0  # of those in what is learned, the rest being the labels
+    label_descriptions: dict[str, str] = field(
+        default_factory=dict
+    )  # label -> what it means, for the card
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,16 @@ class Optim:
     """AdamW and its schedule; steps are optimizer updates."""
 
     lr: float = 2e-4
-    decay: float = 0.01
+    weight_decay: float = 0.01
     schedule: Spec = field(default_factory=lambda: Spec("cosine"))
-    warmup: float = 0.1  # share of all updates
-    clip: float = 1.0  # largest global norm of a gradient
-    accumulate: int = 1  # micro-batches to an update
+    warmup_ratio: float = 0.1  # share of all updates
+    max_grad_norm: float = 1.0  # largest global norm of a gradient
+    gradient_accumulation_steps: int = 1  # micro-batches to an update
     freeze: tuple[str, ...] = ()  # paths held fixed: encoder/embeddings, encoder/layer_[0-3]
-    layer_decay: float = 1.0  # rate of each encoder layer, as a share of the one above
-    head_rate: float = 1.0  # rate of pool and head, as a multiple of the last layer's
-    reinit: int = 0  # last encoder layers that start at random
-    prior: bool = False  # the last bias starts at the labels' log odds; False: at 0
+    layerwise_lr_decay: float = 1.0  # rate of each encoder layer, as a share of the one above
+    head_lr_multiplier: float = 1.0  # rate of pool and head, as a multiple of the last layer's
+    reinit_layers: int = 0  # last encoder layers that start at random
+    init_bias_from_prior: bool = False  # the last bias starts at the labels' log odds; False: at 0
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,11 @@ class Regularization:
 
     rdrop: float = 0.0  # weight of the disagreement of two dropout passes; 0: one pass
     mixup: float = 0.0  # pooled texts are mixed in pairs by shares from Beta(mixup, mixup); 0: not
-    adversary: Spec = field(default_factory=lambda: Spec("none"))
-    ema: float = 0.0  # decay per update of a running mean of the weights, which is used; 0: none
-    average: Spec = field(default_factory=lambda: Spec("best"))  # of the epochs' weights
+    adversarial: Spec = field(default_factory=lambda: Spec("none"))
+    ema_decay: float = (
+        0.0  # decay per update of a running mean of the weights, which is used; 0: none
+    )
+    weight_averaging: Spec = field(default_factory=lambda: Spec("best"))  # of the epochs' weights
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Experiment:
     sampler: Spec = field(default_factory=lambda: Spec("shuffle"))
     augment: Spec = field(default_factory=lambda: Spec("none"))
     optim: Optim = Optim()
-    regular: Regularization = field(default_factory=Regularization)
+    regularization: Regularization = field(default_factory=Regularization)
     train: Train = Train()
     calibration: Spec = field(default_factory=lambda: Spec("none"))
     threshold: Spec = field(default_factory=lambda: Spec("per_label"))

@@ -58,14 +58,14 @@ Space = dict[str, Dimension]
 ParamValues = dict[str, Any]  # name of a dimension -> number, or name of a value
 
 # What no search may vary, and why not.
-MEASURE = "train val test labels train_rows folds fold".split()
+MEASURE = "train val test labels max_train_examples folds fold".split()
 NOT_SEARCHABLE = {
     **dict.fromkeys(
         [*(f"data.{name}" for name in MEASURE), "train.metric"],
         "trials would be scored by different measures",
     ),
     **dict.fromkeys(
-        ("data.meanings", "encoder.revision", "train.checkpoint_every"),
+        ("data.label_descriptions", "encoder.revision", "train.checkpoint_every"),
         "it changes no score",
     ),
     **dict.fromkeys(

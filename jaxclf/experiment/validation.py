@@ -30,24 +30,24 @@ class Bound(NamedTuple):
 BOUNDS = {
     "data.max_length": Bound(4, 2**20),
     "data.max_windows": Bound(1, 2**20),
-    "data.overlap": Bound(0, 2**20),
-    "data.train_rows": Bound(0, 2**31),
+    "data.window_overlap": Bound(0, 2**20),
+    "data.max_train_examples": Bound(0, 2**31),
     "data.folds": Bound(0, 2**10),
     "data.fold": Bound(0, 2**10 - 1),
-    "data.soft_share": Bound(0, math.nextafter(1, 2), open=True),  # 1 is allowed
+    "data.soft_label_weight": Bound(0, math.nextafter(1, 2), open=True),  # 1 is allowed
     "encoder.dropout": Bound(0, 1),
     "encoder.attention_dropout": Bound(0, 1),
     "optim.lr": Bound(0, 1, open=True),
-    "optim.decay": Bound(0, float("inf")),
-    "optim.warmup": Bound(0, 1),
-    "optim.clip": Bound(0, float("inf"), open=True),
-    "optim.accumulate": Bound(1, 2**20),
-    "optim.layer_decay": Bound(0, 2, open=True),
-    "optim.head_rate": Bound(0, 2**10, open=True),
-    "optim.reinit": Bound(0, 2**10),
-    "regular.rdrop": Bound(0, float("inf")),
-    "regular.mixup": Bound(0, float("inf")),
-    "regular.ema": Bound(0, 1),
+    "optim.weight_decay": Bound(0, float("inf")),
+    "optim.warmup_ratio": Bound(0, 1),
+    "optim.max_grad_norm": Bound(0, float("inf"), open=True),
+    "optim.gradient_accumulation_steps": Bound(1, 2**20),
+    "optim.layerwise_lr_decay": Bound(0, 2, open=True),
+    "optim.head_lr_multiplier": Bound(0, 2**10, open=True),
+    "optim.reinit_layers": Bound(0, 2**10),
+    "regularization.rdrop": Bound(0, float("inf")),
+    "regularization.mixup": Bound(0, float("inf")),
+    "regularization.ema_decay": Bound(0, 1),
     "train.epochs": Bound(1, 2**20),
     "train.batch_size": Bound(1, 2**20),
     "train.patience": Bound(0, 2**20),
@@ -121,10 +121,10 @@ def check(experiment: Experiment, registries: Registries) -> Experiment:
         raise ConfigError(
             f"train.metric={metric!r}" + did_you_mean(metric, registries["train.metric"])
         )
-    length, overlap = experiment.data.max_length, experiment.data.overlap
+    length, overlap = experiment.data.max_length, experiment.data.window_overlap
     # Two special tokens stand in each window, and each must bring a token that is new.
     if overlap > min(length // 2, length - 3):
-        raise ConfigError("data.overlap must be at most half of data.max_length")
+        raise ConfigError("data.window_overlap must be at most half of data.max_length")
     folds, fold = experiment.data.folds, experiment.data.fold
     if folds == 1 or fold >= max(folds, 1):
         raise ConfigError(

@@ -90,7 +90,7 @@ def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
             return program.call(params, *batch[: len(Packed._fields)])["probabilities"]
 
         texts, classes = probe_texts(length, windows), len(whole.labels)
-        tokenized = tokenize(whole.tokenizer, texts, length, windows, whole.data.overlap)
+        tokenized = tokenize(whole.tokenizer, texts, length, windows, whole.data.window_overlap)
         scored = score(step, params, tokenized, shape, classes)
         theirs = gather(scored, len(texts), classes)
         classifier = load(run)

@@ -171,7 +171,7 @@ def _classifier(
 def _kind(member: SavedModel, tokenizer: Tokenizer) -> str:
     """Equal for members whose networks and tokens differ in their numbers alone."""
     plain = to_dict(member.experiment)
-    cut = {key: plain["data"][key] for key in ("max_length", "max_windows", "overlap")}
+    cut = {key: plain["data"][key] for key in ("max_length", "max_windows", "window_overlap")}
     shape = [plain["pool"], plain["head"], plain["encoder"]["dtype"], cut, member.hf_config]
     return json.dumps(shape, sort_keys=True) + tokenizer.to_str()
 
@@ -206,7 +206,9 @@ def _side_by_side(apply: Callable[..., Array]) -> Callable[..., Array]:
 def _score(group: ModelGroup, texts: list[str]) -> Float32[np.ndarray, "members texts classes"]:
     """Probabilities as the group's networks give them."""
     data = group.experiment.data
-    tokens = tokenize(group.tokenizer, texts, data.max_length, data.max_windows, data.overlap)
+    tokens = tokenize(
+        group.tokenizer, texts, data.max_length, data.max_windows, data.window_overlap
+    )
     shape = prediction_shape(data.max_length, data.max_windows)
     scored = score(group.step, group.params, tokens, shape, group.columns)
     found = gather(scored, len(texts), group.columns)

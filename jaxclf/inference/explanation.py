@@ -103,7 +103,7 @@ def _explain(
 ) -> list[Explanation]:
     cut = [
         tokenize_with_spans(
-            one.tokenizer, texts, one.data.max_length, one.data.max_windows, one.data.overlap
+            one.tokenizer, texts, one.data.max_length, one.data.max_windows, one.data.window_overlap
         )
         for one in sources
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxclf.decisions.evaluation import table
 
-UNSAID = "not written down (`data.meanings`): what the training examples mean by it"
+UNSAID = "not written down (`data.label_descriptions`): what the training examples mean by it"
 
 
 def card(

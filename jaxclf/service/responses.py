@@ -25,7 +25,7 @@ def model_of(classifier: Classifier) -> Model:
     first = classifier.groups[0]
     data = first.experiment.data
     reader = Tokenizer.from_str(first.tokenizer.to_str())
-    reader.enable_truncation(data.max_length, stride=data.overlap)
+    reader.enable_truncation(data.max_length, stride=data.window_overlap)
 
     def cut(texts: Sequence[str]) -> list[list[int]]:
         """As `tokenize` does. `encode` would hold the interpreter's lock over a long text, and
@@ -96,7 +96,9 @@ def warm(classifier: Classifier) -> float:
     seconds that a batch takes."""
     for group in classifier.groups:
         data = group.experiment.data
-        tokens = tokenize(group.tokenizer, [WORD], data.max_length, data.max_windows, data.overlap)
+        tokens = tokenize(
+            group.tokenizer, [WORD], data.max_length, data.max_windows, data.window_overlap
+        )
         shape = prediction_shape(data.max_length, data.max_windows)
         list(score(group.step, group.params, tokens, shape, group.columns))
     with suppress(DataError):  # no explanations of this model: labels are given all the same

@@ -41,7 +41,7 @@ def read_splits(experiment: Experiment, say: Callable[[str], None]) -> dict[str,
     data = experiment.data
     first = read(data.train, data.labels)
     splits = {
-        "train": subsample(first, data.train_rows),
+        "train": subsample(first, data.max_train_examples),
         "val": read(data.val, first.names),
         "test": read(data.test, first.names),
     }
@@ -88,7 +88,7 @@ def make_epochs(
     update."""
     data, train = experiment.data, experiment.train
     sampler = SAMPLERS[experiment.sampler.name]
-    accumulate = experiment.optim.accumulate
+    accumulate = experiment.optim.gradient_accumulation_steps
     labels, known = targets(experiment, examples)
     plain = tokenize(examples.texts)
     varied = experiment.augment.name != "none"
@@ -122,9 +122,9 @@ def make_epochs(
 def targets(experiment: Experiment, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     """(labels, known) that are learned: the examples' own, or a teacher's probabilities, in which
     every label is known. Raises DataError where the teacher lacks a row or a label."""
-    if not experiment.data.soft:
+    if not experiment.data.soft_labels:
         return examples.labels, examples.known
-    path, share = Path(experiment.data.soft), experiment.data.soft_share
+    path, share = Path(experiment.data.soft_labels), experiment.data.soft_label_weight
     teacher = load_predictions(path)
     row_of = {str(name): row for row, name in enumerate(teacher.ids)}
     if missing := [name for name in examples.ids if name not in row_of]:

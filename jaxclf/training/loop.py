@@ -74,7 +74,7 @@ def run_loop(
                     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                         raise DivergedError(
                             f"the loss is {loss} (gradient norm {grad_norm}) at batch "
-                            f"{int(state.step)}, epoch {epoch + 1}; lower optim.lr or optim.clip. "
+                            f"{int(state.step)}, epoch {epoch + 1}; lower optim.lr or optim.max_grad_norm. "
                             f"Earlier checkpoints are kept in {run}"
                         )
                     loss_sum, done = loss_sum + loss, done + 1

@@ -74,7 +74,7 @@ def retry_with_smaller_micro_batches(
             if jax.process_count() > 1:
                 raise OutOfMemoryError(
                     f"{error}; several hosts do not halve it by themselves: give all of them half "
-                    "the train.batch_size and twice the optim.accumulate"
+                    "the train.batch_size and twice the optim.gradient_accumulation_steps"
                 ) from None
             if checkpoint.saved(out):
                 raise OutOfMemoryError(
@@ -85,7 +85,7 @@ def retry_with_smaller_micro_batches(
         say(
             "the device has no room for a batch: begun anew with "
             f"train.batch_size={experiment.train.batch_size} "
-            f"optim.accumulate={experiment.optim.accumulate}, as many texts to an update as before"
+            f"optim.gradient_accumulation_steps={experiment.optim.gradient_accumulation_steps}, as many texts to an update as before"
         )
         write_json(out / "config.json", to_dict(experiment))
 
@@ -93,10 +93,13 @@ def retry_with_smaller_micro_batches(
 def halved(experiment: Experiment) -> Experiment:
     """Half the micro-batch, twice the accumulation. Raises OutOfMemoryError where it cannot be
     halved."""
-    size, accumulate = experiment.train.batch_size, experiment.optim.accumulate
+    size, accumulate = experiment.train.batch_size, experiment.optim.gradient_accumulation_steps
     if size % 2:
         raise OutOfMemoryError(
             f"the device has no room for {size} texts at a time, which cannot be halved; give an "
             "even train.batch_size, a smaller data.max_length or a smaller encoder"
         )
-    return override(experiment, {"train.batch_size": size // 2, "optim.accumulate": 2 * accumulate})
+    return override(
+        experiment,
+        {"train.batch_size": size // 2, "optim.gradient_accumulation_steps": 2 * accumulate},
+    )

@@ -17,7 +17,7 @@ DECAYED = ("kernel", "embedding")
 
 def learning_rate(optim: Optim, updates: int) -> optax.Schedule:
     """The experiment's schedule over so many updates."""
-    warmup = min(round(optim.warmup * updates), updates - 1)
+    warmup = min(round(optim.warmup_ratio * updates), updates - 1)
     return SCHEDULES[optim.schedule.name](optim.lr, warmup, updates, **optim.schedule.options)
 
 
@@ -27,15 +27,17 @@ def make_optimizer(optim: Optim, updates: int) -> optax.GradientTransformation:
     With `accumulate` k, every k-th micro-batch makes an update from the mean of k gradients.
     """
     links = [
-        clip_by_global_norm(optim.clip),
-        optax.adamw(learning_rate(optim, updates), weight_decay=optim.decay, mask=decay_mask),
+        clip_by_global_norm(optim.max_grad_norm),
+        optax.adamw(
+            learning_rate(optim, updates), weight_decay=optim.weight_decay, mask=decay_mask
+        ),
     ]
-    if (optim.layer_decay, optim.head_rate) != (1, 1):
-        links.append(scale_by_depth(optim.layer_decay, optim.head_rate))
+    if (optim.layerwise_lr_decay, optim.head_lr_multiplier) != (1, 1):
+        links.append(scale_by_depth(optim.layerwise_lr_decay, optim.head_lr_multiplier))
     chain = freeze(optax.chain(*links), optim.freeze)
-    if optim.accumulate == 1:
+    if optim.gradient_accumulation_steps == 1:
         return chain
-    return optax.MultiSteps(chain, optim.accumulate).gradient_transformation()
+    return optax.MultiSteps(chain, optim.gradient_accumulation_steps).gradient_transformation()
 
 
 def decay_mask(params: Any) -> Any:

@@ -30,8 +30,10 @@ def check_groups(optim: Optim, params: Mapping[str, Any]) -> None:
             raise ConfigError(f"optim.freeze={pattern!r} matches none of: {', '.join(parts)}, …")
     if all(is_frozen(path, optim.freeze) for path in paths):
         raise ConfigError("optim.freeze holds every parameter fixed; nothing is left to train")
-    if optim.reinit > (layers := count_layers(paths)):
-        raise ConfigError(f"optim.reinit={optim.reinit}: the encoder has {layers} layers")
+    if optim.reinit_layers > (layers := count_layers(paths)):
+        raise ConfigError(
+            f"optim.reinit_layers={optim.reinit_layers}: the encoder has {layers} layers"
+        )
 
 
 def is_frozen(path: str, patterns: tuple[str, ...]) -> bool:

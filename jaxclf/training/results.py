@@ -42,7 +42,7 @@ def write_results(
         experiment.threshold.name,
         experiment.calibration.name,
         {name: len(split.ids) for name, split in prepared.splits.items()},
-        experiment.data.meanings,
+        experiment.data.label_descriptions,
     )
     curves = to_json(calibration)
     handover = SavedModel(experiment, prepared.hf_config, names, record, curves, ledger, params)

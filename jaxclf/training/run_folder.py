@@ -45,10 +45,10 @@ def as_started(out: Path, experiment: Experiment) -> Experiment:
     if not experiment.encoder.revision:
         experiment = override(experiment, {"encoder.revision": found.encoder.revision})
     (size, accumulate), (asked, asked_accumulate) = (
-        (one.train.batch_size, one.optim.accumulate) for one in (found, experiment)
+        (one.train.batch_size, one.optim.gradient_accumulation_steps) for one in (found, experiment)
     )
     if size < asked and size * accumulate == asked * asked_accumulate:
-        changes = {"train.batch_size": size, "optim.accumulate": accumulate}
+        changes = {"train.batch_size": size, "optim.gradient_accumulation_steps": accumulate}
         experiment = override(experiment, changes)
     return experiment
 

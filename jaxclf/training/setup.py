@@ -52,14 +52,16 @@ def make_setup(experiment: Experiment, say: Callable[[str], None]) -> RunSetup:
     init, apply = build(experiment, hf_config, len(names))
     check_labels(experiment, names)
     data = experiment.data
-    if surplus := sorted(data.meanings.keys() - set(names)):
-        say(f"note: data.meanings speaks of {', '.join(surplus)}, which the data do not have")
+    if surplus := sorted(data.label_descriptions.keys() - set(names)):
+        say(
+            f"note: data.label_descriptions speaks of {', '.join(surplus)}, which the data do not have"
+        )
     cut = functools.partial(
         tokenize,
         tokenizer,
         max_length=data.max_length,
         max_windows=data.max_windows,
-        overlap=data.overlap,
+        overlap=data.window_overlap,
     )
     tokens = {name: cut(split.texts) for name, split in splits.items() if name != "train"}
     epochs = make_epochs(experiment, splits["train"], cut)
@@ -79,11 +81,11 @@ def make_setup(experiment: Experiment, say: Callable[[str], None]) -> RunSetup:
         tokenizer,
         init,
         apply,
-        without_last_layers(pretrained, experiment.optim.reinit),
+        without_last_layers(pretrained, experiment.optim.reinit_layers),
         make_provenance(
             {name: describe(split, file_of(experiment, name)) for name, split in splits.items()},
             {
-                "average": experiment.regular.average.name,
+                "average": experiment.regularization.weight_averaging.name,
                 "calibration": experiment.calibration.name,
                 "threshold": experiment.threshold.name,
             },
@@ -103,4 +105,4 @@ def init_params(prepared: RunSetup) -> dict[str, Any]:
 
     made = {**jax.jit(fresh)(jax.random.key(seed), prepared.example), **given}
     params = jax.tree.map(jax.numpy.asarray, unflatten_dict(made))
-    return init_bias_from_prior(params, prepared.stats) if optim.prior else params
+    return init_bias_from_prior(params, prepared.stats) if optim.init_bias_from_prior else params

@@ -43,7 +43,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     stats: LabelStats,
     batch_size: int,
-    regular: Regularization,
+    regularization: Regularization,
     accumulate: int = 1,
     placed: jax.sharding.Sharding | None = None,
 ) -> Callable[[State, Batch], tuple[State, StepMetrics]]:
@@ -54,37 +54,37 @@ def make_train_step(
     The loss is the sum over the batch's examples divided by the nominal `batch_size`, so that k
     micro-batches give the gradient of one batch of k times the size.
     """
-    adversary = ADVERSARIES[regular.adversary.name]
+    adversary = ADVERSARIES[regularization.adversarial.name]
 
     def step(state: State, batch: Batch) -> tuple[State, StepMetrics]:
         key = jax.random.fold_in(
             jax.random.wrap_key_data(jnp.asarray(state.key), impl=key_kind()), state.step
         )
         mix = None
-        if regular.mixup:
+        if regularization.mixup:
             key, own = jax.random.split(key)
-            mix = sample_mixup(own, batch.weight, regular.mixup)
+            mix = sample_mixup(own, batch.weight, regularization.mixup)
             batch = mix_labels(batch, mix)
-        keys = list(jax.random.split(key)) if regular.rdrop else [key]
+        keys = list(jax.random.split(key)) if regularization.rdrop else [key]
 
         def objective(params: dict) -> Float[Array, ""]:
             # Clones, since an adversary is met with the same dropout.
             logits = [apply(params, batch, jax.random.clone(one), mix) for one in keys]
             each = sum(loss(one, batch.labels, batch.known, stats) for one in logits) / len(keys)
-            if regular.rdrop:
-                each = each + regular.rdrop * disagreement(logits[0], logits[1], batch.known)
+            if regularization.rdrop:
+                each = each + regularization.rdrop * disagreement(logits[0], logits[1], batch.known)
             return (each * batch.weight).sum() / batch_size
 
         value, gradient = jax.value_and_grad(objective)(state.params)
-        if regular.adversary.name != "none":
-            worse = adversary(state.params, gradient, **regular.adversary.options)
+        if regularization.adversarial.name != "none":
+            worse = adversary(state.params, gradient, **regularization.adversarial.options)
             gradient = jax.tree.map(jnp.add, gradient, jax.grad(objective)(worse))
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(value, optax.tree.norm(gradient))
         ema = state.ema
-        if regular.ema:
-            ema = running_mean(ema, params, state.step, regular.ema, accumulate)
+        if regularization.ema_decay:
+            ema = running_mean(ema, params, state.step, regularization.ema_decay, accumulate)
         return State(state.step + 1, params, opt_state, state.key, ema), metrics  # type: ignore[arg-type]
 
     return jax.jit(step, donate_argnums=0, out_shardings=placed)

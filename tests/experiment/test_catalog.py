@@ -203,7 +203,7 @@ def traced(tiny_encoder, tiny_data, tmp_path_factory):
     def trace(experiment):
         step, tx, shapes, epochs = parts_of(experiment)
         batches = [next(epochs.batches(epoch, 0)) for epoch in range(len(epochs.sizes))]
-        key, ema = dropout_key(0), bool(experiment.regular.ema)
+        key, ema = dropout_key(0), bool(experiment.regularization.ema_decay)
         state = jax.eval_shape(lambda of: init_state(of, tx.init(of), key, ema)[0], shapes)
         program = jax.make_jaxpr(step)(state, batches[0])
         text = re.sub(r"0x[0-9a-f]+", "", str(program))  # where a function lies in memory

@@ -95,7 +95,7 @@ def test_a_list_or_a_comma_makes_a_tuple_and_a_whole_number_a_float():
     for value in (["x", "y"], ("x", "y"), "x,y", " x , y,"):
         assert override(PLAIN, {"data.labels": value}).data.labels == ("x", "y")
     assert override(PLAIN, {"data.labels": ""}).data.labels == ()
-    decay = override(PLAIN, {"optim.decay": 1}).optim.decay
+    decay = override(PLAIN, {"optim.weight_decay": 1}).optim.weight_decay
     assert (decay, type(decay)) == (1.0, float)
 
 
@@ -124,7 +124,9 @@ def test_an_unknown_key_gets_the_nearest(key, says):
         ("optim.lr", "2e-4", "optim.lr='2e-4': expected float"),
         ("optim.lr", False, "optim.lr=False: expected float"),
         ("optim.lr", None, "optim.lr=None: expected float"),
-        pytest.param("optim.decay", 10**400, "optim.decay=1000", id="too large a number"),
+        pytest.param(
+            "optim.weight_decay", 10**400, "optim.weight_decay=1000", id="too large a number"
+        ),
         ("data.train", 3, "data.train=3: expected str"),
         ("data.labels", 3, "data.labels=3: expected tuple[str, ...]"),
         ("data.labels", ["x", 3], "data.labels=['x', 3]: expected tuple[str, ...]"),
@@ -172,7 +174,10 @@ def test_every_name_of_a_registry_is_accepted_with_its_defaults_as_options(key):
         ({"loss.smoothing": "much"}, "loss.smoothing='much': expected float"),
         ({"loss.pos_weight": [1, "x"]}, "loss.pos_weight="),
         ({"optim.schedule.end": True}, "optim.schedule.end=True: expected float"),
-        ({"data.max_length": 30, "data.overlap": 16}, "data.overlap must be at most half of"),
+        (
+            {"data.max_length": 30, "data.window_overlap": 16},
+            "data.window_overlap must be at most half of",
+        ),
     ],
 )
 def test_an_unknown_name_option_or_value_is_named(changes, says):
@@ -212,10 +217,10 @@ def test_values_lie_within_their_bounds(key):
     step = 1 if whole else 1e-9
     inside = [low + step if open_below else low, high - step if high < math.inf else 1e9]
     outside = [low if open_below else low - step, high, *([] if whole else [math.nan])]
-    if key == "data.overlap":
+    if key == "data.window_overlap":
         inside.pop()  # the other end is half of max_length
     # Keys that bound each other are not to stand in each other's way.
-    roomy = {"data.max_length": 2**20 - 1, "data.overlap": 0, "data.folds": 2**10 - 1}
+    roomy = {"data.max_length": 2**20 - 1, "data.window_overlap": 0, "data.folds": 2**10 - 1}
     for value in inside:
         assert checked({**roomy, key: value})
     for value in outside:

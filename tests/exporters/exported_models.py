@@ -38,7 +38,7 @@ def make_model(
     config = hf_config(variant, vocab_size=400, max_position_embeddings=34, pad_token_id=0)
     hf = config.to_dict()
     experiment = Experiment(
-        Data("", "", "", max_length=length, max_windows=3, overlap=4),
+        Data("", "", "", max_length=length, max_windows=3, window_overlap=4),
         encoder=Encoder(name="tiny", dtype=dtype),
         pool=Spec(pool),
         head=Spec(head),

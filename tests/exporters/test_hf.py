@@ -54,7 +54,7 @@ def make_run(folder, variant, tokenizer_folder, pool="cls", head="native"):
     tokenizer.save(str(encoder / "tokenizer.json"))
     hf, tokenizer = open_encoder(encoder)
     experiment = Experiment(
-        Data("", "", "", max_length=LENGTH, max_windows=1, overlap=2),
+        Data("", "", "", max_length=LENGTH, max_windows=1, window_overlap=2),
         encoder=Encoder(name="tiny"),
         pool=Spec(pool),
         head=Spec(head),
@@ -76,7 +76,7 @@ def make_run(folder, variant, tokenizer_folder, pool="cls", head="native"):
 
 def logits_of(classifier, texts):
     data = classifier.experiment.data
-    tokens = tokenize(classifier.tokenizer, texts, data.max_length, 1, data.overlap)
+    tokens = tokenize(classifier.tokenizer, texts, data.max_length, 1, data.window_overlap)
     shape = prediction_shape(data.max_length, 1)
     step = jax.jit(classifier.apply)
     scored = score(step, classifier.params, tokens, shape, len(LABELS))

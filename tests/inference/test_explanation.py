@@ -143,7 +143,7 @@ def toy(value, rate, seen=None):
     return step
 
 
-DATA = Data("", "", "", max_length=16, max_windows=3, overlap=4)
+DATA = Data("", "", "", max_length=16, max_windows=3, window_overlap=4)
 PLAIN = Calibration("none", ({}, {}))
 
 

@@ -30,7 +30,7 @@ def make_tokenizer(tiny_encoder):
 def make_model(folder, tiny_encoder, hf, pool, seed=0, calibration=NONE):
     """Windows of 16 tokens, at most 3 of them, that share 4."""
     experiment = Experiment(
-        Data("", "", "", max_length=16, max_windows=3, overlap=4),
+        Data("", "", "", max_length=16, max_windows=3, window_overlap=4),
         encoder=Encoder(name="tiny"),
         pool=pool,
         head=Spec("linear"),

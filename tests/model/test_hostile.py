@@ -39,7 +39,7 @@ SECONDS, MEMORY, LETTERS = 1.0, 200e6, 25_000
 NAN = float("nan")
 LABELS = ("alpha", "beta", "gamma")
 EXPERIMENT = Experiment(
-    Data("", "", "", max_length=16, max_windows=2, overlap=2),
+    Data("", "", "", max_length=16, max_windows=2, window_overlap=2),
     encoder=Encoder(name="tiny"),
     pool=Spec("attention", width=8),
     head=Spec("linear"),
@@ -581,7 +581,7 @@ HOSTILE = {
         "windows of no tokens": (experiment("data", max_length=0), "jaxclf.json.*max_length"),
         "windows of 10^9": (experiment("data", max_length=GB), "data.max_length=1000000000"),
         "windows of -1": (experiment("data", max_windows=-1), "jaxclf.json.*max_windows"),
-        "windows that do not move": (experiment("data", overlap=16), "jaxclf.json.*overlap"),
+        "windows that do not move": (experiment("data", window_overlap=16), "jaxclf.json.*overlap"),
         "labels a number": (meta(labels=3), "jaxclf.json.*labels"),
         "labels missing": (edit(META, lambda meta: meta.pop("labels")), "jaxclf.json.*labels"),
         "labels that are lists": (meta(labels=[[], [], []]), "jaxclf.json.*labels"),

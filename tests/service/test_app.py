@@ -146,7 +146,9 @@ def test_the_services_probabilities_are_the_classifiers(served, texts):
 def test_the_queue_counts_tokens_as_they_are_read(served, texts):
     classifier = served[0].classifier
     data = classifier.experiment.data
-    tokens = tokenize(classifier.tokenizer, texts, data.max_length, data.max_windows, data.overlap)
+    tokens = tokenize(
+        classifier.tokenizer, texts, data.max_length, data.max_windows, data.window_overlap
+    )
     windows = model_of(classifier).cut(texts)
     assert [length for text in windows for length in text] == np.diff(tokens.starts).tolist()
     assert [len(text) for text in windows] == np.bincount(tokens.owners).tolist()

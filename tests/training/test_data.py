@@ -53,7 +53,7 @@ def test_batches_are_a_function_of_seed_and_epoch(experiment, cut):
 def test_an_epoch_is_what_its_sampler_drew_with_the_weights_it_gave(experiment, cut, name, augment):
     options = {"correction": 1.0} if "correction" in options_of(SAMPLERS[name]) else {}
     experiment = replace(experiment, sampler=Spec(name, **options), augment=Spec(augment))
-    experiment = replace(experiment, optim=replace(experiment.optim, accumulate=3))
+    experiment = replace(experiment, optim=replace(experiment.optim, gradient_accumulation_steps=3))
     examples = read_splits(experiment, silent)["train"]
     epochs, again = (make_epochs(experiment, examples, cut) for _ in range(2))
     for epoch in (1, 0):
@@ -91,7 +91,7 @@ def test_a_variation_of_more_windows_than_any_text_fits(experiment, cut, tmp_pat
     path = tmp_path / "train.json"
     rows = [{"text": "what can i do about this", "labels": {"x": at % 2}} for at in range(6)]
     path.write_text(json.dumps(rows))
-    data = Data(str(path), str(path), str(path), max_length=16, max_windows=2, overlap=2)
+    data = Data(str(path), str(path), str(path), max_length=16, max_windows=2, window_overlap=2)
     wild = replace(experiment, data=data, augment=Spec("words", share=1.0, typo=1.0, drop=0.0))
     wild = replace(wild, train=replace(wild.train, batch_size=1, epochs=8))
     examples = read_splits(wild, silent)["train"]

@@ -43,7 +43,7 @@ def experiment(tiny_encoder, tiny_data):
             "encoder.name": str(tiny_encoder),
             **{f"data.{split}": str(path) for split, path in tiny_data.items()},
             "data.max_length": 32,
-            "data.train_rows": 60,
+            "data.max_train_examples": 60,
             "train.epochs": 1,
             "train.checkpoint_every": 1,
             "train.batch_size": 16,
@@ -64,15 +64,18 @@ def test_without_room_a_run_is_that_of_smaller_batches(experiment, little_room, 
         train.train(experiment, out, watch=killed, test=False)
     assert little_room == [16, 8, 4]
     said = capsys.readouterr().err
-    for words in ("batch_size=8 optim.accumulate=2", "batch_size=4 optim.accumulate=4"):
+    for words in (
+        "batch_size=8 optim.gradient_accumulation_steps=2",
+        "batch_size=4 optim.gradient_accumulation_steps=4",
+    ):
         assert words in said
     config = json.loads((out / "config.json").read_text())
-    assert (config["train"]["batch_size"], config["optim"]["accumulate"]) == (4, 4)
+    assert (config["train"]["batch_size"], config["optim"]["gradient_accumulation_steps"]) == (4, 4)
 
     # The same command goes on with them, to what asking for them gives.
     found = train.train(experiment, out, test=False)
     assert little_room == [16, 8, 4, 4]
-    asked = override(experiment, {"train.batch_size": 4, "optim.accumulate": 4})
+    asked = override(experiment, {"train.batch_size": 4, "optim.gradient_accumulation_steps": 4})
     whole = train.train(asked, tmp_path / "asked", test=False)
     assert found["val"] == whole["val"]
 
@@ -104,8 +107,8 @@ def test_one_text_too_many_is_one_line(experiment, monkeypatch, tmp_path):
 
 
 def test_halving_keeps_the_texts_of_an_update(experiment):
-    found = halved(halved(override(experiment, {"optim.accumulate": 3})))
-    assert (found.train.batch_size, found.optim.accumulate) == (4, 12)
+    found = halved(halved(override(experiment, {"optim.gradient_accumulation_steps": 3})))
+    assert (found.train.batch_size, found.optim.gradient_accumulation_steps) == (4, 12)
 
 
 def test_another_fault_of_the_device_is_not_taken_for_want_of_room():

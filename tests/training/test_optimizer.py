@@ -60,7 +60,7 @@ def test_restarts_fall_in_equal_cycles_from_shrinking_peaks():
 
 
 def test_the_experiment_warms_up_for_a_share_of_its_updates():
-    schedule = learning_rate(Optim(lr=0.5, warmup=0.1, schedule=Spec("constant")), 100)
+    schedule = learning_rate(Optim(lr=0.5, warmup_ratio=0.1, schedule=Spec("constant")), 100)
     found = rates(schedule, 20)
     assert found[9] < 0.5
     assert found[10] == pytest.approx(0.5)
@@ -89,7 +89,9 @@ def test_biases_and_norms_are_not_decayed():
         "norm": {"scale": False, "bias": False},
         "word": {"embedding": True},
     }
-    tx = make_optimizer(Optim(lr=0.1, decay=0.5, warmup=0.0, schedule=Spec("constant")), 10)
+    tx = make_optimizer(
+        Optim(lr=0.1, weight_decay=0.5, warmup_ratio=0.0, schedule=Spec("constant")), 10
+    )
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     after = optax.apply_updates(params, updates)
     np.testing.assert_allclose(after["dense"]["kernel"], 0.95)
@@ -104,9 +106,9 @@ def test_biases_and_norms_are_not_decayed():
         {"lr": 0.01},
         {"decay": 0.3},
         {"schedule": Spec("constant")},
-        {"warmup": 0.5},
-        {"clip": 0.01},
-        {"accumulate": 2},
+        {"warmup_ratio": 0.5},
+        {"max_grad_norm": 0.01},
+        {"gradient_accumulation_steps": 2},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -121,7 +123,7 @@ def test_every_option_changes_the_parameters(change):
             params = optax.apply_updates(params, updates)
         return np.asarray(params["kernel"])
 
-    base = Optim(lr=0.1, decay=0.1, warmup=0.0, clip=1.0)
-    if "clip" in change:  # Adam is blind to the scale of a constant clip: look at epsilon's side
-        change = {"clip": 1e-9}
+    base = Optim(lr=0.1, weight_decay=0.1, warmup_ratio=0.0, max_grad_norm=1.0)
+    if "max_grad_norm" in change:  # Adam is blind to the scale of a constant clip: look at epsilon's side
+        change = {"max_grad_norm": 1e-9}
     assert not np.allclose(end(base), end(Optim(**{**vars(base), **change})), rtol=1e-5)

@@ -63,7 +63,7 @@ def test_a_tiny_model_overfits(family, examples):
     (placement,) = plan(tokens, range(TEXTS), shape)
     batch = fill(tokens, labels, np.ones_like(labels), placement, shape)
     params = jax.jit(init)(jax.random.key(0), batch)
-    optim = Optim(lr=5e-3, warmup=0.1, schedule=Spec("linear"))
+    optim = Optim(lr=5e-3, warmup_ratio=0.1, schedule=Spec("linear"))
     tx = make_optimizer(optim, UPDATES)
     stats = LabelStats(labels.sum(axis=0), np.full(labels.shape[1], TEXTS, np.float32))
     loss = functools.partial(LOSSES["focal"], gamma=2.0)

@@ -35,7 +35,7 @@ def params_of():
 
 def moved(optim, steps=3):
     """How far each parameter goes, by path, under constant gradients."""
-    optim = Optim(**{"lr": 0.1, "warmup": 0.0, "schedule": Spec("constant"), **optim})
+    optim = Optim(**{"lr": 0.1, "warmup_ratio": 0.0, "schedule": Spec("constant"), **optim})
     tx, params = make_optimizer(optim, 10), params_of()
     state = tx.init(params)
     for _ in range(steps):
@@ -48,9 +48,9 @@ def moved(optim, steps=3):
 
 
 def test_a_frozen_parameter_stays_to_the_bit_and_has_no_moments():
-    free, whole = moved({"decay": 0.5})
+    free, whole = moved({"weight_decay": 0.5})
     assert min(free.values()) > 0
-    frozen, state = moved({"decay": 0.5, "freeze": ("encoder/embeddings", "encoder/layer_[0-3]")})
+    frozen, state = moved({"weight_decay": 0.5, "freeze": ("encoder/embeddings", "encoder/layer_[0-3]")})
     for path, far in frozen.items():
         still = path.startswith(("encoder/embeddings", *(f"encoder/layer_{i}/" for i in range(4))))
         assert (far == 0) == still, path
@@ -99,8 +99,8 @@ def test_nothing_flows_back_below_what_is_frozen():
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_each_layer_learns_at_a_share_of_the_rate_of_the_one_above(accumulate):
     """Decay included: the whole update is scaled."""
-    plain, _ = moved({"decay": 0.5, "accumulate": accumulate}, 2)
-    slow, _ = moved({"decay": 0.5, "accumulate": accumulate, "layer_decay": 0.5}, 2)
+    plain, _ = moved({"weight_decay": 0.5, "gradient_accumulation_steps": accumulate}, 2)
+    slow, _ = moved({"weight_decay": 0.5, "gradient_accumulation_steps": accumulate, "layerwise_lr_decay": 0.5}, 2)
     share = {path: slow[path] / plain[path] for path in plain}
     # One update (two micro-batches) or two; the second starts from elsewhere, so compare loosely.
     assert share["head/classifier/kernel"] == pytest.approx(1)
@@ -114,7 +114,7 @@ def test_each_layer_learns_at_a_share_of_the_rate_of_the_one_above(accumulate):
 
 def test_pool_and_head_learn_at_their_own_rate():
     plain, _ = moved({})
-    fast, _ = moved({"head_rate": 3.0, "layer_decay": 0.5})
+    fast, _ = moved({"head_lr_multiplier": 3.0, "layerwise_lr_decay": 0.5})
     # After three steps decay starts from elsewhere, so compare loosely.
     kernel, top = "head/classifier/kernel", f"encoder/layer_{LAYERS - 1}/attention/query/kernel"
     assert fast[kernel] == pytest.approx(3 * plain[kernel], rel=0.05)
@@ -175,4 +175,4 @@ def test_what_cannot_be_is_said(optim, named):
 
 
 def test_what_can_be_is_let_through():
-    check_groups(Optim(freeze=("encoder/*", "encoder/layer_0"), reinit=12), params_of())
+    check_groups(Optim(freeze=("encoder/*", "encoder/layer_0"), reinit_layers=12), params_of())

@@ -67,7 +67,7 @@ def step_of(regular, accumulate=1):
         tx = optax.MultiSteps(tx, accumulate).gradient_transformation()
     step = make_train_step(apply, LOSSES["bce"], tx, STATS, 4, regular, accumulate)
     params = params_of()
-    mean = jax.tree.map(jnp.copy, params) if regular.ema else ()
+    mean = jax.tree.map(jnp.copy, params) if regularization.ema_decay else ()
     return step, State(jnp.int32(0), params, tx.init(params), jnp.asarray(dropout_key(0)), mean)
 
 
@@ -78,8 +78,8 @@ def distance(one, other):
 REGULAR = {
     "rdrop": Regularization(rdrop=1.0),
     "mixup": Regularization(mixup=0.5),
-    "fgm": Regularization(adversary=Spec("fgm", radius=0.5)),
-    "awp": Regularization(adversary=Spec("awp", radius=0.1)),
+    "fgm": Regularization(adversarial=Spec("fgm", radius=0.5)),
+    "awp": Regularization(adversarial=Spec("awp", radius=0.1)),
 }
 
 
@@ -91,8 +91,8 @@ def test_each_changes_the_step_and_its_option_does_too(name):
     more = {
         "rdrop": Regularization(rdrop=2.0),
         "mixup": Regularization(mixup=5.0),
-        "fgm": Regularization(adversary=Spec("fgm", radius=1.0)),
-        "awp": Regularization(adversary=Spec("awp", radius=0.2)),
+        "fgm": Regularization(adversarial=Spec("fgm", radius=1.0)),
+        "awp": Regularization(adversarial=Spec("awp", radius=0.2)),
     }[name]
     found = []
     for regular in (one, more, one):
@@ -209,7 +209,7 @@ def test_an_adversarial_step_is_the_sum_of_both_gradients():
 
 
 def test_the_running_mean_is_that_of_the_updates():
-    regular = Regularization(ema=0.5)
+    regular = Regularization(ema_decay=0.5)
     step, state = step_of(regular)
     expected = params_of()
     for update in range(12):
@@ -225,7 +225,7 @@ def test_the_running_mean_is_that_of_the_updates():
 
 
 def test_between_updates_the_mean_rests():
-    step, state = step_of(Regularization(ema=0.5), accumulate=2)
+    step, state = step_of(Regularization(ema_decay=0.5), accumulate=2)
     before = jax.tree.map(np.asarray, state.ema)
     state, _ = step(state, batch_of(0))
     assert distance(state.ema, before) == 0

@@ -17,7 +17,7 @@ from jaxclf.training.step import dropout_key, make_train_step
 from jaxclf.types import LabelStats, Shape, State, Tokens
 
 LENGTH, CLASSES, COUNT = 16, 3, 32
-OPTIM = Optim(lr=1e-2, warmup=0.0, schedule=Spec("constant"), clip=1e9)
+OPTIM = Optim(lr=1e-2, warmup_ratio=0.0, schedule=Spec("constant"), max_grad_norm=1e9)
 
 
 def data(seed=0):
@@ -107,7 +107,7 @@ def furthest(one, other):
 
 
 def test_accumulation_updates_every_kth_batch(network):
-    step, fresh = setup(network, Optim(lr=1e-2, accumulate=2))
+    step, fresh = setup(network, Optim(lr=1e-2, gradient_accumulation_steps=2))
     shape = Shape(24, LENGTH, 32)
     state, _ = step(fresh(), batch_of(range(16), shape))
     assert furthest(state.params, network[1]) == 0

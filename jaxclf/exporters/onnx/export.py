@@ -175,7 +175,7 @@ def _in_words(out: Path, record: dict[str, Any]) -> str:
 
 def _of_one_window(whole: InferenceProgram, texts: tuple[str, ...] | list[str]) -> np.ndarray:
     cut = whole.data
-    tokens = tokenize(whole.tokenizer, texts, cut.max_length, 2, cut.overlap)
+    tokens = tokenize(whole.tokenizer, texts, cut.max_length, 2, cut.window_overlap)
     return np.bincount(tokens.owners) == 1
 
 
@@ -238,7 +238,7 @@ def _metadata(
         "encoders": list(whole.kinds),
         "max_length": whole.data.max_length,
         "max_windows": whole.data.max_windows,
-        "overlap": whole.data.overlap,
+        "window_overlap": whole.data.window_overlap,
         "slots_per_row": _slots_per_row(whole),
         "length": None if length == LENGTH else length,
     }

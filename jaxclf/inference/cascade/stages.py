@@ -128,7 +128,7 @@ def measure(
         share = counted(stage, np.ones(len(stage), np.int64), work, alone)
         return {"counted": share, "by": "texts", "texts_per_second": None, "speed": None}
     data = cascade.experiment.data
-    cut = data.max_length, data.max_windows, data.overlap
+    cut = data.max_length, data.max_windows, data.window_overlap
     share = counted(stage, lengths(tokenize(cascade.tokenizer, list(texts), *cut)), work, alone)
     both = {"cascade": cascade, "last": strong}
     seconds = dict.fromkeys(both, 0.0)

@@ -100,7 +100,7 @@ def home(tiny_encoder, demo_rows, tmp_path_factory):
     home = tmp_path_factory.mktemp("cascade")
     texts = {split: texts_of(demo_rows, split) for split in SPLITS}
     train, val, test = (str(home / f"{split}.jsonl") for split in ("train", *SPLITS))
-    data = Data(train, val, test, max_length=16, max_windows=2, overlap=2)
+    data = Data(train, val, test, max_length=16, max_windows=2, window_overlap=2)
     members, tokenizer, probs = networks(tiny_encoder, data, texts)
     for name, member in zip(NETWORKS, members, strict=True):
         save_model(home / name / "model", member, tokenizer, "a card")

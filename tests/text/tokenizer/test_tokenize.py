@@ -163,7 +163,9 @@ def test_the_callers_tokenizer_stays_as_it_is(tokenizer):
 
 def allowed(max_length, overlap):
     try:
-        check(Experiment(Data("", "", "", max_length=max_length, overlap=overlap)), REGISTRIES)
+        check(
+            Experiment(Data("", "", "", max_length=max_length, window_overlap=overlap)), REGISTRIES
+        )
     except ConfigError:
         return False
     return True
