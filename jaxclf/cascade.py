@@ -116,13 +116,13 @@ def make_cascade(
     honest = fit_out_of_fold(val.like.labels, val.probs, rule, goal, ruled["val"])
     mixed = {split: run_stages(early, part.probs, ruled[split]) for split, part in members.items()}
     found = {split: part.like._replace(probs=mixed[split].probs) for split, part in members.items()}
-    ledger = join_provenances([_json(run / "ledger.json") for run in runs])
+    provenance = join_provenances([_json(run / "provenance.json") for run in runs])
     if spec.name != "fixed":
-        ledger = with_fitted(ledger, f"the thresholds ({spec.name})", "val")
-    ledger = with_fitted(ledger, "the cut-offs of the cascade", "val")
+        provenance = with_fitted(provenance, f"the thresholds ({spec.name})", "val")
+    provenance = with_fitted(provenance, "the cut-offs of the cascade", "val")
     report = {split: evaluate_split(part, thresholds, names) for split, part in found.items()}
     for split, part in report.items():
-        part["fitted"] = fitted_by(ledger, split)
+        part["fitted"] = fitted_by(provenance, split)
     fair = aggregate(val.like.labels, honest.mixed.probs, honest.decided)
     report["val"]["crossfit"] = {
         metric: {"score": fair[metric], "optimism": report["val"][metric] - fair[metric]}
@@ -139,7 +139,7 @@ def make_cascade(
         stage |= {"name": name, "run": str(run)}
     _note(val, about, recipe)
 
-    chain = Chain(names, stages, weights, tuple(early), rules, record, ledger)
+    chain = Chain(names, stages, weights, tuple(early), rules, record, provenance)
     cascade = assemble(chain, models)
     about["cost"] = measure(cascade, strong, mixed["test"].stage, texts["test"])
     encoders = {_json(model / META)["experiment"]["encoder"]["name"] for model in models}
@@ -158,7 +158,7 @@ def make_cascade(
         save_predictions(out / "predictions" / f"{split}.npz", predictions)
     save_cascade(out / "model", chain, models, text)
     for name, values in (
-        ("labels.json", list(names)), ("ledger.json", ledger), ("thresholds.json", record),
+        ("labels.json", list(names)), ("provenance.json", provenance), ("thresholds.json", record),
         (STAGES, about), ("diagnosis.json", diagnose([], report)), ("report.json", report),
     ):  # fmt: skip
         write_json(out / name, values)

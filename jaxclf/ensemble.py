@@ -107,13 +107,13 @@ def make_ensemble(
         probs = blend_out_of_fold(source.like.labels, source.probs, blender)
         found["val"] = source.like._replace(probs=probs)
     runs = [run for parts in systems.values() for run in parts]
-    ledger = join_provenances([_json(run / "ledger.json") for run in runs])
+    provenance = join_provenances([_json(run / "provenance.json") for run in runs])
     if recipe.blend.name != "uniform":
         what = f"the weights of the ensemble ({recipe.blend.name})"
-        ledger = with_fitted(ledger, what, "train" if folds else "val")
+        provenance = with_fitted(provenance, what, "train" if folds else "val")
     if recipe.threshold.name != "fixed":
-        ledger = with_fitted(ledger, f"the thresholds ({recipe.threshold.name})", "val")
-    report, record = score_run(found, recipe.threshold, names, ledger)
+        provenance = with_fitted(provenance, f"the thresholds ({recipe.threshold.name})", "val")
+    report, record = score_run(found, recipe.threshold, names, provenance)
     rule = rule_of(recipe.threshold, names)
     about = to_dict(recipe) | describe(systems, source, weights, blender, rule)
 
@@ -138,10 +138,10 @@ def make_ensemble(
     # Runs of one system, its folds, share its weight.
     pairs = zip(weights, systems.values(), strict=True)
     each = np.array([weight / len(parts) for weight, parts in pairs for _ in parts])
-    made = Blend(tuple(run.name for run in runs), names, each, record, ledger)
+    made = Blend(tuple(run.name for run in runs), names, each, record, provenance)
     save_ensemble(out / "model", made, [run / "model" for run in runs], text)
     for name, values in (
-        ("labels.json", list(names)), ("ledger.json", ledger), ("thresholds.json", record),
+        ("labels.json", list(names)), ("provenance.json", provenance), ("thresholds.json", record),
         (MEMBERS, about), ("diagnosis.json", diagnose([], report)), ("report.json", report),
     ):  # fmt: skip
         write_json(out / name, values)

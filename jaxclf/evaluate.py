@@ -34,11 +34,11 @@ def evaluate_file(run: Path, data: Path) -> tuple[dict[str, Any], str | None]:
     classifier = load(run)
     examples = read(data, classifier.labels)
     probs = classifier.predict_proba(examples.texts)
-    labels = with_unknown(examples.labels, examples.known)
+    labels = with_unknown(examples.labels, examples.label_mask)
     predictions = Predictions(np.array(examples.ids), probs, labels, data.stem)
     figures = evaluate_split(predictions, classifier.thresholds, classifier.labels)
-    split = split_of(classifier.ledger, fingerprint(examples))
-    return figures, warning(classifier.ledger, split) if split else None
+    split = split_of(classifier.provenance, fingerprint(examples))
+    return figures, warning(classifier.provenance, split) if split else None
 
 
 def evaluate_predictions(
@@ -72,9 +72,9 @@ def evaluate_predictions(
         split: load_predictions(run / "predictions" / f"{split}.npz") for split in ("val", "test")
     }
     found, _ = calibrate(found, wanted.calibration)
-    ledger = run / "ledger.json"
-    if ledger.is_file() and not changes:
-        known = json.loads(ledger.read_text(encoding="utf-8"))
+    provenance = run / "provenance.json"
+    if provenance.is_file() and not changes:
+        known = json.loads(provenance.read_text(encoding="utf-8"))
     else:
         rules = {
             "average": own.regularization.weight_averaging.name,
@@ -108,9 +108,7 @@ def rewrite_page(run: Path, show_text: bool = False) -> Path:
     examples = read(data.test, classifier.labels)
     if list(examples.ids) != list(load_predictions(run / "predictions" / "test.npz").ids):
         raise DataError(f"{data.test}: its rows are not those that this run was tested on")
-    tokens = tokenize(
-        classifier.tokenizer, examples.texts, data.max_length, data.max_windows, data.window_overlap
-    )
+    tokens = tokenize(classifier.tokenizer, examples.texts, data.windows)
     return write_page(run, lengths(tokens), examples.texts if show_text else None)
 
 

@@ -95,7 +95,7 @@ def _train(
     check(experiment, REGISTRIES)
     prepared = make_setup(experiment, say)
     experiment, epochs = prepared.experiment, prepared.epochs
-    distributed.check_same([to_dict(experiment), prepared.ledger])
+    distributed.check_same([to_dict(experiment), prepared.provenance])
 
     def begin() -> dict[str, Any] | None:
         """The folder, and the report where the run in it is finished."""
@@ -107,7 +107,7 @@ def _train(
             return json.loads((out / "report.json").read_text(encoding="utf-8"))
         write_json(out / "labels.json", prepared.names)
         write_json(out / "environment.json", environment())
-        write_json(out / "ledger.json", prepared.ledger)
+        write_json(out / "provenance.json", prepared.provenance)
 
     if (finished := distributed.broadcast_from_primary(begin)) is not None:
         return finished
@@ -137,7 +137,7 @@ def _train(
         return figures
 
     params = init_params(prepared)
-    state, ledger = init_state(
+    state, progress = init_state(
         params, tx.init(params), dropout_key(experiment.seed), bool(regularization.ema_decay)
     )
     like = checkpoint.abstract_state(state)  # the state itself is given away step by step
@@ -146,17 +146,17 @@ def _train(
         nonlocal state
         last = checkpoint.latest(out, say)
         if last is None:
-            return ledger
+            return progress
         state = checkpoint.restore(out, last, like)
         say(f"resumed after batch {last.step}")
-        return last.ledger
+        return last.progress
 
-    ledger = Progress(*distributed.broadcast_from_primary(resumed))
+    progress = Progress(*distributed.broadcast_from_primary(resumed))
     state = distributed.replicate(state)
-    ledger = run_loop(
+    progress = run_loop(
         out,
         state,
-        ledger,
+        progress,
         raise_on_oom(train_step),
         lambda done: float(np.asarray(schedule(max(done - 1, 0) // accumulate))),
         epochs,
@@ -178,7 +178,7 @@ def _train(
         )
         if not test:
             return {"val": evaluate(chosen)}
-        report = write_results(out, prepared, chosen, predict, ledger.history)
+        report = write_results(out, prepared, chosen, predict, progress.history)
         _page(prepared, out, show_text)
         return report
 
@@ -246,9 +246,9 @@ def _command(args: argparse.Namespace) -> None:
     print()
     print(table(report["test"], "test"))
     print()
-    ledger = json.loads((out / "ledger.json").read_text(encoding="utf-8"))
+    provenance = json.loads((out / "provenance.json").read_text(encoding="utf-8"))
     for split in report:
-        if said := warning(ledger, split):
+        if said := warning(provenance, split):
             print(f"- {said}")
     for sentence in json.loads((out / "diagnosis.json").read_text(encoding="utf-8")):
         print(f"- {sentence}")

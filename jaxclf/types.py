@@ -6,27 +6,35 @@ from jaxtyping import Float32, Int32, UInt32
 
 
 class Examples(NamedTuple):
-    """Rows of one data file, as columns. `labels` is 0 wherever `known` is 0."""
+    """Rows of one data file, as columns. `labels` is 0 wherever `label_mask` is 0."""
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     labels: Float32[Any, "examples classes"]
-    known: Float32[Any, "examples classes"]
+    label_mask: Float32[Any, "examples classes"]
     names: tuple[str, ...]
-    form: str  # what the reader found, in words
+    source: str  # what the reader understood of the file
     groups: tuple[str, ...] = ()  # "" for a row without; empty where no row has one
+
+
+class Windows(NamedTuple):
+    """How a long text is cut into windows of tokens."""
+
+    max_length: int  # most tokens in a window, special ones included
+    max_windows: int  # text beyond the last window is not read
+    overlap: int  # tokens that neighboring windows share
 
 
 class Tokens(NamedTuple):
     """Ragged token ids: window w holds `ids[starts[w]:starts[w + 1]]` and belongs to example
-    `owners[w]`.
+    `example_index[w]`.
 
-    Owners ascend, and every example owns at least one window.
+    The indices ascend, and every example owns at least one window.
     """
 
     ids: Int32[Any, " tokens"]
     starts: Int32[Any, " windows+1"]
-    owners: Int32[Any, " windows"]
+    example_index: Int32[Any, " windows"]
 
 
 class Shape(NamedTuple):
@@ -49,7 +57,7 @@ class Batch(NamedTuple):
     segments: Int32[Any, "rows length"]
     examples: Int32[Any, "rows length"]
     labels: Float32[Any, "slots classes"]
-    known: Float32[Any, "slots classes"]
+    label_mask: Float32[Any, "slots classes"]
     weight: Float32[Any, " slots"]
 
 

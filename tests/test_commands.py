@@ -76,7 +76,7 @@ def test_a_run_folder_holds_what_the_contract_says(finished):
             assert set(row) == LABEL
     for name in (
         "config.json labels.json environment.json metrics.jsonl tensorboard checkpoints integrity "
-        "predictions/val.npz predictions/test.npz thresholds.json ledger.json report.json "
+        "predictions/val.npz predictions/test.npz thresholds.json provenance.json report.json "
         "diagnosis.json "
         "model/config.json model/model.safetensors model/tokenizer.json model/jaxclf.json "
         "model/README.md"
@@ -249,8 +249,8 @@ def test_a_calibrated_run_answers_calibrated_probabilities(tiny_encoder, tiny_da
     stored = load_predictions(tmp_path / "run" / "predictions" / "test.npz")
     texts = [row["text"] for row in json.loads(tiny_data["test"].read_text(encoding="utf-8"))]
     np.testing.assert_allclose(classifier.predict_proba(texts), stored.probs, atol=1e-6, rtol=0)
-    ledger = json.loads((tmp_path / "run" / "ledger.json").read_text())
-    assert [entry["what"] for entry in ledger["fitted"]] == [
+    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert [entry["what"] for entry in provenance["fitted"]] == [
         "the weights", "the choice of the epoch", "the calibration (platt)",
         "the thresholds (plug_in)",
     ]  # fmt: skip
@@ -273,8 +273,8 @@ def test_folds_are_audited_and_hold_every_row_out_once(tiny_encoder, tiny_data, 
         for fold in (0, 1)
     ]
     assert not parts[0] & parts[1]
-    ledger = json.loads((out / "fold-1" / "ledger.json").read_text())
-    assert ledger["splits"]["train"]["rows"] == len(parts[0])
+    provenance = json.loads((out / "fold-1" / "provenance.json").read_text())
+    assert provenance["splits"]["train"]["rows"] == len(parts[0])
     assert set(json.loads((out / "fold-0" / "report.json").read_text())) == {"val", "test"}
     csv_file = (out / "audit.csv").read_text(encoding="utf-8")
     assert csv_file.startswith("id,label,given,suggested,probability\n")
@@ -395,8 +395,8 @@ def test_everything_at_once_goes_on_to_the_same_bits(tiny_encoder, tiny_data, tm
     assert scores[2:] == scores[1:2]  # only what was left was done again
     name = "model/model.safetensors"
     assert (tmp_path / "torn" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    ledger = json.loads((tmp_path / "whole" / "ledger.json").read_text())
-    assert "the choice of the epochs that are averaged" in str(ledger["fitted"])
+    provenance = json.loads((tmp_path / "whole" / "provenance.json").read_text())
+    assert "the choice of the epochs that are averaged" in str(provenance["fitted"])
 
 
 BAD = {

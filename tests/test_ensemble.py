@@ -66,13 +66,13 @@ def test_its_probabilities_are_the_blend_of_its_members(runs, made, tiny_data):
 def test_what_fitted_what_is_known(made, tiny_data):
     out, report = made
     assert set(report) == {"val", "test"}
-    ledger = json.loads((out / "ledger.json").read_text())
-    what = [one["what"] for one in ledger["fitted"] if one["split"] == "val"]
+    provenance = json.loads((out / "provenance.json").read_text())
+    what = [one["what"] for one in provenance["fitted"] if one["split"] == "val"]
     assert "the weights of the ensemble (simplex_per_label)" in what
     assert "the calibration (platt)" in what
     assert "the thresholds (plug_in)" in what
     assert "the thresholds (per_label)" not in what  # the members' own, which have no part in it
-    assert {"train", "val", "test", "train-1", "held_out"} == set(ledger["splits"])
+    assert {"train", "val", "test", "train-1", "held_out"} == set(provenance["splits"])
     figures, said = evaluate_file(out, tiny_data["val"])
     assert said is not None
     assert "weights of the ensemble" in said
@@ -85,7 +85,7 @@ def test_what_fitted_what_is_known(made, tiny_data):
 def test_the_folder_is_a_runs(made):
     out, _ = made
     for name in (
-        "labels.json ledger.json thresholds.json report.json report.html members.json "
+        "labels.json provenance.json thresholds.json report.json report.html members.json "
         "diagnosis.json model/ensemble.json model/README.md model/member-0/model.safetensors "
         "model/member-2/jaxclf.json"
     ).split():
@@ -141,7 +141,7 @@ def change(folder, values):
         ({"weights": {}}, "weights are not 3 shares"),
         ({"weights": None}, "weights are not 3 shares"),
         ({"labels": ["a", "a"]}, "labels are not"),
-        ({"ledger": {}}, "ledger does not say"),
+        ({"provenance": {}}, "provenance does not say"),
     ],
 )
 def test_a_damaged_ensemble_is_refused_by_name(made, tmp_path, values, says):

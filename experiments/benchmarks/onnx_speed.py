@@ -81,7 +81,7 @@ def measure(run: Path, data: Path, rounds: int, threads: int, scratch: Path) -> 
         "onnxruntime, packed, int8": onnx_scorer(scratch / "packed_int8", threads),
     }
     probs = {name: way(examples.texts) for name, way in ways.items()}
-    labels = with_unknown(examples.labels, examples.known)
+    labels = with_unknown(examples.labels, examples.label_mask)
     decided = {name: decide(one, classifier.thresholds) for name, one in probs.items()}
     own = next(iter(ways))
     answers = {

@@ -51,7 +51,7 @@ def threshold_record(
 
 
 def score_run(
-    found: Mapping[str, Predictions], spec: Spec, names: tuple[str, ...], ledger: Provenance
+    found: Mapping[str, Predictions], spec: Spec, names: tuple[str, ...], provenance: Provenance
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(report.json, thresholds.json) of a run from its predictions on val and test.
 
@@ -63,7 +63,7 @@ def score_run(
     honest = crossfit(val.labels, val.probs, rule)
     report = {split: evaluate_split(part, thresholds, names) for split, part in found.items()}
     for split, part in report.items():
-        part["fitted"] = fitted_by(ledger, split)
+        part["fitted"] = fitted_by(provenance, split)
     report["val"]["crossfit"] = {
         metric: {"score": honest.crossfit[metric], "optimism": honest.optimism(metric)}
         for metric in ("macro_f1", "micro_f1")

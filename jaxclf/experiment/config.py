@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from jaxclf.errors import ConfigError
+from jaxclf.types import Windows
 
 
 @dataclass(frozen=True, init=False)
@@ -49,6 +50,10 @@ class Data:
     label_descriptions: dict[str, str] = field(
         default_factory=dict
     )  # label -> what it means, for the card
+
+    @property
+    def windows(self) -> Windows:
+        return Windows(self.max_length, self.max_windows, self.window_overlap)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def rounded_up(thresholds: Float64[np.ndarray, " classes"]) -> Float32[np.ndarra
 def _cut(member: SavedModel, tokenizer: Tokenizer) -> tuple[Any, ...]:
     """Equal where texts become equal tokens."""
     data = member.experiment.data
-    return data.max_length, data.max_windows, data.window_overlap, tokenizer.to_str()
+    return data.windows, tokenizer.to_str()
 
 
 def _in_dtype(member: SavedModel, dtype: str | None) -> SavedModel:

@@ -57,8 +57,8 @@ def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
     if here not in platforms:
         raise ConfigError(f"--platforms must name {here} too: the program is tried here")
     whole = load_program(run)
-    length, windows = whole.data.max_length, whole.data.max_windows
-    shape = prediction_shape(length, windows)
+    windows = whole.data.windows
+    shape = prediction_shape(windows)
     flat = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree.leaves_with_path(whole.params)
@@ -69,7 +69,7 @@ def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
         trees = tuple(members[str(index)] for index in range(len(members)))
         return whole.answer(trees, Packed(*packed), shape.slots)._asdict()
 
-    tokens = jax.ShapeDtypeStruct((shape.rows, length), np.int32)
+    tokens = jax.ShapeDtypeStruct((shape.rows, shape.length), np.int32)
     types = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
     exported = jax.export.export(jax.jit(answer), platforms=platforms)(types, *[tokens] * 4)
     told = CARD.format(
@@ -89,8 +89,8 @@ def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
         def step(params: dict[str, Any], batch: Batch) -> Any:
             return program.call(params, *batch[: len(Packed._fields)])["probabilities"]
 
-        texts, classes = probe_texts(length, windows), len(whole.labels)
-        tokenized = tokenize(whole.tokenizer, texts, length, windows, whole.data.window_overlap)
+        texts, classes = probe_texts(windows), len(whole.labels)
+        tokenized = tokenize(whole.tokenizer, texts, windows)
         scored = score(step, params, tokenized, shape, classes)
         theirs = gather(scored, len(texts), classes)
         classifier = load(run)

@@ -20,6 +20,7 @@ from jaxclf.inference.classifier import model_folder
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE
 from jaxclf.model.storage.saved_model import META
 from jaxclf.text.tokenizer.tokenize import TOKENIZER
+from jaxclf.types import Windows
 
 RECORD = "verification.json"
 
@@ -42,10 +43,10 @@ SENTENCES = (
 Probs = Float32[np.ndarray, "texts classes"]
 
 
-def probe_texts(max_length: int, max_windows: int) -> list[str]:
+def probe_texts(windows: Windows) -> list[str]:
     """Texts from one word to more than all windows hold."""
     words = " ".join(SENTENCES).split()
-    longest = 2 * max_length * max_windows
+    longest = 2 * windows.max_length * windows.max_windows
     words = words * -(-longest // len(words))
     counts = {round(1.6**power) for power in range(64) if 1.6**power < longest} | {longest}
     return [*SENTENCES, *(" ".join(words[:count]) for count in sorted(counts))]

@@ -60,14 +60,14 @@ class Classifier:
         self,
         labels: tuple[str, ...],
         thresholds: Mapping[str, Mapping[str, Any]],
-        ledger: dict[str, Any],
+        provenance: dict[str, Any],
         groups: list[ModelGroup],
         calibrations: list[Calibration],
         weights: Float64[np.ndarray, "members classes"],
     ):
         self.labels = labels
         self.thresholds = np.array([thresholds[name]["value"] for name in labels])
-        self.ledger = ledger
+        self.provenance = provenance
         self.groups = groups
         self.calibrations = calibrations
         self.weights = weights
@@ -139,19 +139,21 @@ def load(path: str | Path) -> Classifier:
     if not has_entry(folder, ENSEMBLE):
         one = load_model(folder, param_shapes)
         weights = np.ones((1, len(one.labels)))
-        return _classifier(one.labels, one.thresholds, one.ledger, [one], [folder], weights)
+        return _classifier(one.labels, one.thresholds, one.provenance, [one], [folder], weights)
     found, models = load_ensemble(folder)
     members = [load_model(model, param_shapes) for model in models]
     for model, member in zip(models, members, strict=True):
         if member.labels != found.labels:
             raise DataError(f"{model / META}: its labels are not those of the ensemble")
-    return _classifier(found.labels, found.thresholds, found.ledger, members, models, found.weights)
+    return _classifier(
+        found.labels, found.thresholds, found.provenance, members, models, found.weights
+    )
 
 
 def _classifier(
     labels: tuple[str, ...],
     thresholds: Mapping[str, Mapping[str, Any]],
-    ledger: dict[str, Any],
+    provenance: dict[str, Any],
     members: Sequence[SavedModel],
     models: Sequence[Path],
     weights: Float64[np.ndarray, "members classes"],
@@ -165,7 +167,7 @@ def _classifier(
         for indices in groups.values()
     ]
     calibrations = [from_json(member.calibration) for member in members]
-    return Classifier(labels, thresholds, ledger, together, calibrations, weights)
+    return Classifier(labels, thresholds, provenance, together, calibrations, weights)
 
 
 def _kind(member: SavedModel, tokenizer: Tokenizer) -> str:
@@ -206,10 +208,8 @@ def _side_by_side(apply: Callable[..., Array]) -> Callable[..., Array]:
 def _score(group: ModelGroup, texts: list[str]) -> Float32[np.ndarray, "members texts classes"]:
     """Probabilities as the group's networks give them."""
     data = group.experiment.data
-    tokens = tokenize(
-        group.tokenizer, texts, data.max_length, data.max_windows, data.window_overlap
-    )
-    shape = prediction_shape(data.max_length, data.max_windows)
+    tokens = tokenize(group.tokenizer, texts, data.windows)
+    shape = prediction_shape(data.windows)
     scored = score(group.step, group.params, tokens, shape, group.columns)
     found = gather(scored, len(texts), group.columns)
     return found.reshape(len(texts), len(group.members), -1).swapaxes(0, 1)

@@ -101,12 +101,7 @@ def _explain(
     calibrations: Sequence[Calibration],
     weights: Float[np.ndarray, "members classes"],
 ) -> list[Explanation]:
-    cut = [
-        tokenize_with_spans(
-            one.tokenizer, texts, one.data.max_length, one.data.max_windows, one.data.window_overlap
-        )
-        for one in sources
-    ]
+    cut = [tokenize_with_spans(one.tokenizer, texts, one.data.windows) for one in sources]
     blanks = [_blanks(one.tokenizer, pieces) for one, pieces in zip(sources, cut, strict=True)]
     sums: dict[int, Sum] = {}
     todo, steps, points = list(range(len(texts))), STEPS, np.linspace(0, 1, STEPS + 1)
@@ -211,7 +206,9 @@ def log_odds(
 
 
 def _by_word(text: str, index: int, cut: Sequence[TokenSpans], found: Sum) -> Explanation:
-    of_text = [np.repeat(one.tokens.owners == index, np.diff(one.tokens.starts)) for one in cut]
+    of_text = [
+        np.repeat(one.tokens.example_index == index, np.diff(one.tokens.starts)) for one in cut
+    ]
     pairs = list(zip(cut, of_text, strict=True))
     own = np.concatenate([one.own[there] for one, there in pairs])
     spans, of = words_of(text, np.concatenate([one.spans[there] for one, there in pairs])[own])

@@ -31,6 +31,6 @@ def write_soft_labels(classifier: Classifier, examples: Examples, path: Path) ->
             texts = examples.texts[first : first + WINDOW_ROWS]
             probs[first : first + len(texts)] = classifier.predict_proba(texts)
             bar.update(len(texts))
-    labels = with_unknown(examples.labels, examples.known)
+    labels = with_unknown(examples.labels, examples.label_mask)
     save_predictions(path, Predictions(np.array(examples.ids), probs, labels, "train"))
     write_json(record, work)

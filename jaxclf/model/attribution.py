@@ -114,7 +114,7 @@ def path_gradients(
 ) -> list[PathGradients]:
     """These texts, each at all points; a text at a point is an example, packed like any other."""
     lengths = np.diff(tokens.starts)
-    each = [np.flatnonzero(tokens.owners == text) for text in texts for _ in points]
+    each = [np.flatnonzero(tokens.example_index == text) for text in texts for _ in points]
     windows = np.concatenate(each)
     owners = np.repeat(np.arange(len(each)), [len(one) for one in each])
     origin = np.concatenate([np.arange(*tokens.starts[one : one + 2]) for one in windows])
@@ -152,7 +152,7 @@ def path_gradients(
             for one, size in zip(each, sizes, strict=True)
         ]
 
-    sizes = np.bincount(tokens.owners, lengths).astype(int)[texts]
+    sizes = np.bincount(tokens.example_index, lengths).astype(int)[texts]
     ends = by_text(logits, examples, np.ones_like(sizes))
     weighed = by_text(scores, places, sizes) if scores else [None] * len(texts)
     columns = zip(ends, by_text(slopes, places, sizes), weighed, strict=True)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Float32
 
 from jaxclf.text.packing import example_count, fill, most_windows, plan
 from jaxclf.text.tokenizer.tokenize import lengths
-from jaxclf.types import Batch, Shape, Tokens
+from jaxclf.types import Batch, Shape, Tokens, Windows
 
 # About 2,000 tokens saturate the cores of a laptop; short texts may then fill the slots.
 TOKENS, TOKENS_PER_SLOT = 2048, 8
@@ -23,10 +23,11 @@ class Scored(NamedTuple):
     probs: Float32[np.ndarray, "examples classes"]
 
 
-def prediction_shape(max_length: int, max_windows: int) -> Shape:
+def prediction_shape(windows: Windows) -> Shape:
     """One shape for all prediction; rows enough for the longest text."""
-    rows = max(TOKENS // max_length, max_windows)
-    return Shape(rows, max_length, max(rows * max_length // TOKENS_PER_SLOT, 1))
+    length = windows.max_length
+    rows = max(TOKENS // length, windows.max_windows)
+    return Shape(rows, length, max(rows * length // TOKENS_PER_SLOT, 1))
 
 
 def make_predict_step(

@@ -37,7 +37,7 @@ def model_of(classifier: Classifier) -> Model:
         ]
 
     return Model(
-        prediction_shape(data.max_length, data.max_windows),
+        prediction_shape(data.windows),
         data.max_length * data.max_windows,
         cut,
         lambda texts: predict(classifier, texts),
@@ -96,10 +96,8 @@ def warm(classifier: Classifier) -> float:
     seconds that a batch takes."""
     for group in classifier.groups:
         data = group.experiment.data
-        tokens = tokenize(
-            group.tokenizer, [WORD], data.max_length, data.max_windows, data.window_overlap
-        )
-        shape = prediction_shape(data.max_length, data.max_windows)
+        tokens = tokenize(group.tokenizer, [WORD], data.windows)
+        shape = prediction_shape(data.windows)
         list(score(group.step, group.params, tokens, shape, group.columns))
     with suppress(DataError):  # no explanations of this model: labels are given all the same
         explain(classifier, WORD)

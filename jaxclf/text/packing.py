@@ -33,12 +33,12 @@ def training_shape(tokens: Tokens, batch_size: int, length: int, least: int = 1)
 
 def example_count(tokens: Tokens) -> int:
     """Examples, each of which owns a window."""
-    return int(tokens.owners[-1]) + 1 if len(tokens.owners) else 0
+    return int(tokens.example_index[-1]) + 1 if len(tokens.example_index) else 0
 
 
 def most_windows(tokens: Tokens) -> int:
     """Windows of the text that has the most."""
-    return int(np.bincount(tokens.owners).max(initial=1))
+    return int(np.bincount(tokens.example_index).max(initial=1))
 
 
 def plan(tokens: Tokens, order: Iterable[int], shape: Shape) -> Iterator[Placement]:
@@ -49,7 +49,7 @@ def plan(tokens: Tokens, order: Iterable[int], shape: Shape) -> Iterator[Placeme
     in one batch.
     """
     lengths = np.diff(tokens.starts).tolist()
-    first = np.searchsorted(tokens.owners, np.arange(example_count(tokens) + 1)).tolist()
+    first = np.searchsorted(tokens.example_index, np.arange(example_count(tokens) + 1)).tolist()
     upcoming = iter(order)
     waiting: list[int] = []
     exhausted = False

@@ -27,13 +27,15 @@ def fingerprint(examples: Examples) -> str:
     order of rows."""
     rows = sorted(
         hashlib.sha256(text.encode() + labels.tobytes() + known.tobytes()).digest()
-        for text, labels, known in zip(examples.texts, examples.labels, examples.known, strict=True)
+        for text, labels, known in zip(
+            examples.texts, examples.labels, examples.label_mask, strict=True
+        )
     )
     return hashlib.sha256(b"".join(rows)).hexdigest()
 
 
 def describe(examples: Examples, file: str) -> dict[str, Any]:
-    """A split's entry in the ledger."""
+    """A split's entry in the provenance."""
     return {"file": file, "rows": len(examples.ids), "sha256": fingerprint(examples)}
 
 
@@ -43,9 +45,9 @@ def select(examples: Examples, rows: Int[np.ndarray, " rows"], form: str) -> Exa
         ids=tuple(examples.ids[row] for row in rows),
         texts=tuple(examples.texts[row] for row in rows),
         labels=examples.labels[rows],
-        known=examples.known[rows],
+        label_mask=examples.label_mask[rows],
         groups=tuple(examples.groups[row] for row in rows) if examples.groups else (),
-        form=f"{examples.form}; {form}",
+        source=f"{examples.source}; {form}",
     )
 
 

@@ -38,21 +38,21 @@ class Progress(NamedTuple):
 
 class CheckpointInfo(NamedTuple):
     step: int
-    ledger: Progress
+    progress: Progress
     sums: Mapping[str, str]  # file -> SHA-256
 
     @property
     def score(self) -> float:
         """The validation score this very state got; -inf in the middle of an epoch."""
-        history = self.ledger.history
-        return history[-1]["score"] if history and self.ledger.batches == 0 else float("-inf")
+        history = self.progress.history
+        return history[-1]["score"] if history and self.progress.batches == 0 else float("-inf")
 
 
 def _folders(run: Path, step: int) -> tuple[Path, Path]:
     return (run / "checkpoints" / str(step)).absolute(), run / "integrity" / f"{step}.json"
 
 
-def save(run: Path, state: State, ledger: Progress, keep_epochs: bool = False) -> None:
+def save(run: Path, state: State, progress: Progress, keep_epochs: bool = False) -> None:
     """Write state and manifest, then drop what is no longer needed; with `keep_epochs` the end of
     every epoch is."""
     step = int(state.step)
@@ -63,7 +63,7 @@ def save(run: Path, state: State, ledger: Progress, keep_epochs: bool = False) -
         # numpy's, since orbax refuses arrays that one host of several has for itself.
         checkpointer.save(folder, jax.tree.map(np.asarray, state), force=True)
     part = manifest.with_suffix(".part")
-    part.write_text(json.dumps({"ledger": ledger._asdict(), "sha256": _sums(folder)}, indent=1))
+    part.write_text(json.dumps({"progress": progress._asdict(), "sha256": _sums(folder)}, indent=1))
     part.replace(manifest)
     _prune(run, keep_epochs)
 
@@ -92,7 +92,7 @@ def saved(run: Path) -> list[CheckpointInfo]:
     for path in (run / "integrity").glob("*.json"):
         manifest = json.loads(path.read_text())
         found.append(
-            CheckpointInfo(int(path.stem), Progress(**manifest["ledger"]), manifest["sha256"])
+            CheckpointInfo(int(path.stem), Progress(**manifest["progress"]), manifest["sha256"])
         )
     return sorted(found, key=lambda one: one.step)
 

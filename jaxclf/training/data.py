@@ -48,7 +48,7 @@ def read_splits(experiment: Experiment, say: Callable[[str], None]) -> dict[str,
     if data.folds:
         splits["train"], splits[HELD_OUT] = hold_out(splits["train"], data.folds, data.fold)
     for name, split in splits.items():
-        say(f"{name:<5} {split.form}")
+        say(f"{name:<5} {split.source}")
         if not split.labels.any():
             raise DataError(
                 f"{file_of(experiment, name)}: no example has a label; nothing can be learned or "
@@ -73,7 +73,7 @@ def file_of(experiment: Experiment, split: str) -> str:
 def hold_out(examples: Examples, folds: int, fold: int) -> tuple[Examples, Examples]:
     """All but one fold, and that fold. Folds are the same for every seed; examples of one group or
     one text share one."""
-    labels = with_unknown(examples.labels, examples.known)
+    labels = with_unknown(examples.labels, examples.label_mask)
     within = grouped_folds(labels, connected_groups(examples), folds) == fold
     return (
         select(examples, np.flatnonzero(~within), f"all but fold {fold} of {folds}"),
@@ -123,7 +123,7 @@ def targets(experiment: Experiment, examples: Examples) -> tuple[np.ndarray, np.
     """(labels, known) that are learned: the examples' own, or a teacher's probabilities, in which
     every label is known. Raises DataError where the teacher lacks a row or a label."""
     if not experiment.data.soft_labels:
-        return examples.labels, examples.known
+        return examples.labels, examples.label_mask
     path, share = Path(experiment.data.soft_labels), experiment.data.soft_label_weight
     teacher = load_predictions(path)
     row_of = {str(name): row for row, name in enumerate(teacher.ids)}
@@ -133,8 +133,8 @@ def targets(experiment: Experiment, examples: Examples) -> tuple[np.ndarray, np.
         raise DataError(f"{path}: {teacher.probs.shape[1]} labels for {len(examples.names)}")
     probs = teacher.probs[[row_of[name] for name in examples.ids]]
     mixed = share * probs + (1 - share) * examples.labels
-    soft = np.where(examples.known > 0, mixed, probs).astype(np.float32)
-    return soft, np.ones_like(examples.known)
+    soft = np.where(examples.label_mask > 0, mixed, probs).astype(np.float32)
+    return soft, np.ones_like(examples.label_mask)
 
 
 def vary(experiment: Experiment, texts: tuple[str, ...], epoch: int) -> tuple[str, ...]:

@@ -17,14 +17,14 @@ from jaxclf.types import Predictions
 def make_predict(prepared: RunSetup) -> Callable[[dict, str], Predictions]:
     """(params, split) -> the network's own probabilities, before calibration."""
     data, classes = prepared.experiment.data, len(prepared.names)
-    shape = prediction_shape(data.max_length, data.max_windows)
+    shape = prediction_shape(data.windows)
     predict_step = make_predict_step(prepared.apply)
 
     def predict(params: dict, split: str) -> Predictions:
         examples = prepared.splits[split]
         scored = score(predict_step, params, prepared.tokens[split], shape, classes)
         probs = gather(scored, len(examples.ids), classes)
-        labels = with_unknown(examples.labels, examples.known)
+        labels = with_unknown(examples.labels, examples.label_mask)
         return Predictions(np.array(examples.ids), probs, labels, split)
 
     return predict

@@ -28,7 +28,7 @@ LOG_EVERY = 10  # batches between lines of metrics.jsonl
 def run_loop(
     run: Path,
     state: State,
-    ledger: Progress,
+    progress: Progress,
     train_step: Callable[[State, Batch], tuple[State, StepMetrics]],
     rate: Callable[[int], float],
     epochs: Epochs,
@@ -37,7 +37,7 @@ def run_loop(
     checkpoint_every: int,
     keep_epochs: bool = False,
 ) -> Progress:
-    """Train to the end, or to early stopping, from where state and ledger are.
+    """Train to the end, or to early stopping, from where state and progress are.
 
     rate: batches done -> learning rate, to be shown.
     evaluate: params -> figures of the validation split, `score` among them.
@@ -45,8 +45,8 @@ def run_loop(
     Raises DivergedError before a state that is not finite is saved, StoppedError after SIGINT or
     SIGTERM and a checkpoint.
     """
-    history = list(ledger.history)
-    loss_sum, done = ledger.loss_sum, ledger.batches
+    history = list(progress.history)
+    loss_sum, done = progress.loss_sum, progress.batches
 
     def save() -> None:
         now = Progress(history, loss_sum, done)
@@ -101,7 +101,7 @@ def run_loop(
 def init_state(
     params: dict, opt_state: object, key: object, ema: bool = False
 ) -> tuple[State, Progress]:
-    """The state and ledger of a run that has not begun; with `ema`, a running mean that starts
+    """The state and progress of a run that has not begun; with `ema`, a running mean that starts
     where the parameters do."""
     mean = jax.tree.map(jnp.copy, params) if ema else ()
     return State(jnp.int32(0), params, opt_state, jnp.asarray(key), mean), Progress([], 0.0, 0)

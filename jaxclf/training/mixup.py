@@ -26,6 +26,6 @@ def sample_mixup(key: Array, weight: Float[Array, " slots"], alpha: float) -> Mi
 
 def mix_labels(batch: Batch, mix: Mix) -> Batch:
     """Labels as soft targets; one is known where both have it known."""
-    known = batch.known * batch.known[mix.partner]
+    known = batch.label_mask * batch.label_mask[mix.partner]
     labels = mix.share * batch.labels + (1 - mix.share) * batch.labels[mix.partner]
-    return batch._replace(labels=labels * known, known=known)
+    return batch._replace(labels=labels * known, label_mask=known)

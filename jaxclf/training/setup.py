@@ -34,7 +34,7 @@ class RunSetup(NamedTuple):
     init: Callable[[jax.Array, Batch], dict]
     apply: Callable[..., jax.Array]
     pretrained: dict[str, Any]  # the parameters that the encoder's folder holds
-    ledger: dict[str, Any]  # of splits: what each of them fits
+    provenance: dict[str, Any]  # of splits: what each of them fits
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,9 +59,7 @@ def make_setup(experiment: Experiment, say: Callable[[str], None]) -> RunSetup:
     cut = functools.partial(
         tokenize,
         tokenizer,
-        max_length=data.max_length,
-        max_windows=data.max_windows,
-        overlap=data.window_overlap,
+        windows=data.windows,
     )
     tokens = {name: cut(split.texts) for name, split in splits.items() if name != "train"}
     epochs = make_epochs(experiment, splits["train"], cut)
@@ -69,7 +67,7 @@ def make_setup(experiment: Experiment, say: Callable[[str], None]) -> RunSetup:
     shapes = jax.eval_shape(init, jax.random.key(0), example)
     check_groups(experiment.optim, shapes)
     pretrained = pretrained_params(resolved.folder, shapes)
-    labels, known = splits["train"].labels, splits["train"].known
+    labels, known = splits["train"].labels, splits["train"].label_mask
     return RunSetup(
         experiment,
         splits,

@@ -70,9 +70,13 @@ def make_train_step(
         def objective(params: dict) -> Float[Array, ""]:
             # Clones, since an adversary is met with the same dropout.
             logits = [apply(params, batch, jax.random.clone(one), mix) for one in keys]
-            each = sum(loss(one, batch.labels, batch.known, stats) for one in logits) / len(keys)
+            each = sum(loss(one, batch.labels, batch.label_mask, stats) for one in logits) / len(
+                keys
+            )
             if regularization.rdrop:
-                each = each + regularization.rdrop * disagreement(logits[0], logits[1], batch.known)
+                each = each + regularization.rdrop * disagreement(
+                    logits[0], logits[1], batch.label_mask
+                )
             return (each * batch.weight).sum() / batch_size
 
         value, gradient = jax.value_and_grad(objective)(state.params)

@@ -68,16 +68,18 @@ def make_run(folder, variant, tokenizer_folder, pool="cls", head="native"):
     record = {name: {"value": 0.25, "split": "val", "rule": "fixed"} for name in LABELS}
     curves = to_json(Calibration("temperature", ({"temperature": 2.0},) * 3))
     rules = {"average": "best", "calibration": "temperature", "threshold": "fixed"}
-    ledger = make_provenance({}, rules)
-    handover = SavedModel(experiment, hf, LABELS, record, curves, ledger, unflatten_dict(params))
+    provenance = make_provenance({}, rules)
+    handover = SavedModel(
+        experiment, hf, LABELS, record, curves, provenance, unflatten_dict(params)
+    )
     save_model(folder / "run" / "model", handover, tokenizer, "a card")
     return folder / "run"
 
 
 def logits_of(classifier, texts):
     data = classifier.experiment.data
-    tokens = tokenize(classifier.tokenizer, texts, data.max_length, 1, data.window_overlap)
-    shape = prediction_shape(data.max_length, 1)
+    tokens = tokenize(classifier.tokenizer, texts, data.windows._replace(max_windows=1))
+    shape = prediction_shape(data.windows._replace(max_windows=1))
     step = jax.jit(classifier.apply)
     scored = score(step, classifier.params, tokens, shape, len(LABELS))
     return gather(scored, len(texts), len(LABELS))

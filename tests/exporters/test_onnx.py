@@ -29,6 +29,7 @@ from jaxclf.exporters.onnx.jaxpr import ROWS, trace
 from jaxclf.exporters.onnx.scorer import MODEL, onnx_scorer
 from jaxclf.exporters.program import load_program
 from jaxclf.text.tokenizer.tokenize import tokenize
+from jaxclf.types import Windows
 
 # XLM-R is RoBERTa, DistilBERT is in the ensemble, ELECTRA has one product more.
 VARIANTS = [
@@ -94,11 +95,11 @@ def session_of(folder):
 
 def as_rows(whole, texts, length, side="right"):
     """input_ids and attention_mask, and which texts are no longer than a row."""
-    tokens = tokenize(whole.tokenizer, texts, LENGTH, 2, 4)
-    short = np.flatnonzero(np.bincount(tokens.owners) == 1)
+    tokens = tokenize(whole.tokenizer, texts, Windows(LENGTH, 2, 4))
+    short = np.flatnonzero(np.bincount(tokens.example_index) == 1)
     ids, mask = (np.zeros((len(short), length), np.int64) for _ in range(2))
     for row, text in enumerate(short):
-        (window,) = np.flatnonzero(tokens.owners == text)
+        (window,) = np.flatnonzero(tokens.example_index == text)
         there = tokens.ids[tokens.starts[window] : tokens.starts[window + 1]]
         place = slice(0, len(there)) if side == "right" else slice(length - len(there), length)
         ids[row, place], mask[row, place] = there, 1

@@ -18,13 +18,15 @@ from jaxclf.model.inference import prediction_shape
 from jaxclf.text.packing import fill, plan
 from jaxclf.text.tokenizer.tokenize import tokenize
 
-SHAPE = prediction_shape(LENGTH, 3)
+WINDOWS = Windows(LENGTH, 3, 4)
+SHAPE = prediction_shape(WINDOWS)
 CURVE = calibration.Calibration("platt", ({"slope": 0.7, "intercept": 0.2},) * len(LABELS))
 WITHOUT_JAXCLF = """
 import sys
 for name in ("jaxclf", "flax"):
     sys.modules[name] = None
 import jax.export, numpy as np, safetensors.numpy
+from jaxclf.types import Windows
 params = safetensors.numpy.load_file("params.safetensors")
 program = jax.export.deserialize(bytearray(open("program.stablehlo", "rb").read()))
 rows = np.load("rows.npz")
@@ -49,7 +51,7 @@ def model(tiny_encoder, tmp_path_factory):
 def batch(model, texts):
     """The one batch that holds all the texts, and which text is in which slot."""
     tokenizer = jaxclf.load(model).tokenizer
-    tokens = tokenize(tokenizer, texts, LENGTH, 3, 4)
+    tokens = tokenize(tokenizer, texts, WINDOWS)
     (placement,) = plan(tokens, range(len(texts)), SHAPE)
     blank = np.zeros((len(texts), 0), np.float32)
     return fill(tokens, blank, blank, placement, SHAPE), placement.examples

@@ -37,7 +37,7 @@ from jaxclf.predict import parse_shard
 from jaxclf.text import formats
 from jaxclf.text.packing import example_count, plan
 from jaxclf.text.reader import Parsed, read, stream
-from jaxclf.types import Tokens
+from jaxclf.types import Tokens, Windows
 
 LABELS = ("joy", "fear", "anger")
 ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
@@ -73,9 +73,11 @@ def run(tiny_encoder, tiny_experiment, tmp_path_factory):
     values = zip(LABELS, (0.0165, 0.185, 0.285), strict=True)
     record = {name: {"value": value, "split": "val", "rule": "fixed"} for name, value in values}
     curves = to_json(Calibration("temperature", ({"temperature": 4.0},) * 3))
-    ledger = make_provenance({}, {"average": "best", "calibration": "none", "threshold": "fixed"})
+    provenance = make_provenance(
+        {}, {"average": "best", "calibration": "none", "threshold": "fixed"}
+    )
     handover = SavedModel(
-        tiny_experiment, hf, LABELS, record, curves, ledger, unflatten_dict(params)
+        tiny_experiment, hf, LABELS, record, curves, provenance, unflatten_dict(params)
     )
     save_model(folder / "model", handover, tokenizer, "a card")
     return folder, load(folder)
@@ -259,7 +261,7 @@ def test_dealt_texts_fill_the_rows(length):
     rng = np.random.default_rng(0)
     sizes = np.clip(rng.lognormal(2.8, 0.55, 2000), 3, length).astype(np.int32)
     tokens = ragged(sizes)
-    shape = prediction_shape(length, 6)
+    shape = prediction_shape(Windows(length, 6, 0))
     order = length_balanced_order(tokens, shape)
     assert sorted(order) == list(range(len(sizes)))
     by_length = np.argsort(-sizes).tolist()
@@ -271,7 +273,7 @@ def test_dealt_texts_fill_the_rows(length):
 
 
 def test_dealt_texts_of_a_word_fill_the_slots():
-    tokens, shape = ragged(np.full(3000, 3, np.int32)), prediction_shape(64, 1)
+    tokens, shape = ragged(np.full(3000, 3, np.int32)), prediction_shape(Windows(64, 1, 0))
     assert len(list(plan(tokens, length_balanced_order(tokens, shape), shape))) == -(
         -3000 // shape.slots
     )

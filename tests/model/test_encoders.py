@@ -20,7 +20,7 @@ from jaxclf.model.storage.saved_model import pretrained_params, read_hf_config
 from jaxclf.model.storage.weights import file_name, flatten_params, open_tensors, to_tensors
 from jaxclf.text.packing import fill, plan
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
-from jaxclf.types import Shape, Tokens
+from jaxclf.types import Shape, Tokens, Windows
 
 CLASSES, LENGTH = 3, 24
 SHAPE = Shape(3, LENGTH, 8)  # one shape for all: one compilation
@@ -63,7 +63,7 @@ def ragged(lengths, seed, owners=None):
 
 def packed(tokens, shape=SHAPE):
     """All examples in one batch."""
-    count = int(tokens.owners[-1]) + 1
+    count = int(tokens.example_index[-1]) + 1
     blank = np.zeros((count, CLASSES), np.float32)
     (placement,) = plan(tokens, range(count), shape)
     return jax.tree.map(jnp.asarray, fill(tokens, blank, blank, placement, shape))
@@ -71,7 +71,7 @@ def packed(tokens, shape=SHAPE):
 
 def one_of(tokens, example):
     """The tokens of one example alone."""
-    windows = np.flatnonzero(tokens.owners == example)
+    windows = np.flatnonzero(tokens.example_index == example)
     lengths = np.diff(tokens.starts)[windows]
     ids = np.concatenate([tokens.ids[tokens.starts[w] : tokens.starts[w + 1]] for w in windows])
     return Tokens(ids, np.cumsum([0, *lengths]).astype(np.int32), np.zeros(len(windows), np.int32))
@@ -135,7 +135,7 @@ def test_the_real_minilm_equals_torch():
         "ok",
         "The bus was late again, so we walked; it rained, we sang, nobody minded. " * 4,
     ]
-    tokens = tokenize(load_tokenizer(folder), texts, 128, 1, 0)
+    tokens = tokenize(load_tokenizer(folder), texts, Windows(128, 1, 0))
     assert max(differences(folder, tokens, 128)) <= 1e-5
 
 
@@ -177,7 +177,7 @@ def test_every_row_of_a_table_names_something(variant_folders):
 
 def alone(apply, params, tokens):
     """The logits of each example in a batch of its own."""
-    count = int(tokens.owners[-1]) + 1
+    count = int(tokens.example_index[-1]) + 1
     return np.stack([apply(params, packed(one_of(tokens, one)))[0] for one in range(count)])
 
 
@@ -195,7 +195,7 @@ def test_windows_of_a_long_text_are_pooled_together_wherever_they_lie(compiled):
     np.testing.assert_allclose(together, alone(apply, params, tokens), atol=1e-5, rtol=0)
     # Windows count: the long text without its second window is another text.
     long = one_of(tokens, 1)
-    cut = Tokens(long.ids[:20], long.starts[:2], long.owners[:1])
+    cut = Tokens(long.ids[:20], long.starts[:2], long.example_index[:1])
     other = apply(params, packed(cut))[0]
     assert np.abs(np.asarray(other - together[1])).max() > 1e-4
 

@@ -604,8 +604,11 @@ HOSTILE = {
             edit(META, lambda meta: meta["calibration"]["curves"][0].update(temperature=NAN)),
             "jaxclf.json.*calibration",
         ),
-        "ledger a list": (meta(ledger=[]), "jaxclf.json.*ledger"),
-        "ledger of words": (meta(ledger={"splits": "x", "fitted": ["y"]}), "jaxclf.json.*ledger"),
+        "provenance a list": (meta(provenance=[]), "jaxclf.json.*provenance"),
+        "provenance of words": (
+            meta(provenance={"splits": "x", "fitted": ["y"]}),
+            "jaxclf.json.*provenance",
+        ),
         "no threshold for a label": (
             edit(META, lambda meta: meta["thresholds"].pop("beta")),
             "jaxclf.json.*beta",
@@ -687,8 +690,8 @@ def save(folder: Path, hf_config: dict, tokenizer: Tokenizer) -> None:
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     thresholds = {name: {"value": 0.5, "split": "val", "rule": "fixed"} for name in LABELS}
     curves = {"kind": "temperature", "curves": [{"temperature": 1.5}] * len(LABELS)}
-    ledger = {"splits": {}, "fitted": [{"what": "the weights", "split": "train"}]}
-    handover = SavedModel(EXPERIMENT, hf_config, LABELS, thresholds, curves, ledger, params)
+    provenance = {"splits": {}, "fitted": [{"what": "the weights", "split": "train"}]}
+    handover = SavedModel(EXPERIMENT, hf_config, LABELS, thresholds, curves, provenance, params)
     save_model(folder, handover, tokenizer, "a card")
 
 

@@ -146,12 +146,10 @@ def test_the_services_probabilities_are_the_classifiers(served, texts):
 def test_the_queue_counts_tokens_as_they_are_read(served, texts):
     classifier = served[0].classifier
     data = classifier.experiment.data
-    tokens = tokenize(
-        classifier.tokenizer, texts, data.max_length, data.max_windows, data.window_overlap
-    )
+    tokens = tokenize(classifier.tokenizer, texts, data.windows)
     windows = model_of(classifier).cut(texts)
     assert [length for text in windows for length in text] == np.diff(tokens.starts).tolist()
-    assert [len(text) for text in windows] == np.bincount(tokens.owners).tolist()
+    assert [len(text) for text in windows] == np.bincount(tokens.example_index).tolist()
 
 
 def test_an_explanation_is_the_classifiers_by_place_in_the_text(served):

@@ -38,7 +38,7 @@ def problems(draw):
 
 
 def batches(tokens, order, shape):
-    labels, known = labels_of(int(tokens.owners[-1]) + 1)
+    labels, known = labels_of(int(tokens.example_index[-1]) + 1)
     for placement in plan(tokens, order, shape):
         yield placement, fill(tokens, labels, known, placement, shape)
 
@@ -66,7 +66,7 @@ def test_windows_lie_within_rows_beside_each_other_and_together(problem):
         assert set(taken.values()) == {1}
         for slot, example in enumerate(placement.examples):
             of_slot = placement.windows[placement.slots == slot].tolist()
-            assert of_slot == np.flatnonzero(tokens.owners == example).tolist()
+            assert of_slot == np.flatnonzero(tokens.example_index == example).tolist()
         assert set(placement.slots.tolist()) == set(range(len(placement.examples)))
 
 
@@ -74,7 +74,7 @@ def test_windows_lie_within_rows_beside_each_other_and_together(problem):
 @given(problems())
 def test_a_batch_holds_each_token_with_its_position_segment_and_slot(problem):
     tokens, order, shape = problem
-    labels, known = labels_of(int(tokens.owners[-1]) + 1)
+    labels, known = labels_of(int(tokens.example_index[-1]) + 1)
     for placement, batch in batches(tokens, order, shape):
         assert {array.shape for array in batch[:4]} == {(shape.rows, shape.length)}
         assert {array.dtype for array in batch[:4]} == {np.dtype(np.int32)}
@@ -89,10 +89,10 @@ def test_a_batch_holds_each_token_with_its_position_segment_and_slot(problem):
             assert len(set(rows.tolist())) == 1
             assert columns.tolist() == list(range(columns[0], columns[0] + len(ids)))
             assert batch.positions[rows, columns].tolist() == list(range(len(ids)))
-            example = tokens.owners[window]
+            example = tokens.example_index[window]
             assert placement.examples[slot] == example
             assert np.array_equal(batch.labels[slot], labels[example])
-            assert np.array_equal(batch.known[slot], known[example])
+            assert np.array_equal(batch.label_mask[slot], known[example])
         padding = batch.segments == 0
         assert (batch.examples[padding] == shape.slots).all()
         assert (batch.examples[~padding] < shape.slots).all()
@@ -101,14 +101,14 @@ def test_a_batch_holds_each_token_with_its_position_segment_and_slot(problem):
         used = len(placement.examples)
         assert batch.weight.tolist() == [1] * used + [0] * (shape.slots - used)
         assert not batch.labels[used:].any()
-        assert not batch.known[used:].any()
+        assert not batch.label_mask[used:].any()
 
 
 @settings(deadline=None)
 @given(problems())
 def test_a_slot_carries_the_weight_of_its_example_and_nothing_else_changes(problem):
     tokens, order, shape = problem
-    labels, known = labels_of(int(tokens.owners[-1]) + 1)
+    labels, known = labels_of(int(tokens.example_index[-1]) + 1)
     weights = (1 + np.arange(len(labels)) / 8).astype(np.float32)  # no two alike
     for placement in plan(tokens, order, shape):
         plain = fill(tokens, labels, known, placement, shape)
@@ -151,7 +151,7 @@ def test_no_placement_is_a_batch_of_padding():
 @given(problems())
 def test_order_is_kept_but_for_as_many_as_there_are_rows(problem):
     tokens, _, shape = problem
-    count = int(tokens.owners[-1]) + 1
+    count = int(tokens.example_index[-1]) + 1
     placed = np.zeros(count, bool)
     for placement in plan(tokens, range(count), shape):
         overdue = np.flatnonzero(~placed)

@@ -48,7 +48,7 @@ def write_rows(path, rows):
 
 def assert_same(one, other):
     assert (one.ids, one.texts, one.names) == (other.ids, other.texts, other.names)
-    for ours, theirs in ((one.labels, other.labels), (one.known, other.known)):
+    for ours, theirs in ((one.labels, other.labels), (one.label_mask, other.label_mask)):
         assert ours.dtype == theirs.dtype == np.float32
         assert np.array_equal(ours, theirs)
 
@@ -97,10 +97,10 @@ def test_every_format_gives_the_same_examples(folder, data, names, texts):
         assert found.ids == tuple(ids)
         assert found.texts == tuple(texts)
         assert found.names == tuple(names)
-        assert found.labels.dtype == found.known.dtype == np.float32
+        assert found.labels.dtype == found.label_mask.dtype == np.float32
         assert found.labels.tolist() == [[value or 0 for value in row] for row in values]
-        assert found.known.tolist() == [[value is not None for value in row] for row in values]
-        assert found.form == f"same{ending}: {len(rows)} rows, {form}, labels by column"
+        assert found.label_mask.tolist() == [[value is not None for value in row] for row in values]
+        assert found.source == f"same{ending}: {len(rows)} rows, {form}, labels by column"
 
 
 def test_every_format_is_tested():
@@ -127,7 +127,7 @@ def test_labels_in_an_object_in_columns_and_listed_by_name_mean_the_same(tmp_pat
         assert_same(flat, read(write_rows(tmp_path / f"nested{ending}", nested)))
         found = read(write_rows(tmp_path / f"listed{ending}", listed))
         assert_same(flat, found)
-        assert found.form.endswith("labels listed by name")
+        assert found.source.endswith("labels listed by name")
 
 
 def test_true_and_false_and_decimal_ones_are_labels_too(tmp_path):
@@ -136,7 +136,7 @@ def test_true_and_false_and_decimal_ones_are_labels_too(tmp_path):
     flags = [{"text": "a", "x": True, "y": None}, {"text": "b", "x": False, "y": 1.0}]
     found = read(write_rows(tmp_path / "a.parquet", flags))
     assert found.labels.tolist() == [[1, 0], [0, 1]]
-    assert found.known.tolist() == [[1, 0], [1, 1]]
+    assert found.label_mask.tolist() == [[1, 0], [1, 1]]
 
 
 def test_labels_stand_in_the_order_of_the_first_row_of_the_alphabet_or_as_asked(tmp_path):
@@ -150,7 +150,7 @@ def test_labels_stand_in_the_order_of_the_first_row_of_the_alphabet_or_as_asked(
     assert read(listed).names == ("a", "b", "c")
     assert read(listed, ("c", "d", "b", "a")).names == ("c", "d", "b", "a")
     assert read(listed, ("c", "d", "b", "a")).labels.tolist() == [[1, 0, 1, 0], [0, 0, 0, 1]]
-    assert read(listed, ("c", "d", "b", "a")).known.all()
+    assert read(listed, ("c", "d", "b", "a")).label_mask.all()
 
 
 def test_rows_without_an_id_are_numbered(tmp_path):
@@ -184,7 +184,7 @@ def test_neither_a_long_text_nor_many_rows_are_too_much(tmp_path, ending):
     found = read(write_rows(tmp_path / f"many{ending}", many))
     assert found.texts == tuple(f"text {row}" for row in range(2500))
     assert found.labels[:, 0].tolist() == [0, 1] * 1250
-    assert "2,500 rows" in found.form
+    assert "2,500 rows" in found.source
 
 
 def test_texts_alone_are_read_for_prediction(tmp_path):
@@ -192,8 +192,8 @@ def test_texts_alone_are_read_for_prediction(tmp_path):
         rows = [{"id": "p", "text": "a", "comment": "b"}, {"id": "q", "text": "c", "comment": ""}]
         found = read(write_rows(tmp_path / f"a{ending}", rows), labelled=False)
         assert (found.ids, found.texts, found.names) == (("p", "q"), ("a", "c"), ())
-        assert found.labels.shape == found.known.shape == (2, 0)
-        assert found.form == f"a{ending}: 2 rows, {FORMS[ending]}"
+        assert found.labels.shape == found.label_mask.shape == (2, 0)
+        assert found.source == f"a{ending}: 2 rows, {FORMS[ending]}"
     bare = write(tmp_path / "b.jsonl", '{"text": "a"}\n{"text": "b", "labels": {"x": "?"}}')
     assert read(bare, labelled=False).texts == ("a", "b")
     assert complaint(write(tmp_path / "c.jsonl", '{"text": ""}'), labelled=False)
@@ -414,7 +414,7 @@ def test_groups_are_read_and_are_no_labels(tmp_path):
     found = read(path)
     assert found.groups == ("anna", "", "7")
     assert found.names == ("x",)
-    assert found.form.endswith("in groups")
+    assert found.source.endswith("in groups")
     other = tmp_path / "a.json"
     other.write_text('[{"text": "one", "labels": {"x": 1}}]')
     assert read(other).groups == ()

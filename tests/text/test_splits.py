@@ -57,5 +57,5 @@ def test_taken_rows_keep_their_columns_together():
     found = examples("a", "b", "c")._replace(groups=("x", "", "y"))
     some = select(found, np.array([2, 0]), "two of them")
     assert (some.ids, some.texts, some.groups) == (("2", "0"), ("c", "a"), ("y", "x"))
-    assert len(some.labels) == len(some.known) == 2
+    assert len(some.labels) == len(some.label_mask) == 2
     assert select(examples("a"), np.array([0]), "all").groups == ()

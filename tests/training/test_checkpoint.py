@@ -42,7 +42,7 @@ def test_there_and_back(tmp_path):
     found = checkpoint.latest(tmp_path, nothing)
     assert found is not None
     assert found.step == 3
-    assert found.ledger == ledger_of([0.25], batches=2)
+    assert found.progress == ledger_of([0.25], batches=2)
     equal(checkpoint.restore(tmp_path, found, checkpoint.abstract_state(state_of(0))), state_of(3))
 
 

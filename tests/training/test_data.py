@@ -12,6 +12,7 @@ from jaxclf.experiment.config import Data, Spec, options_of
 from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.training.data import HELD_OUT, file_of, make_epochs, read_splits, vary
+from jaxclf.types import Windows
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def experiment(tiny_experiment, tiny_data):
 
 @pytest.fixture
 def cut(tiny_encoder):
-    return partial(tokenize, load_tokenizer(tiny_encoder), max_length=16, max_windows=2, overlap=2)
+    return partial(tokenize, load_tokenizer(tiny_encoder), windows=Windows(16, 2, 2))
 
 
 def silent(text):

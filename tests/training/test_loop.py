@@ -58,17 +58,17 @@ def begin():
 
 def run(folder, evaluate=evaluate, step=train_step, sizes=SIZES, seen=None, patience=0, every=2):
     """As train.py does: from the latest checkpoint where there is one."""
-    state, ledger = begin()
+    state, progress = begin()
     last = checkpoint.latest(folder, lambda text: pytest.fail(text))
     if last is not None:
-        state, ledger = (
+        state, progress = (
             checkpoint.restore(folder, last, checkpoint.abstract_state(state)),
-            last.ledger,
+            last.progress,
         )
     return run_loop(
         folder,
         distributed.replicate(state),
-        ledger,
+        progress,
         step,
         lambda done: 0.1,
         epochs(sizes, seen),
@@ -80,7 +80,7 @@ def run(folder, evaluate=evaluate, step=train_step, sizes=SIZES, seen=None, pati
 
 def last_state(folder):
     found = checkpoint.saved(folder)[-1]
-    return checkpoint.restore(folder, found, checkpoint.abstract_state(begin()[0])), found.ledger
+    return checkpoint.restore(folder, found, checkpoint.abstract_state(begin()[0])), found.progress
 
 
 def steady(folder):
@@ -158,9 +158,9 @@ def test_patience_counts_epochs_without_gain_also_across_a_restart(tmp_path):
 
     with pytest.raises(Killed):
         run(tmp_path, evaluate=scripted, sizes=sizes, patience=2)
-    ledger = run(tmp_path, evaluate=scripted, sizes=sizes, patience=2)
-    assert [epoch["score"] for epoch in ledger.history] == [0.5, 0.4, 0.6, 0.5, 0.55]
-    assert checkpoint.epochs(tmp_path, pytest.fail)[0].ledger.history[-1]["score"] == 0.6
+    progress = run(tmp_path, evaluate=scripted, sizes=sizes, patience=2)
+    assert [epoch["score"] for epoch in progress.history] == [0.5, 0.4, 0.6, 0.5, 0.55]
+    assert checkpoint.epochs(tmp_path, pytest.fail)[0].progress.history[-1]["score"] == 0.6
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

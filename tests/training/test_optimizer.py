@@ -124,6 +124,8 @@ def test_every_option_changes_the_parameters(change):
         return np.asarray(params["kernel"])
 
     base = Optim(lr=0.1, weight_decay=0.1, warmup_ratio=0.0, max_grad_norm=1.0)
-    if "max_grad_norm" in change:  # Adam is blind to the scale of a constant clip: look at epsilon's side
+    if (
+        "max_grad_norm" in change
+    ):  # Adam is blind to the scale of a constant clip: look at epsilon's side
         change = {"max_grad_norm": 1e-9}
     assert not np.allclose(end(base), end(Optim(**{**vars(base), **change})), rtol=1e-5)

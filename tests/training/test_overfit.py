@@ -17,7 +17,7 @@ from jaxclf.training.loop import init_state
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.optimizer import make_optimizer
 from jaxclf.training.step import dropout_key, make_train_step
-from jaxclf.types import LabelStats, Shape
+from jaxclf.types import LabelStats, Shape, Windows
 
 TEXTS, LENGTH, UPDATES = 16, 48, 60
 VARIANTS = {
@@ -45,7 +45,7 @@ def examples(demo_rows, tiny_encoder):
     rows += [row for row in demo_rows["train"] if row not in rows][: TEXTS - len(rows)]
     labels = np.array([[row["labels"][name] for name in names] for row in rows], np.float32)
     texts = [row["text"] for row in rows]
-    return labels, tokenize(load_tokenizer(tiny_encoder), texts, LENGTH, 1, 0)
+    return labels, tokenize(load_tokenizer(tiny_encoder), texts, Windows(LENGTH, 1, 0))
 
 
 @pytest.mark.parametrize("family", VARIANTS)

@@ -50,7 +50,9 @@ def moved(optim, steps=3):
 def test_a_frozen_parameter_stays_to_the_bit_and_has_no_moments():
     free, whole = moved({"weight_decay": 0.5})
     assert min(free.values()) > 0
-    frozen, state = moved({"weight_decay": 0.5, "freeze": ("encoder/embeddings", "encoder/layer_[0-3]")})
+    frozen, state = moved(
+        {"weight_decay": 0.5, "freeze": ("encoder/embeddings", "encoder/layer_[0-3]")}
+    )
     for path, far in frozen.items():
         still = path.startswith(("encoder/embeddings", *(f"encoder/layer_{i}/" for i in range(4))))
         assert (far == 0) == still, path
@@ -100,7 +102,10 @@ def test_nothing_flows_back_below_what_is_frozen():
 def test_each_layer_learns_at_a_share_of_the_rate_of_the_one_above(accumulate):
     """Decay included: the whole update is scaled."""
     plain, _ = moved({"weight_decay": 0.5, "gradient_accumulation_steps": accumulate}, 2)
-    slow, _ = moved({"weight_decay": 0.5, "gradient_accumulation_steps": accumulate, "layerwise_lr_decay": 0.5}, 2)
+    slow, _ = moved(
+        {"weight_decay": 0.5, "gradient_accumulation_steps": accumulate, "layerwise_lr_decay": 0.5},
+        2,
+    )
     share = {path: slow[path] / plain[path] for path in plain}
     # One update (two micro-batches) or two; the second starts from elsewhere, so compare loosely.
     assert share["head/classifier/kernel"] == pytest.approx(1)

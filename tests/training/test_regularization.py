@@ -106,7 +106,7 @@ def test_each_changes_the_step_and_its_option_does_too(name):
 def test_disagreement_is_the_mean_of_both_divergences_over_known_labels():
     rng = np.random.default_rng(0)
     one, other = rng.normal(0, 3, (2, SLOTS, CLASSES)).astype(np.float32)
-    known = np.asarray(batch_of().known)
+    known = np.asarray(batch_of().label_mask)
     p, q = expit(one.astype(np.float64)), expit(other.astype(np.float64))
 
     def kl(p, q):
@@ -142,10 +142,10 @@ def test_mixed_labels_are_shares_and_known_where_both_are():
     batch = batch_of(3)
     mix = sample_mixup(jax.random.key(1, impl=key_kind()), batch.weight, 1.0)
     mixed = mix_labels(batch, mix)
-    labels, known = np.asarray(batch.labels), np.asarray(batch.known)
+    labels, known = np.asarray(batch.labels), np.asarray(batch.label_mask)
     for slot, (other, (share,)) in enumerate(zip(np.asarray(mix.partner), np.asarray(mix.share))):  # noqa: B905
         both = known[slot] * known[other]
-        np.testing.assert_array_equal(mixed.known[slot], both)
+        np.testing.assert_array_equal(mixed.label_mask[slot], both)
         expected = (share * labels[slot] + (1 - share) * labels[other]) * both
         np.testing.assert_allclose(mixed.labels[slot], expected, atol=1e-6)
 
@@ -153,7 +153,7 @@ def test_mixed_labels_are_shares_and_known_where_both_are():
 def loss_at(params):
     logits = apply(params, batch_of(), jax.random.key(0), None)
     batch = batch_of()
-    return LOSSES["bce"](logits, batch.labels, batch.known, STATS).sum()
+    return LOSSES["bce"](logits, batch.labels, batch.label_mask, STATS).sum()
 
 
 def test_fgm_moves_the_words_alone_and_uphill():
@@ -199,7 +199,7 @@ def test_an_adversarial_step_is_the_sum_of_both_gradients():
 
     def objective(params):
         logits = apply(params, batch, jax.random.clone(key), None)
-        each = LOSSES["bce"](logits, batch.labels, batch.known, STATS)
+        each = LOSSES["bce"](logits, batch.labels, batch.label_mask, STATS)
         return (each * batch.weight).sum() / 4
 
     first = jax.grad(objective)(params)

@@ -134,7 +134,7 @@ def test_the_labels_of_empty_slots_do_not_matter(adam):
     batch = batch_of(range(8), Shape(24, LENGTH, 32))
     other = batch._replace(
         labels=jnp.where(batch.weight[:, None] > 0, batch.labels, 1),
-        known=jnp.ones_like(batch.known),
+        label_mask=jnp.ones_like(batch.label_mask),
     )
     assert_close(step(fresh(), batch)[0].params, step(fresh(), other)[0].params, 0)
 

@@ -121,8 +121,7 @@ def to_onnx(
     given = INPUT_LAYOUTS[input](whole)
     told = CARD.format(kind=EIGHT_BITS if int8 else "", told=given.told)
     examples = read(data, whole.labels) if data else None
-    cut = whole.data
-    texts = examples.texts if examples else probe_texts(cut.max_length, cut.max_windows)
+    texts = examples.texts if examples else probe_texts(whole.data.windows)
     with new_folder(run, out, whole.tokenizer, told) as part:
         save(part / MODEL, whole, input, int8)
         own, theirs = classifier.predict_proba(texts), onnx_scorer(part)(texts)
@@ -131,7 +130,7 @@ def to_onnx(
             raise DataError(f"{data}: no text fits into one row, all that a padded graph reads")
         record = compare(own[kept], theirs[kept], classifier.thresholds)
         if examples:
-            labels = with_unknown(examples.labels, examples.known)
+            labels = with_unknown(examples.labels, examples.label_mask)
             record |= loss_of_f1(labels, own, theirs, classifier.thresholds)
         if int8:
             _hold_decisions(record)
@@ -174,9 +173,9 @@ def _in_words(out: Path, record: dict[str, Any]) -> str:
 
 
 def _of_one_window(whole: InferenceProgram, texts: tuple[str, ...] | list[str]) -> np.ndarray:
-    cut = whole.data
-    tokens = tokenize(whole.tokenizer, texts, cut.max_length, 2, cut.window_overlap)
-    return np.bincount(tokens.owners) == 1
+    windows = whole.data.windows._replace(max_windows=2)
+    tokens = tokenize(whole.tokenizer, texts, windows)
+    return np.bincount(tokens.example_index) == 1
 
 
 def save(file: Path, whole: InferenceProgram, input: str, int8: bool) -> None:

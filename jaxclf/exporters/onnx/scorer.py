@@ -12,7 +12,7 @@ from jaxclf.errors import ConfigError
 from jaxclf.model.inference import TOKENS, Scored, gather, prediction_shape
 from jaxclf.text.packing import fill, plan
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
-from jaxclf.types import Shape, Tokens
+from jaxclf.types import Shape, Tokens, Windows
 
 MODEL = "model.onnx"
 
@@ -26,7 +26,7 @@ class GraphMetadata(NamedTuple):
     labels: tuple[str, ...]
     max_length: int
     max_windows: int
-    overlap: int
+    window_overlap: int
     slots_per_row: int
     length: int | None  # tokens that every row must have; None: any number
 
@@ -46,13 +46,14 @@ def onnx_scorer(folder: Path, threads: int = 0) -> Callable[[Sequence[str]], Pro
     values = session.get_modelmeta().custom_metadata_map
     told = GraphMetadata(**{name: json.loads(values[name]) for name in GraphMetadata._fields})
     tokenizer = load_tokenizer(folder)
-    windows = told.max_windows if told.input == "packed" else 1
+    read = told.max_windows if told.input == "packed" else 1
+    windows = Windows(told.max_length, read, told.window_overlap)
 
     def run(arrays: dict[str, np.ndarray]) -> np.ndarray:
         return session.run(["probabilities"], arrays)[0]
 
     def score(texts: Sequence[str]) -> Probs:
-        tokens = tokenize(tokenizer, tuple(texts), told.max_length, windows, told.overlap)
+        tokens = tokenize(tokenizer, tuple(texts), windows)
         scored = _packed if told.input == "packed" else _padded
         return gather(scored(run, tokens, told, len(texts)), len(texts), len(told.labels))
 
@@ -64,7 +65,7 @@ Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 def _packed(run: Run, tokens: Tokens, told: GraphMetadata, count: int) -> Iterator[Scored]:
     """As `inference.score`; the last batch has no more rows than it needs."""
-    rows = prediction_shape(told.max_length, told.max_windows).rows
+    rows = prediction_shape(Windows(told.max_length, told.max_windows, told.window_overlap)).rows
     shape = Shape(rows, told.max_length, rows * told.slots_per_row)
     blank = np.zeros((count, 0), np.float32)
     for placement in plan(tokens, range(count), shape):

@@ -39,7 +39,7 @@ class Chain(NamedTuple):
     """Stages over one pool of networks.
 
     weights: float64 [stages, networks, classes], 0 for a network that a stage does without.
-    early: of each stage but the last. thresholds: the last stage's; they and the ledger as
+    early: of each stage but the last. thresholds: the last stage's; they and the provenance as
         `decisions` makes them, plain JSON values.
     """
 
@@ -49,7 +49,7 @@ class Chain(NamedTuple):
     early: tuple[EarlyExit, ...]
     rules: tuple[Rule, ...]
     thresholds: dict[str, dict[str, Any]]
-    ledger: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 def save_cascade(folder: Path, chain: Chain, models: Sequence[Path], card: str) -> None:
@@ -75,7 +75,7 @@ def meta_of(chain: Chain) -> dict[str, Any]:
         "stages": stages,
         "rules": [rule._asdict() for rule in chain.rules],
         "thresholds": chain.thresholds,
-        "ledger": chain.ledger,
+        "provenance": chain.provenance,
     }
 
 

@@ -48,7 +48,12 @@ class Cascade(Classifier):
     ):
         groups = [group for stage in stages for group in stage]
         super().__init__(
-            chain.labels, chain.thresholds, chain.ledger, groups, calibrations, chain.weights[-1]
+            chain.labels,
+            chain.thresholds,
+            chain.provenance,
+            groups,
+            calibrations,
+            chain.weights[-1],
         )
         last = stages[-1][0]
         self.experiment, self.tokenizer = last.experiment, last.tokenizer
@@ -99,7 +104,7 @@ def assemble(chain: Chain, models: Sequence[Path]) -> Cascade:
         part = _classifier(
             chain.labels,
             chain.thresholds,
-            chain.ledger,
+            chain.provenance,
             [members[one] for one in new],
             [models[one] for one in new],
             np.ones((len(new), len(chain.labels))),
@@ -128,8 +133,9 @@ def measure(
         share = counted(stage, np.ones(len(stage), np.int64), work, alone)
         return {"counted": share, "by": "texts", "texts_per_second": None, "speed": None}
     data = cascade.experiment.data
-    cut = data.max_length, data.max_windows, data.window_overlap
-    share = counted(stage, lengths(tokenize(cascade.tokenizer, list(texts), *cut)), work, alone)
+    share = counted(
+        stage, lengths(tokenize(cascade.tokenizer, list(texts), data.windows)), work, alone
+    )
     both = {"cascade": cascade, "last": strong}
     seconds = dict.fromkeys(both, 0.0)
     for one in both.values():

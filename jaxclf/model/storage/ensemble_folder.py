@@ -28,14 +28,14 @@ MOST = 64  # members
 class Blend(NamedTuple):
     """How members become one: weights float64 [members, classes], each label's on the simplex.
 
-    thresholds, ledger: as `decisions` makes them, plain JSON values.
+    thresholds, provenance: as `decisions` makes them, plain JSON values.
     """
 
     members: tuple[str, ...]
     labels: tuple[str, ...]
     weights: Float64[np.ndarray, "members classes"]
     thresholds: dict[str, dict[str, Any]]
-    ledger: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 def save_ensemble(folder: Path, blend: Blend, models: Sequence[Path], card: str) -> None:
@@ -47,7 +47,7 @@ def save_ensemble(folder: Path, blend: Blend, models: Sequence[Path], card: str)
         "labels": list(blend.labels),
         "weights": dict(zip(blend.labels, blend.weights.T.tolist(), strict=True)),
         "thresholds": blend.thresholds,
-        "ledger": blend.ledger,
+        "provenance": blend.provenance,
     }
     parts = {f"member-{index}": model for index, model in enumerate(models)}
     save_whole(folder, ENSEMBLE, meta, parts, card)
@@ -90,11 +90,11 @@ def load_ensemble(folder: Path) -> tuple[Blend, list[Path]]:
     ):
         raise DataError(f"{file}: members are not the names of 1 to {MOST} runs")
     weights = _read_weights(meta, file, labels, len(members))
-    ledger = read_ledger(meta, file)
+    provenance = read_ledger(meta, file)
     models = [folder / f"member-{index}" for index in range(len(members))]
     if missing := [model for model in models if not (model / META).is_file()]:
         raise DataError(f"{missing[0] / META}: no such file; the ensemble lacks a member")
-    return Blend(tuple(members), labels, weights, meta["thresholds"], ledger), models
+    return Blend(tuple(members), labels, weights, meta["thresholds"], provenance), models
 
 
 def _read_weights(

@@ -46,7 +46,7 @@ def read_calibration(meta: Mapping[str, Any], file: Path, classes: int) -> dict[
 
 
 def read_ledger(meta: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    given = meta.get("ledger")
+    given = meta.get("provenance")
     if (
         not isinstance(given, dict)
         or not isinstance(given.get("splits"), dict)
@@ -56,5 +56,5 @@ def read_ledger(meta: Mapping[str, Any], file: Path) -> dict[str, Any]:
         )
         or not all(isinstance(one, dict) and "sha256" in one for one in given["splits"].values())
     ):
-        raise DataError(f"{file}: ledger does not say which split fitted what")
+        raise DataError(f"{file}: provenance does not say which split fitted what")
     return given

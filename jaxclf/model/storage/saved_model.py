@@ -47,7 +47,7 @@ FORMAT = 2
 class SavedModel(NamedTuple):
     """A trained model as it lies in its folder.
 
-    thresholds, calibration, ledger: as `decisions` makes them, plain JSON values.
+    thresholds, calibration, provenance: as `decisions` makes them, plain JSON values.
     """
 
     experiment: Experiment
@@ -55,7 +55,7 @@ class SavedModel(NamedTuple):
     labels: tuple[str, ...]
     thresholds: dict[str, dict[str, Any]]
     calibration: dict[str, Any]
-    ledger: dict[str, Any]
+    provenance: dict[str, Any]
     params: dict[str, Any]
 
 
@@ -145,7 +145,7 @@ def save_model(
         "labels": list(handover.labels),
         "thresholds": handover.thresholds,
         "calibration": handover.calibration,
-        "ledger": handover.ledger,
+        "provenance": handover.provenance,
     }
     for name, values in (("config.json", handover.hf_config), (META, meta)):
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"

@@ -11,7 +11,7 @@ from jaxclf.errors import DataError
 from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, has_entry, printable, read_json
 from jaxclf.text.tokenizer.sentencepiece import sound
 from jaxclf.text.tokenizer.vocabularies import build_tokenizer
-from jaxclf.types import Tokens
+from jaxclf.types import Tokens, Windows
 
 TOKENIZER = "tokenizer.json"
 ADVICE = "save the model's files anew"
@@ -75,18 +75,11 @@ def largest_id(tokenizer: Tokenizer) -> int:
 def tokenize(
     tokenizer: Tokenizer,
     texts: list[str] | tuple[str, ...],
-    max_length: int,
-    max_windows: int,
-    overlap: int,
+    windows: Windows,
 ) -> Tokens:
-    """Each text as one window or several, every window with the encoder's special tokens.
-
-    max_length: most tokens in a window, special ones included.
-    max_windows: what lies beyond so many windows of a text is cut off.
-    overlap: tokens that two neighbouring windows share.
-    """
+    """Each text as one window or several, every window with the encoder's special tokens."""
     reader = Tokenizer.from_str(tokenizer.to_str())  # its truncation is a setting: not the caller's
-    reader.enable_truncation(max_length, stride=overlap)
+    reader.enable_truncation(windows.max_length, stride=windows.overlap)
     ids: list[np.ndarray] = []
     lengths: list[int] = []
     owners: list[int] = []
@@ -94,7 +87,7 @@ def tokenize(
         for owner, encoding in enumerate(
             reader.encode_batch(list(texts[first : first + CHUNK])), first
         ):
-            for window in [encoding, *encoding.overflowing][:max_windows]:
+            for window in [encoding, *encoding.overflowing][: windows.max_windows]:
                 ids.append(np.array(window.ids, np.int32))
                 lengths.append(len(window.ids))
                 owners.append(owner)
@@ -107,4 +100,4 @@ def tokenize(
 
 def lengths(tokens: Tokens) -> np.ndarray:
     """Tokens of each example, those of all its windows together."""
-    return np.bincount(tokens.owners, np.diff(tokens.starts)).astype(np.int64)
+    return np.bincount(tokens.example_index, np.diff(tokens.starts)).astype(np.int64)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 
-from jaxclf.types import Tokens
+from jaxclf.types import Tokens, Windows
 
 SPACE, LETTER, SIGN = -1, -2, -3
 APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
@@ -37,23 +37,21 @@ class Words(NamedTuple):
     of: Int[np.ndarray, " pieces"]
 
 
-def tokenize_with_spans(
-    tokenizer: Tokenizer, texts: list[str], max_length: int, max_windows: int, overlap: int
-) -> TokenSpans:
+def tokenize_with_spans(tokenizer: Tokenizer, texts: list[str], windows: Windows) -> TokenSpans:
     """The tokens that `tokenize` gives, in the same order, with their places."""
     reader = Tokenizer.from_str(tokenizer.to_str())  # its truncation is a setting: not the caller's
-    reader.enable_truncation(max_length, stride=overlap)
-    windows = [
+    reader.enable_truncation(windows.max_length, stride=windows.overlap)
+    owned = [
         (owner, window)
         for owner, encoding in enumerate(reader.encode_batch(texts))
-        for window in [encoding, *encoding.overflowing][:max_windows]
+        for window in [encoding, *encoding.overflowing][: windows.max_windows]
     ]
-    every = [window for _, window in windows]
+    every = [window for _, window in owned]
     return TokenSpans(
         Tokens(
             np.concatenate([np.array(one.ids, np.int32) for one in every]),
             np.cumsum([0, *map(len, every)]).astype(np.int32),
-            np.array([owner for owner, _ in windows], np.int32),
+            np.array([owner for owner, _ in owned], np.int32),
         ),
         np.concatenate([np.array(one.offsets, np.int64).reshape(-1, 2) for one in every]),
         np.concatenate([np.array(one.special_tokens_mask) for one in every]) == 0,

@@ -68,12 +68,12 @@ def networks(encoder_folder, data, texts):
     shared = rng.normal(size=(32, 3))
     kernels = [shared + error * rng.normal(size=(32, 3)) for error in ERRORS]
     half = {name: {"value": 0.5, "split": "val", "rule": "fixed"} for name in NAMES}
-    ledger = {"splits": {}, "fitted": [{"what": "the weights", "split": "train"}]}
+    provenance = {"splits": {}, "fitted": [{"what": "the weights", "split": "train"}]}
 
     def made(kernel, bias):
         layer = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
         params = {**encoder, "head": {"classifier": layer}}
-        return SavedModel(experiment, hf_config, NAMES, half, to_json(CURVE), ledger, params)
+        return SavedModel(experiment, hf_config, NAMES, half, to_json(CURVE), provenance, params)
 
     small = 0.01  # logits so small that probabilities say what they are
     start = [made(small * kernel, np.zeros(3)) for kernel in kernels]
@@ -110,7 +110,7 @@ def home(tiny_encoder, demo_rows, tmp_path_factory):
     }
     even = np.full((3, 3), 1 / 3)
     runs["blend"] = {split: blend(probs[split], even) for split in SPLITS}
-    rng, ledger, examples = np.random.default_rng(0), members[0].ledger, {}
+    rng, provenance, examples = np.random.default_rng(0), members[0].provenance, {}
     for split in SPLITS:
         drawn = rng.random((len(texts[split]), 3)) < runs["blend"][split]
         rows = [
@@ -120,7 +120,7 @@ def home(tiny_encoder, demo_rows, tmp_path_factory):
         path = home / f"{split}.jsonl"
         path.write_text("\n".join(rows), encoding="utf-8")
         examples[split] = read(path, NAMES)
-        ledger["splits"][split] = text_splits.describe(examples[split], path.name)
+        provenance["splits"][split] = text_splits.describe(examples[split], path.name)
     for name, found in runs.items():
         for split, part in found.items():
             ids, labels = np.array(examples[split].ids), examples[split].labels
@@ -132,11 +132,11 @@ def home(tiny_encoder, demo_rows, tmp_path_factory):
             for label, cut in zip(NAMES, cuts.tolist(), strict=True)
         }
         write_json(home / name / "thresholds.json", record)
-        write_json(home / name / "ledger.json", ledger)
+        write_json(home / name / "provenance.json", provenance)
         write_json(home / name / "labels.json", NAMES)
     models = [home / name / "model" for name in NETWORKS]
     save_ensemble(
-        home / "blend" / "model", Blend(NETWORKS, NAMES, even, record, ledger), models, "a card"
+        home / "blend" / "model", Blend(NETWORKS, NAMES, even, record, provenance), models, "a card"
     )
     return home
 
@@ -247,7 +247,7 @@ def test_no_network_reads_a_text_twice(home, cascade, monkeypatch):
 def test_the_folder_is_a_runs_and_holds_each_network_once(home, made):
     out, printed, _ = made
     for name in (
-        "labels.json ledger.json thresholds.json report.json report.html stages.json "
+        "labels.json provenance.json thresholds.json report.json report.html stages.json "
         "diagnosis.json predictions/val.npz model/cascade.json model/README.md "
         "model/network-2/model.safetensors"
     ).split():
@@ -470,7 +470,7 @@ def stage_of(meta, index, **values):
         (lambda meta: {"stages": stage_of(meta, 0, calibration={})}, "not a calibration"),
         (lambda meta: {"rules": None}, "is no list"),
         (lambda meta: {"labels": ["a", "a"]}, "labels are not"),
-        (lambda meta: {"ledger": {}}, "ledger does not say"),
+        (lambda meta: {"provenance": {}}, "provenance does not say"),
         (lambda meta: {}, "network-0.*lacks a network"),
     ],
 )

@@ -14,6 +14,7 @@ from jaxclf.experiment.config import Data, Experiment
 from jaxclf.experiment.validation import check
 from jaxclf.text.tokenizer.tokenize import CHUNK, load_tokenizer, tokenize
 from jaxclf.train import REGISTRIES
+from jaxclf.types import Windows
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 CLS, SEP = 2, 3
@@ -63,8 +64,8 @@ def tokenizer(tmp_path_factory):
 
 def windows_of(tokens):
     """Per example, the ids of each of its windows."""
-    found = [[] for _ in range(int(tokens.owners.max(initial=-1)) + 1)]
-    for window, owner in enumerate(tokens.owners):
+    found = [[] for _ in range(int(tokens.example_index.max(initial=-1)) + 1)]
+    for window, owner in enumerate(tokens.example_index):
         found[owner].append(tokens.ids[tokens.starts[window] : tokens.starts[window + 1]].tolist())
     return found
 
@@ -91,7 +92,7 @@ def test_what_the_file_says_of_truncation_and_padding_does_not_matter(tokenizer)
 def test_windows_cover_the_text_with_the_stated_overlap(tokenizer, texts, data):
     max_length = data.draw(st.integers(5, 12))
     overlap = data.draw(st.integers(0, max_length // 2))
-    tokens = tokenize(tokenizer, texts, max_length, 10_000, overlap)
+    tokens = tokenize(tokenizer, texts, Windows(max_length, 10_000, overlap))
     for text, windows in zip(texts, windows_of(tokens), strict=True):
         parts = [inner(window) for window in windows]
         assert [len(window) for window in windows[:-1]] == [max_length] * (len(windows) - 1)
@@ -106,8 +107,8 @@ def test_windows_cover_the_text_with_the_stated_overlap(tokenizer, texts, data):
 @settings(deadline=None)
 @given(texts=TEXTS, max_windows=st.integers(1, 3))
 def test_what_lies_beyond_the_last_window_is_cut(tokenizer, texts, max_windows):
-    every = windows_of(tokenize(tokenizer, texts, 6, 10_000, 2))
-    some = windows_of(tokenize(tokenizer, texts, 6, max_windows, 2))
+    every = windows_of(tokenize(tokenizer, texts, Windows(6, 10_000, 2)))
+    some = windows_of(tokenize(tokenizer, texts, Windows(6, max_windows, 2)))
     assert some == [windows[:max_windows] for windows in every]
 
 
@@ -115,27 +116,27 @@ def test_what_lies_beyond_the_last_window_is_cut(tokenizer, texts, max_windows):
 @given(texts=TEXTS)
 def test_a_short_text_is_one_window_of_its_plain_encoding(tokenizer, texts):
     longest = max(len(tokenizer.encode(text).ids) for text in texts)
-    tokens = tokenize(tokenizer, texts, longest + 4, 1, 0)
+    tokens = tokenize(tokenizer, texts, Windows(longest + 4, 1, 0))
     assert windows_of(tokens) == [[tokenizer.encode(text).ids] for text in texts]
-    exact = tokenize(tokenizer, texts, max(longest, 4), 4, 1)
+    exact = tokenize(tokenizer, texts, Windows(max(longest, 4), 4, 1))
     assert all(np.array_equal(one, other) for one, other in zip(tokens, exact, strict=True))
 
 
 @settings(deadline=None)
 @given(texts=TEXTS)
 def test_owners_ascend_and_starts_frame_the_ids(tokenizer, texts):
-    tokens = tokenize(tokenizer, tuple(texts), 5, 2, 1)
+    tokens = tokenize(tokenizer, tuple(texts), Windows(5, 2, 1))
     assert all(part.dtype == np.int32 for part in tokens)
-    assert (np.diff(tokens.owners) >= 0).all()
-    assert sorted(set(tokens.owners.tolist())) == list(range(len(texts)))
+    assert (np.diff(tokens.example_index) >= 0).all()
+    assert sorted(set(tokens.example_index.tolist())) == list(range(len(texts)))
     assert tokens.starts[0] == 0
     assert tokens.starts[-1] == len(tokens.ids)
     assert (np.diff(tokens.starts) >= 2).all()
-    assert len(tokens.starts) == len(tokens.owners) + 1
+    assert len(tokens.starts) == len(tokens.example_index) + 1
 
 
 def test_windows_one_can_check_by_eye(tokenizer):
-    tokens = tokenize(tokenizer, ["ravens croaks at night", "", "at"], 6, 4, 2)
+    tokens = tokenize(tokenizer, ["ravens croaks at night", "", "at"], Windows(6, 4, 2))
     ravens = [WORDS.index(piece) + len(SPECIAL) for piece in ("raven", "##s", "croak", "##s")]
     at, night = (WORDS.index(word) + len(SPECIAL) for word in ("at", "night"))
     long = [[CLS, *ravens, SEP], [CLS, *ravens[2:], at, night, SEP]]
@@ -144,20 +145,20 @@ def test_windows_one_can_check_by_eye(tokenizer):
 
 def test_chunks_of_texts_leave_no_trace(tokenizer):
     texts = ["at night " * (number % 5) for number in range(2 * CHUNK + 3)]
-    found = windows_of(tokenize(tokenizer, texts, 6, 3, 1))
-    alone = [windows_of(tokenize(tokenizer, [text], 6, 3, 1))[0] for text in texts[:5]]
+    found = windows_of(tokenize(tokenizer, texts, Windows(6, 3, 1)))
+    alone = [windows_of(tokenize(tokenizer, [text], Windows(6, 3, 1)))[0] for text in texts[:5]]
     assert found == [alone[number % 5] for number in range(len(texts))]
 
 
 def test_no_texts_are_no_windows(tokenizer):
-    tokens = tokenize(tokenizer, [], 8, 4, 2)
+    tokens = tokenize(tokenizer, [], Windows(8, 4, 2))
     assert [part.tolist() for part in tokens] == [[], [0], []]
     assert all(part.dtype == np.int32 for part in tokens)
 
 
 def test_the_callers_tokenizer_stays_as_it_is(tokenizer):
     before = tokenizer.to_str()
-    tokenize(tokenizer, ["at night"], 4, 4, 1)
+    tokenize(tokenizer, ["at night"], Windows(4, 4, 1))
     assert tokenizer.to_str() == before
 
 
@@ -175,7 +176,7 @@ def test_what_an_experiment_may_ask_for_can_be_done(tokenizer):
     pairs = [pair for pair in product(range(3, 10), range(6)) if allowed(*pair)]
     assert {(8, 0), (8, 2), (9, 2)} <= set(pairs)
     for max_length, overlap in pairs:
-        tokens = tokenize(tokenizer, ["at night " * 10], max_length, 10_000, overlap)
+        tokens = tokenize(tokenizer, ["at night " * 10], Windows(max_length, 10_000, overlap))
         assert np.diff(tokens.starts).max() == max_length
 
 

@@ -17,6 +17,7 @@ from tokenizers import (
 
 from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.text.tokenizer.word_spans import tokenize_with_spans, words_of
+from jaxclf.types import Windows
 
 CORPUS = [
     "I can't sleep, and it isn't fine.",
@@ -57,7 +58,7 @@ TEXTS = st.text(
 
 
 def spans_of(kind, text):
-    found = tokenize_with_spans(make_tokenizer(kind), [text], 1000, 1, 0)
+    found = tokenize_with_spans(make_tokenizer(kind), [text], Windows(1000, 1, 0))
     return found.spans[found.own]
 
 
@@ -129,9 +130,9 @@ def test_every_piece_lies_in_one_word(text, kind):
 def test_tokens_are_those_of_tokenize(kind):
     texts = [*CORPUS[:3], " ".join(CORPUS), "a"]
     tokenizer = make_tokenizer(kind)
-    for cut in ((1000, 1, 0), (9, 3, 2)):
-        plain, found = tokenize(tokenizer, texts, *cut), tokenize_with_spans(tokenizer, texts, *cut)
+    for cut in (Windows(1000, 1, 0), Windows(9, 3, 2)):
+        plain, found = tokenize(tokenizer, texts, cut), tokenize_with_spans(tokenizer, texts, cut)
         for one, other in zip(plain, found.tokens, strict=True):
             np.testing.assert_array_equal(one, other)
     around = kind == "wordpiece"  # the one that puts special tokens around a window
-    assert (~found.own).sum() == around * 2 * len(plain.owners)
+    assert (~found.own).sum() == around * 2 * len(plain.example_index)

@@ -1,0 +1,66 @@
+"""Files and folders that are written whole or not at all, their SHA-256, and a lock."""
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from jaxclf.errors import ConfigError
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all. Returns its path; makes the folder if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_path(path)
+    part.write_bytes(content)
+    part.replace(path)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file in UTF-8, whole or not at all."""
+    return write_bytes(path, text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def write_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write into; it replaces `folder` when the block ends without an
+    error, and is removed otherwise."""
+    part = part_path(folder)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def part_path(path: Path) -> Path:
+    """Where a file or folder is written before it is renamed to `path`."""
+    return path.with_name(path.name + ".part")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a path, kept in `path.lock` beside it. Raises ConfigError if another process
+    holds it."""
+    held = filelock.FileLock(path.with_name(path.name + ".lock"), timeout=0)
+    try:
+        held.acquire()
+    except filelock.Timeout:
+        raise ConfigError(f"{path}: another process is writing it") from None
+    try:
+        yield
+    finally:
+        held.release()
