@@ -1,11 +1,12 @@
 """jaxclf: multi-label text classification one can trust."""
 
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxclf.inference.classifier import Classifier, load
 
-__version__ = "0.1.0"
+__version__ = importlib.metadata.version("jaxclf")
 __all__ = ["Classifier", "__version__", "load"]
 
 

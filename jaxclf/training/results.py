@@ -27,7 +27,7 @@ def write_results(
 
     params: of the trained network. predict: (params, split) -> its own probabilities.
     """
-    experiment, names, ledger = prepared.experiment, prepared.names, prepared.ledger
+    experiment, names, ledger = prepared.experiment, prepared.names, prepared.provenance
     found = {split: predict(params, split) for split in prepared.tokens}
     found, calibration = calibrate(found, experiment.calibration)
     for split, predictions in found.items():
