@@ -32,7 +32,7 @@ class Family(NamedTuple):
     native: Callable[[Mapping[str, Any]], Native]
     names: Mapping[str, str]
     classifier: Mapping[str, str]
-    surplus: tuple[str, ...]
+    ignored_keys: tuple[str, ...]
     prefix: str
     task: str  # transformers' class for classification
 
@@ -44,7 +44,7 @@ def _family(file: Any, module: Callable[..., nn.Module], task: str) -> Family:
         file.native,
         file.NAMES,
         file.CLASSIFIER,
-        file.SURPLUS,
+        file.IGNORED_KEYS,
         file.PREFIX,
         f"{task}ForSequenceClassification",
     )

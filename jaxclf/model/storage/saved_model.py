@@ -109,7 +109,7 @@ def _read_params(
     optional: tuple[str, ...],
 ) -> dict[str, Any]:
     return to_params(
-        open_tensors(folder), shapes, names, family.surplus, family.prefix, optional, str(folder)
+        open_tensors(folder), shapes, names, family.ignored_keys, family.prefix, optional, str(folder)
     )
 
 
@@ -174,7 +174,8 @@ def load_model(folder: Path, shapes_of: Any) -> SavedModel:
     meta = read_json(folder, META)
     if meta.get("format") != FORMAT:
         raise DataError(
-            f"{folder / META}: format {printable(str(meta.get('format')))}; this version reads {FORMAT}"
+            f"{folder / META}: format {printable(str(meta.get('format')))}; "
+            f"this version reads {FORMAT}"
         )
     labels = read_labels(meta, folder / META)
     hf_config = read_hf_config(folder)
