@@ -15,7 +15,6 @@ from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, override, to_dict
 from jaxclf.experiment.search_space import Choice, check_space, dimensions, draw
-from jaxclf.experiment.source import MARK
 from jaxclf.experiment.validation import check
 from jaxclf.train import REGISTRIES
 from jaxclf.training import setup
@@ -61,13 +60,11 @@ def test_every_experiment_says_how_to_run_it(name):
     assert f"python -m jaxclf.train --exp {name}" in map(str.strip, docstring.splitlines())
 
 
-def test_every_experiment_is_in_the_wheel():
+def test_experiments_and_the_demonstration_set_are_in_the_wheel():
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
-    packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    for path in EXPERIMENTS.glob("*.py"):
-        if MARK in path.read_text("utf-8"):
-            continue  # of a search on this machine
-        assert packed[f"experiments/{path.name}"] == f"jaxclf/experiments/{path.name}"
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {"/experiments/*.py", "/data/*.json"} <= set(wheel["include"])
+    assert wheel["sources"] == {"experiments": "jaxclf/experiments", "data": "jaxclf/data"}
 
 
 def test_an_installed_package_brings_its_own_catalogue(tmp_path, monkeypatch):
