@@ -12,9 +12,9 @@ from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.text.reader import read
-from jaxclf.train import train
 from jaxclf.training.data import HELD_OUT, file_of
 from jaxclf.training.memory import tune_malloc
+from jaxclf.training.run import train
 from jaxclf.types import Predictions
 
 EPILOG = """\

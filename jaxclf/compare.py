@@ -23,9 +23,10 @@ from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.experiment.validation import check
-from jaxclf.train import REGISTRIES, train
+from jaxclf.train import REGISTRIES
 from jaxclf.training.ablation import FULL, THRESHOLD, ablations
 from jaxclf.training.memory import tune_malloc
+from jaxclf.training.run import train
 
 RESAMPLES, SEED = 10_000, 0
 EPILOG = """\

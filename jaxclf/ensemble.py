@@ -38,9 +38,9 @@ from jaxclf.reports.html_report import write_page
 from jaxclf.reports.model_card import card
 from jaxclf.text.reader import read
 from jaxclf.text.splits import subsample
-from jaxclf.train import train
 from jaxclf.training.data import HELD_OUT
 from jaxclf.training.memory import tune_malloc
+from jaxclf.training.run import train
 
 EPILOG = """\
 With --runs, finished runs become members as they are:

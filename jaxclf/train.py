@@ -1,45 +1,30 @@
 """Train an experiment: `python -m jaxclf.train --exp focal_attention`."""
 
 import argparse
-import functools
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from jaxclf.cli import make_parser, run_command, say
+from jaxclf.cli import make_parser, run_command
 from jaxclf.decisions.calibration import CALIBRATORS
-from jaxclf.decisions.evaluation import table, write_json
+from jaxclf.decisions.evaluation import table
 from jaxclf.decisions.metrics import SELECTION, aggregate
 from jaxclf.decisions.provenance import warning
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Data, Experiment, override, parse_overrides, to_dict
+from jaxclf.experiment.config import Data, Experiment, override, parse_overrides
 from jaxclf.experiment.validation import check
 from jaxclf.model.heads import HEADS, POOLS
-from jaxclf.reports.html_report import write_page
 from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.sampling import SAMPLERS
-from jaxclf.text.tokenizer.tokenize import lengths
-from jaxclf.training import checkpoint, distributed
+from jaxclf.training import distributed
 from jaxclf.training.adversarial import ADVERSARIES
 from jaxclf.training.averaging import AVERAGES
-from jaxclf.training.checkpoint import Figures, Progress
-from jaxclf.training.evaluation import make_evaluate, make_predict
-from jaxclf.training.loop import init_state, run_loop
 from jaxclf.training.losses import LOSSES
-from jaxclf.training.memory import raise_on_oom, retry_with_smaller_micro_batches, tune_malloc
-from jaxclf.training.optimizer import learning_rate, make_optimizer
-from jaxclf.training.param_groups import stop_gradient_on
-from jaxclf.training.results import write_results
-from jaxclf.training.run_folder import environment, open_run
+from jaxclf.training.memory import tune_malloc
+from jaxclf.training.run import train
 from jaxclf.training.schedules import SCHEDULES
-from jaxclf.training.setup import RunSetup, init_params, make_setup
-from jaxclf.training.step import dropout_key, make_train_step, weights_of
 
 REGISTRIES = {
     "pool": POOLS,
@@ -54,140 +39,6 @@ REGISTRIES = {
     "threshold": THRESHOLDS,
     "train.metric": dict.fromkeys(SELECTION, aggregate),
 }
-
-
-def train(
-    experiment: Experiment,
-    out: Path,
-    resume: str = "auto",
-    show_text: bool = False,
-    watch: Callable[[float], None] | None = None,
-    test: bool = True,
-) -> dict[str, Any]:
-    """Train, choose the best checkpoint by validation, score the test split once, and write the
-    run folder.
-
-    resume: "auto" goes on from a run of the same experiment in `out`, or answers with its report
-        where it is finished; "never" wants `out` to be new.
-    show_text: whether report.html shows the texts of the hardest test examples, or their ids alone.
-    watch: called with each epoch's score on validation; what it raises ends the run there.
-    test: False ends the run before the test split is scored, as a search must: what returns is
-        `{"val": figures}` of the chosen weights, `score` among them, and the folder is unfinished.
-    Returns what report.json holds. Raises JaxclfError; nothing is written before data and
-    experiment are found good. Where the device has no room for the first batch, the run is of half
-    the micro-batch and twice the accumulation, again and again.
-    """
-
-    def attempt(experiment: Experiment, resume: str) -> dict[str, Any]:
-        return _train(experiment, out, resume, show_text, watch, test)
-
-    return retry_with_smaller_micro_batches(attempt, experiment, out, resume, say)
-
-
-def _train(
-    experiment: Experiment,
-    out: Path,
-    resume: str,
-    show_text: bool,
-    watch: Callable[[float], None] | None,
-    test: bool,
-) -> dict[str, Any]:
-    check(experiment, REGISTRIES)
-    prepared = make_setup(experiment, say)
-    experiment, epochs = prepared.experiment, prepared.epochs
-    distributed.check_same([to_dict(experiment), prepared.provenance])
-
-    def begin() -> dict[str, Any] | None:
-        """The folder, and the report where the run in it is finished."""
-        open_run(out, experiment, resume)
-        if (out / "report.json").is_file():
-            say(f"{out} is finished; its report:")
-            if show_text or not (out / "report.html").is_file():
-                _page(prepared, out, show_text)
-            return json.loads((out / "report.json").read_text(encoding="utf-8"))
-        write_json(out / "labels.json", prepared.names)
-        write_json(out / "environment.json", environment())
-        write_json(out / "provenance.json", prepared.provenance)
-
-    if (finished := distributed.broadcast_from_primary(begin)) is not None:
-        return finished
-
-    regularization = experiment.regularization
-    accumulate = experiment.optim.gradient_accumulation_steps
-    updates = sum(epochs.sizes) // accumulate
-    tx = make_optimizer(experiment.optim, updates)
-    schedule = learning_rate(experiment.optim, updates)
-    train_step = make_train_step(
-        stop_gradient_on(prepared.apply, experiment.optim.freeze),
-        functools.partial(LOSSES[experiment.loss.name], **experiment.loss.options),
-        tx,
-        prepared.stats,
-        experiment.train.batch_size,
-        regularization,
-        accumulate,
-        distributed.sharding_for(distributed.EVERYWHERE),
-    )
-    predict = make_predict(prepared)
-    evaluate = make_evaluate(prepared, predict, say)
-
-    def evaluate_epoch(params: dict) -> Figures:
-        figures = evaluate(params)
-        if watch is not None:
-            watch(figures["score"])
-        return figures
-
-    params = init_params(prepared)
-    state, progress = init_state(
-        params, tx.init(params), dropout_key(experiment.seed), bool(regularization.ema_decay)
-    )
-    like = checkpoint.abstract_state(state)  # the state itself is given away step by step
-
-    def resumed() -> Progress:
-        nonlocal state
-        last = checkpoint.latest(out, say)
-        if last is None:
-            return progress
-        state = checkpoint.restore(out, last, like)
-        say(f"resumed after batch {last.step}")
-        return last.progress
-
-    progress = Progress(*distributed.broadcast_from_primary(resumed))
-    state = distributed.replicate(state)
-    progress = run_loop(
-        out,
-        state,
-        progress,
-        raise_on_oom(train_step),
-        lambda done: float(np.asarray(schedule(max(done - 1, 0) // accumulate))),
-        epochs,
-        evaluate_epoch,
-        experiment.train.patience,
-        experiment.train.checkpoint_every * accumulate,
-        keep_epochs=regularization.weight_averaging.name != "best",
-    )
-
-    def finish() -> dict[str, Any]:
-        average = functools.partial(
-            AVERAGES[regularization.weight_averaging.name],
-            **regularization.weight_averaging.options,
-        )
-        chosen = average(
-            checkpoint.epochs(out, say),
-            lambda one: weights_of(checkpoint.restore(out, one, like)),
-            lambda params: evaluate(params)["score"],
-        )
-        if not test:
-            return {"val": evaluate(chosen)}
-        report = write_results(out, prepared, chosen, predict, progress.history)
-        _page(prepared, out, show_text)
-        return report
-
-    return distributed.broadcast_from_primary(finish)
-
-
-def _page(prepared: RunSetup, out: Path, show_text: bool) -> None:
-    texts = prepared.splits["test"].texts if show_text else None
-    write_page(out, lengths(prepared.tokens["test"]), texts)
 
 
 def main() -> int:

@@ -24,8 +24,9 @@ from jaxclf.model.pretrained import resolve
 from jaxclf.model.storage.saved_model import open_encoder
 from jaxclf.reports.figures.pictures import write_whole
 from jaxclf.search.study_report import TrialResult, best_of, write_study
-from jaxclf.train import REGISTRIES, train
+from jaxclf.train import REGISTRIES
 from jaxclf.training.memory import tune_malloc
+from jaxclf.training.run import train
 
 if TYPE_CHECKING:
     from jaxclf.search.trials import Search

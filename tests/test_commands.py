@@ -23,7 +23,7 @@ from jaxclf.inference.classifier import load
 from jaxclf.model.storage.saved_model import pretrained_params
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.predict import predict_file
-from jaxclf.train import train
+from jaxclf.training.run import train
 
 REPORT = {
     "macro_f1", "micro_f1", "weighted_f1", "samples_f1", "subset_accuracy", "label_accuracy",

@@ -16,7 +16,7 @@ from jaxclf.evaluate import evaluate_file, evaluate_predictions
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Spec, override
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
-from jaxclf.train import train
+from jaxclf.training.run import train
 
 SMALL = {"data.max_length": 32, "data.max_train_examples": 40, "train.epochs": 1, "optim.lr": 3e-3}
 MEMBERS = {

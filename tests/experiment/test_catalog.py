@@ -10,13 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxclf import train as training
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, override, to_dict
 from jaxclf.experiment.search_space import Choice, check_space, dimensions, draw
 from jaxclf.experiment.validation import check
 from jaxclf.train import REGISTRIES
+from jaxclf.training import run as training
 from jaxclf.training import setup
 from jaxclf.training.data import make_epochs
 from jaxclf.training.loop import init_state

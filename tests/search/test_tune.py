@@ -34,7 +34,8 @@ from jaxclf.experiment.search_space import (
 from jaxclf.experiment.source import difference, to_python_source
 from jaxclf.experiment.validation import check
 from jaxclf.search import study, trials
-from jaxclf.train import REGISTRIES, train
+from jaxclf.train import REGISTRIES
+from jaxclf.training.run import train
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 BASE = Experiment(Data("a", "b", "c"), loss=Spec("focal", gamma=2.0), optim=Optim(lr=1e-3))
@@ -60,11 +61,11 @@ space = {
     "loss": Choice("bce", Spec("focal", gamma=Float(1.0, 3.0))),
 }
 '''
-# In place of jaxclf.train.train, in every process of a search; one trial, by its number, goes on
+# In place of training, in every process of a search; one trial, by its number, goes on
 # for as long as its process lives.
 STAND_IN = """
 import math, os, time
-import jaxclf.train
+import jaxclf.training.run
 
 def train(experiment, out, resume="auto", show_text=False, watch=None, test=True):
     assert resume == "never" and not test
@@ -78,7 +79,7 @@ def train(experiment, out, resume="auto", show_text=False, watch=None, test=True
             time.sleep(0.05)
     return {"val": {"score": score}}
 
-jaxclf.train.train = train
+jaxclf.training.run.train = train
 """
 
 

@@ -5,11 +5,10 @@ import json
 import jax
 import pytest
 
-from jaxclf import train
 from jaxclf.errors import OutOfMemoryError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import override
-from jaxclf.training import memory
+from jaxclf.training import memory, run
 from jaxclf.training.memory import halved, raise_on_oom
 from jaxclf.training.step import make_train_step
 from jaxclf.types import Batch, State
@@ -31,7 +30,7 @@ def little_room(monkeypatch):
         step = make_train_step(apply, loss, tx, stats, batch_size, *rest)
         return step if batch_size <= ROOM else exhausted
 
-    monkeypatch.setattr(train, "make_train_step", make)
+    monkeypatch.setattr(run, "make_train_step", make)
     return tried
 
 
@@ -61,7 +60,7 @@ def test_without_room_a_run_is_that_of_smaller_batches(experiment, little_room, 
 
     out = tmp_path / "run"
     with pytest.raises(KilledError):
-        train.train(experiment, out, watch=killed, test=False)
+        run.train(experiment, out, watch=killed, test=False)
     assert little_room == [16, 8, 4]
     said = capsys.readouterr().err
     for words in (
@@ -73,10 +72,10 @@ def test_without_room_a_run_is_that_of_smaller_batches(experiment, little_room, 
     assert (config["train"]["batch_size"], config["optim"]["gradient_accumulation_steps"]) == (4, 4)
 
     # The same command goes on with them, to what asking for them gives.
-    found = train.train(experiment, out, test=False)
+    found = run.train(experiment, out, test=False)
     assert little_room == [16, 8, 4, 4]
     asked = override(experiment, {"train.batch_size": 4, "optim.gradient_accumulation_steps": 4})
-    whole = train.train(asked, tmp_path / "asked", test=False)
+    whole = run.train(asked, tmp_path / "asked", test=False)
     assert found["val"] == whole["val"]
 
 
@@ -93,17 +92,17 @@ def test_a_run_that_had_room_keeps_its_batches(experiment, tmp_path, monkeypatch
 
         return real(limited)
 
-    monkeypatch.setattr(train, "telling", once)
+    monkeypatch.setattr(run, "raise_on_oom", once)
     few = override(experiment, {"train.batch_size": 4})
     with pytest.raises(OutOfMemoryError, match="same command goes on"):
-        train.train(few, tmp_path)
+        run.train(few, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["train"]["batch_size"] == 4
 
 
 def test_one_text_too_many_is_one_line(experiment, monkeypatch, tmp_path):
-    monkeypatch.setattr(train, "make_train_step", lambda *_: exhausted)
+    monkeypatch.setattr(run, "make_train_step", lambda *_: exhausted)
     with pytest.raises(OutOfMemoryError, match="for 1 texts at a time, which cannot be halved"):
-        train.train(experiment, tmp_path / "run")
+        run.train(experiment, tmp_path / "run")
 
 
 def test_halving_keeps_the_texts_of_an_update(experiment):
