@@ -87,10 +87,10 @@ def read_source(name: str, folder: Path | None) -> bytes:
     if folder is None:
         with urllib.request.urlopen(PUBLISHER + name, timeout=60) as answer:
             return answer.read()
-    found = [path for path in (folder / name, folder / "original" / name) if path.is_file()]
-    if not found:
+    paths = [path for path in (folder / name, folder / "original" / name) if path.is_file()]
+    if not paths:
         raise FileNotFoundError(f"{folder / name} (or {folder / 'original' / name}) not found")
-    return found[0].read_bytes()
+    return paths[0].read_bytes()
 
 
 def to_rows(source: bytes) -> list[tuple[str, str, list[str]]]:
