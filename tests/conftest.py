@@ -33,15 +33,18 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 import json  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import safetensors.numpy  # noqa: E402
 import tokenizers  # noqa: E402
 
-from jaxclf.experiment.config import Data, Encoder, Experiment, Spec  # noqa: E402
+from jaxclf.experiment import catalog  # noqa: E402
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec, override  # noqa: E402
 from jaxclf.model.encoders import bert  # noqa: E402
 from jaxclf.model.storage.weights import to_tensors  # noqa: E402
+from jaxclf.train import train  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -111,3 +114,33 @@ def tiny_data(demo_rows, tmp_path_factory):
         rows = rows[: 96 if split == "train" else 48]
         paths[split].write_text(json.dumps(rows), encoding="utf-8")
     return paths
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides(tiny_encoder, tiny_data):
+    """Changes to an experiment of the catalog that train it on tiny data with the tiny encoder."""
+    return {
+        "encoder.name": str(tiny_encoder),
+        **{f"data.{split}": str(path) for split, path in tiny_data.items()},
+        "data.max_length": 32,
+        "train.epochs": 2,
+        "train.checkpoint_every": 3,
+        "optim.lr": 3e-3,
+    }
+
+
+class FinishedRun(NamedTuple):
+    folder: Path
+    experiment: Experiment
+    report: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_overrides, tmp_path_factory):
+    """A finished run of focal_attention, shared by all tests: copy its folder before changing it.
+
+    It calibrates nothing; its thresholds are fitted per label, and its texts are augmented.
+    """
+    folder = tmp_path_factory.mktemp("finished_run") / "tiny"
+    experiment = override(catalog.load("focal_attention"), {**tiny_overrides, "augment": "words"})
+    return FinishedRun(folder, experiment, train(experiment, folder))

@@ -57,14 +57,9 @@ def as_words(changes):
     return [f"{key}={value}" for key, value in changes.items()]
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_encoder, tiny_data, tmp_path_factory):
-    """A run of focal_attention on varied texts, made by the function behind the command."""
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    changes = overrides(tiny_encoder, tiny_data, augment="words")
-    experiment = override(catalog.load("focal_attention"), changes)
-    report = train(experiment, out)
-    return out, experiment, report
+@pytest.fixture
+def finished(finished_run):
+    return finished_run
 
 
 def test_a_run_folder_holds_what_the_contract_says(finished):
