@@ -44,7 +44,7 @@ from jaxclf.experiment import catalog  # noqa: E402
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec, override  # noqa: E402
 from jaxclf.model.encoders import bert  # noqa: E402
 from jaxclf.model.storage.weights import to_tensors  # noqa: E402
-from jaxclf.train import train  # noqa: E402
+from jaxclf.training.run import train  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
