@@ -228,7 +228,7 @@ def test_what_is_known_by_one_name_becomes_one_node(tiny_encoder, texts, tmp_pat
 def kinds_of(folder):
     model = onnx.load(folder / MODEL)
     onnx.checker.check_model(model)
-    return [one.op_type for one in model.onnx_graph.node]
+    return [one.op_type for one in model.graph.node]
 
 
 def test_a_pattern_that_is_nearly_one_is_left_alone():
@@ -306,7 +306,7 @@ def test_eight_bits_are_near_small_and_each_text_s_own(whole, own, texts, packed
     assert sizes[1] < sizes[0] / 2
     graph = onnx.load(tmp_path / MODEL).graph
     # Query, key and value take the same bytes.
-    assert sum(one.op_type == "QuantizeLinear" for one in onnx_graph.node) == 2 * 4
+    assert sum(one.op_type == "QuantizeLinear" for one in graph.node) == 2 * 4
     weights = graph.initializer
     bytes_ = [one for one in weights if one.data_type == onnx.TensorProto.INT8]
     assert len(bytes_) == 2 * 6 + 1  # the products of two layers, the table of words

@@ -17,6 +17,7 @@ from jaxclf.exporters.stablehlo import to_stablehlo
 from jaxclf.model.inference import prediction_shape
 from jaxclf.text.packing import fill, plan
 from jaxclf.text.tokenizer.tokenize import tokenize
+from jaxclf.types import Windows
 
 WINDOWS = Windows(LENGTH, 3, 4)
 SHAPE = prediction_shape(WINDOWS)
@@ -26,7 +27,6 @@ import sys
 for name in ("jaxclf", "flax"):
     sys.modules[name] = None
 import jax.export, numpy as np, safetensors.numpy
-from jaxclf.types import Windows
 params = safetensors.numpy.load_file("params.safetensors")
 program = jax.export.deserialize(bytearray(open("program.stablehlo", "rb").read()))
 rows = np.load("rows.npz")
