@@ -1,19 +1,20 @@
-"""jaxclf: multi-label text classification one can trust."""
+"""Multi-label text classification with BERT encoders in JAX and Flax."""
 
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxclf.inference.classifier import Classifier, load
+    from jaxclf.inference.classifier import Classifier
+    from jaxclf.inference.load import load
 
 __version__ = importlib.metadata.version("jaxclf")
 __all__ = ["Classifier", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    # jax is imported when a model is loaded, not before.
-    if name in ("Classifier", "load"):
-        from jaxclf.inference import classifier
+    if name not in __all__:
+        raise AttributeError(f"module 'jaxclf' has no attribute {name!r}")
+    # Importing jax takes seconds: only when a model is loaded.
+    from jaxclf.inference import classifier, load
 
-        return getattr(classifier, name)
-    raise AttributeError(f"module 'jaxclf' has no attribute {name!r}")
+    return {"Classifier": classifier.Classifier, "load": load.load}[name]

@@ -32,7 +32,8 @@ from jaxclf.inference.cascade.folder import Chain, Rule, pool_networks, read_rul
 from jaxclf.inference.cascade.margins import WORTH
 from jaxclf.inference.cascade.stages import apply_rules, assemble, measure
 from jaxclf.inference.cascade.summary import STAGES, describe, format_stages
-from jaxclf.inference.classifier import load, model_folder
+from jaxclf.inference.load import load
+from jaxclf.inference.members import model_folder
 from jaxclf.model.storage.saved_model import META
 from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.html_report import write_page

@@ -30,7 +30,7 @@ from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Spec, override, parse_overrides, to_dict
 from jaxclf.experiment.validation import check_labels, check_spec
-from jaxclf.inference.classifier import load
+from jaxclf.inference.load import load
 from jaxclf.inference.soft_labels import write_soft_labels
 from jaxclf.model.storage.ensemble_folder import Blend, load_ensemble, save_ensemble
 from jaxclf.reports.diagnosis import diagnose

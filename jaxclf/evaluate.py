@@ -20,7 +20,7 @@ from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Data, Experiment, iter_fields, override, parse_overrides
 from jaxclf.experiment.validation import check, check_labels
-from jaxclf.inference.classifier import load
+from jaxclf.inference.load import load
 from jaxclf.reports.html_report import write_page
 from jaxclf.text.reader import read
 from jaxclf.text.splits import fingerprint

@@ -13,7 +13,8 @@ from jaxclf.cli import make_parser, run_command
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError, StoppedError
 from jaxclf.inference import explanation
-from jaxclf.inference.classifier import Classifier, load
+from jaxclf.inference.classifier import Classifier
+from jaxclf.inference.load import load
 from jaxclf.inference.score_file import WHOLE, Shard, predict_file
 
 Probs = Float[np.ndarray, "texts classes"]

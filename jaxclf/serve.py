@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxclf.cli import make_parser, run_command
 from jaxclf.errors import ConfigError, StoppedError
-from jaxclf.inference.classifier import load
+from jaxclf.inference.load import load
 
 EPILOG = """\
   curl localhost:8000/predict -H 'Content-Type: application/json' -d '{"text": "a text"}'

@@ -19,7 +19,7 @@ from jaxclf.errors import ConfigError, DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import override, to_dict
-from jaxclf.inference.classifier import load
+from jaxclf.inference.load import load
 from jaxclf.model.storage.saved_model import pretrained_params
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.predict import predict_file

@@ -20,7 +20,7 @@ import pyarrow.parquet
 import ray  # pyright: ignore[reportMissingImports]
 from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]
 
-from jaxclf.inference.classifier import load
+from jaxclf.inference.load import load
 from jaxclf.inference.ray_data import score_parquet
 
 FILES = 4  # of the input, so that there is something to share

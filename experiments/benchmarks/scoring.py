@@ -28,7 +28,7 @@ BATCH, WARM = 32, 64
 
 
 def of_jaxclf(run: Path, texts: list[str]) -> Callable[[], object]:
-    from jaxclf.inference.classifier import load
+    from jaxclf.inference.load import load
     from jaxclf.inference.score_file import predict_file
 
     classifier = load(run)

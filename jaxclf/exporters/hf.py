@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jaxclf.errors import ConfigError
 from jaxclf.files.untrusted import safe_path
-from jaxclf.inference.classifier import model_folder, param_shapes
+from jaxclf.inference.members import model_folder, param_shapes
 from jaxclf.model.classifier import family_of
 from jaxclf.model.storage.saved_model import (
     is_transformers_classifier,

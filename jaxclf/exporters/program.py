@@ -22,7 +22,7 @@ from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.config import Data, Encoder
 from jaxclf.files.untrusted import has_entry
 from jaxclf.inference.cascade.folder import CASCADE
-from jaxclf.inference.classifier import model_folder, param_shapes
+from jaxclf.inference.members import model_folder, param_shapes
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
 from jaxclf.model.storage.saved_model import META, SavedModel, load_model, open_encoder

@@ -14,7 +14,7 @@ from flax.traverse_util import unflatten_dict
 from jaxclf.errors import ConfigError
 from jaxclf.exporters.program import Packed, load_program
 from jaxclf.exporters.verify import check_tolerance, compare, new_folder, probe_texts, write_record
-from jaxclf.inference.classifier import load
+from jaxclf.inference.load import load
 from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.types import Batch

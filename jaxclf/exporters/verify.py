@@ -16,7 +16,7 @@ from jaxclf.decisions.metrics import aggregate
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.files.untrusted import has_entry, safe_path
-from jaxclf.inference.classifier import model_folder
+from jaxclf.inference.members import model_folder
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE
 from jaxclf.model.storage.saved_model import META
 from jaxclf.text.tokenizer.tokenize import TOKENIZER

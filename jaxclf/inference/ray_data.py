@@ -7,7 +7,8 @@ import numpy as np
 
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.inference.classifier import Classifier, load
+from jaxclf.inference.classifier import Classifier
+from jaxclf.inference.load import load
 from jaxclf.inference.score_file import WINDOW_ROWS
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from jaxclf.decisions.provenance import make_provenance
 from jaxclf.errors import ConfigError
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.exporters.hf import to_hf
-from jaxclf.inference.classifier import param_shapes
+from jaxclf.inference.members import param_shapes
 from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.model.storage.saved_model import SavedModel, open_encoder, pretrained_params, save_model
 from jaxclf.model.storage.weights import flatten_params

@@ -28,7 +28,9 @@ from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.config import override
 from jaxclf.inference import journal as kept
 from jaxclf.inference import score_file
-from jaxclf.inference.classifier import Classifier, load, param_shapes
+from jaxclf.inference.classifier import Classifier
+from jaxclf.inference.load import load
+from jaxclf.inference.members import param_shapes
 from jaxclf.inference.score_file import Shard, chunks, fingerprint, predict_file
 from jaxclf.model.inference import length_balanced_order, prediction_shape
 from jaxclf.model.storage.saved_model import SavedModel, open_encoder, save_model

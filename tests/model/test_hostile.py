@@ -31,7 +31,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 import jaxclf
 from jaxclf.errors import JaxclfError
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
-from jaxclf.inference.classifier import param_shapes
+from jaxclf.inference.members import param_shapes
 from jaxclf.model.storage.saved_model import SavedModel, open_encoder, pretrained_params, save_model
 
 SECONDS, MEMORY, LETTERS = 1.0, 200e6, 25_000

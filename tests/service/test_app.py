@@ -23,7 +23,7 @@ from jaxclf.experiment.config import Spec
 from jaxclf.inference.cascade.cutoffs import EarlyExit
 from jaxclf.inference.cascade.folder import Chain
 from jaxclf.inference.cascade.stages import assemble
-from jaxclf.inference.classifier import load
+from jaxclf.inference.load import load
 from jaxclf.model.storage.saved_model import open_encoder
 from jaxclf.service import requests
 from jaxclf.service.app import make_app

@@ -25,7 +25,7 @@ from jaxclf.exporters.verify import (
     probe_texts,
     write_record,
 )
-from jaxclf.inference.classifier import load
+from jaxclf.inference.load import load
 from jaxclf.model.inference import TOKENS_PER_SLOT
 from jaxclf.text.reader import read
 from jaxclf.text.tokenizer.tokenize import tokenize

@@ -13,19 +13,17 @@ from jaxtyping import Float32
 
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated, from_json
-from jaxclf.errors import DataError
 from jaxclf.inference.cascade.cutoffs import Rows, RuleMatches, StageOutputs, pass_through
-from jaxclf.inference.cascade.folder import Chain, Rule, load_cascade, new_networks
+from jaxclf.inference.cascade.folder import Chain, Rule, new_networks
 from jaxclf.inference.cascade.summary import counted
 from jaxclf.inference.classifier import (
     Classifier,
     ModelGroup,
-    _classifier,
-    _score,
-    param_shapes,
+    make_groups,
+    score_group,
     validate_texts,
 )
-from jaxclf.model.storage.saved_model import META, load_model
+from jaxclf.inference.members import load_members
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.tokenizer.tokenize import lengths, tokenize
 
@@ -71,7 +69,7 @@ class Cascade(Classifier):
 
         def score(stage: int, rows: Rows) -> Float32[np.ndarray, "rows classes"]:
             for group in self.new[stage]:
-                scored = _score(group, [texts[row] for row in rows])
+                scored = score_group(group, [texts[row] for row in rows])
                 for member, raw in zip(group.members, scored, strict=True):
                     probs[member, rows] = calibrated(self.calibrations[member], raw)
             used = np.flatnonzero(chain.weights[stage].any(axis=1))
@@ -88,31 +86,19 @@ class Cascade(Classifier):
         return [self.chain.stages[stage] for stage in self.answer(texts).stage]
 
 
-def open_cascade(folder: Path) -> Cascade:
-    """The cascade of a folder. Raises DataError for what is none."""
-    return assemble(*load_cascade(folder))
-
-
-def assemble(chain: Chain, models: Sequence[Path]) -> Cascade:
-    """The cascade of stages and their networks' folders, in the order of the chain's weights."""
-    members = [load_model(model, param_shapes) for model in models]
-    for model, member in zip(models, members, strict=True):
-        if member.labels != chain.labels:
-            raise DataError(f"{model / META}: its labels are not those of the cascade")
+def assemble(chain: Chain, folders: Sequence[Path]) -> Cascade:
+    """The cascade of a chain and the folders of its networks. Raises DataError if one has other
+    labels."""
+    members, tokenizers = load_members(folders, chain.labels)
     stages = []
-    for new in new_networks(chain.weights):
-        part = _classifier(
-            chain.labels,
-            chain.thresholds,
-            chain.provenance,
-            [members[one] for one in new],
-            [models[one] for one in new],
-            np.ones((len(new), len(chain.labels))),
+    for indices in new_networks(chain.weights):
+        groups = make_groups(
+            [members[index] for index in indices], [tokenizers[index] for index in indices]
         )
         stages.append(
             [
-                group._replace(members=tuple(new[one] for one in group.members))
-                for group in part.groups
+                group._replace(members=tuple(indices[member] for member in group.members))
+                for group in groups
             ]
         )
     return Cascade(chain, stages, [from_json(member.calibration) for member in members])

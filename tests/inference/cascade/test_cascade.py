@@ -35,7 +35,8 @@ from jaxclf.inference.cascade.folder import (
     read_rules,
 )
 from jaxclf.inference.cascade.stages import apply_rules, measure
-from jaxclf.inference.classifier import _score, _together, model_folder, param_shapes
+from jaxclf.inference.classifier import make_group, score_group
+from jaxclf.inference.members import model_folder, param_shapes
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
 from jaxclf.model.storage.saved_model import SavedModel, open_encoder, pretrained_params, save_model
 from jaxclf.predict import in_words
@@ -77,8 +78,8 @@ def networks(encoder_folder, data, texts):
 
     small = 0.01  # logits so small that probabilities say what they are
     start = [made(small * kernel, np.zeros(3)) for kernel in kernels]
-    group = _together(start, [0, 1, 2], tokenizer)
-    logits = logit(_score(group, texts["val"]).astype(np.float64)) / small
+    group = make_group(start, [0, 1, 2], tokenizer)
+    logits = logit(score_group(group, texts["val"]).astype(np.float64)) / small
     spread, mean = logits.std(axis=1), logits.mean(axis=1)
     final = [
         made(1.5 * kernel / wide, CENTRE - 1.5 * middle / wide)
@@ -87,7 +88,7 @@ def networks(encoder_folder, data, texts):
     params = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *[one.params for one in final])
     group = group._replace(params=params)
     probs = {
-        split: np.array([calibrated(CURVE, one) for one in _score(group, texts[split])])
+        split: np.array([calibrated(CURVE, one) for one in score_group(group, texts[split])])
         for split in SPLITS
     }
     return final, tokenizer, probs
@@ -225,13 +226,13 @@ def test_every_path_gives_the_same(home, made, cascade, monkeypatch):
 
 def test_no_network_reads_a_text_twice(home, cascade, monkeypatch):
     seen = []
-    score = serving._score
+    score = serving.score_group
 
     def counted(group, texts):
         seen.append((group.members, list(texts)))
         return score(group, texts)
 
-    monkeypatch.setattr(serving, "_score", counted)
+    monkeypatch.setattr(serving, "score_group", counted)
     texts = texts_in(home)
     stage = cascade.answer(texts).stage
     on = [text for text, one in zip(texts, stage, strict=True) if one]

@@ -7,7 +7,7 @@ import safetensors.numpy
 
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Spec, override
-from jaxclf.inference.classifier import param_shapes
+from jaxclf.inference.members import param_shapes
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.saved_model import SavedModel, load_model, pretrained_params, save_model
 from jaxclf.model.storage.weights import flatten_params

@@ -1,0 +1,27 @@
+"""Open the folder of a run, a model, an ensemble or a cascade."""
+
+from pathlib import Path
+
+from jaxclf.decisions.calibration import from_json
+from jaxclf.files.untrusted import has_entry
+from jaxclf.inference.cascade.folder import CASCADE, load_cascade
+from jaxclf.inference.cascade.stages import assemble
+from jaxclf.inference.classifier import Classifier, make_groups
+from jaxclf.inference.members import load_folder, model_folder
+
+
+def load(path: str | Path) -> Classifier:
+    """The classifier of a run's, ensemble's or cascade's folder, of its `model/`, or of an exported
+    folder. Raises DataError if the folder is damaged."""
+    folder = model_folder(Path(path))
+    if has_entry(folder, CASCADE):
+        return assemble(*load_cascade(folder))
+    models = load_folder(folder)
+    return Classifier(
+        models.labels,
+        models.thresholds,
+        models.provenance,
+        make_groups(models.members, models.tokenizers),
+        [from_json(member.calibration) for member in models.members],
+        models.weights,
+    )

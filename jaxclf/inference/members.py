@@ -1,0 +1,78 @@
+"""Read the networks of a model or ensemble folder, and their tokenizers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float64
+from tokenizers import Tokenizer
+
+from jaxclf.errors import DataError
+from jaxclf.experiment.config import Experiment
+from jaxclf.files.untrusted import has_entry
+from jaxclf.inference.cascade.folder import CASCADE
+from jaxclf.model.classifier import build
+from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
+from jaxclf.model.storage.saved_model import META, SavedModel, load_model, open_encoder
+from jaxclf.text.packing import fill
+from jaxclf.types import Shape, Tokens
+
+
+class LoadedModels(NamedTuple):
+    """The networks of a folder and how they are blended.
+
+    thresholds, provenance: plain JSON values, as `decisions` makes them.
+    folders: of the networks. weights: 1 for a single model.
+    """
+
+    labels: tuple[str, ...]
+    thresholds: dict[str, dict[str, Any]]
+    provenance: dict[str, Any]
+    folders: list[Path]
+    members: list[SavedModel]
+    tokenizers: list[Tokenizer]
+    weights: Float64[np.ndarray, "members classes"]
+
+
+def load_folder(folder: Path) -> LoadedModels:
+    """Read a model or ensemble folder. Raises DataError if it is damaged."""
+    if has_entry(folder, ENSEMBLE):
+        ensemble, folders = load_ensemble(folder)
+        members, tokenizers = load_members(folders, ensemble.labels)
+        labels, weights = ensemble.labels, ensemble.weights
+        thresholds, provenance = ensemble.thresholds, ensemble.provenance
+    else:
+        model = load_model(folder, param_shapes)
+        folders, members, tokenizers = [folder], [model], [open_encoder(folder)[1]]
+        labels, weights = model.labels, np.ones((1, len(model.labels)))
+        thresholds, provenance = model.thresholds, model.provenance
+    return LoadedModels(labels, thresholds, provenance, folders, members, tokenizers, weights)
+
+
+def load_members(
+    folders: Sequence[Path], labels: tuple[str, ...]
+) -> tuple[list[SavedModel], list[Tokenizer]]:
+    """Read several model folders. Raises DataError if one has other labels."""
+    members = [load_model(folder, param_shapes) for folder in folders]
+    for folder, member in zip(folders, members, strict=True):
+        if member.labels != labels:
+            raise DataError(f"{folder / META}: the labels differ from those of the folder above")
+    return members, [open_encoder(folder)[1] for folder in folders]
+
+
+def model_folder(path: Path) -> Path:
+    """The folder itself if it holds a model, an ensemble or a cascade, else its `model/`."""
+    is_model = any(has_entry(path, name) for name in (META, ENSEMBLE, CASCADE))
+    return path if is_model else path / "model"
+
+
+def param_shapes(experiment: Experiment, hf_config: dict[str, Any], classes: int) -> Any:
+    """Shapes of the network's parameters, without allocating them."""
+    init, _ = build(experiment, hf_config, classes)
+    no_tokens = Tokens(np.zeros(0, np.int32), np.zeros(1, np.int32), np.zeros(0, np.int32))
+    no_labels = np.zeros((0, classes), np.float32)
+    shape = Shape(1, experiment.data.max_length, 1)
+    batch = fill(no_tokens, no_labels, no_labels, None, shape)
+    return jax.eval_shape(init, jax.random.key(0), batch)
