@@ -1,4 +1,4 @@
-"""A classifier serves several threads at once, each as if it were alone."""
+"""A classifier may be called from several threads at once, and names the text it cannot read."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -15,47 +15,44 @@ THREADS = 8
 
 
 @pytest.fixture(scope="module")
-def model(tiny_encoder, tiny_config, tmp_path_factory):
+def model_folder(tiny_encoder, tiny_config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     return make_model(folder / "model", tiny_encoder, tiny_config, Spec("attention", width=8))
 
 
-def ask(classifier, texts):
-    """All that a classifier says of texts."""
-    (found,) = classifier.explain(texts[:1])
-    return classifier.predict_proba(texts), classifier.predict(texts), found
+def call_all_methods(classifier, texts):
+    (explanation,) = classifier.explain(texts[:1])
+    return classifier.predict_proba(texts), classifier.predict(texts), explanation
 
 
-def test_threads_get_the_bits_that_each_would_alone(model, demo_rows):
+@pytest.mark.slow
+def test_threads_get_the_same_bits_as_a_single_caller(model_folder, demo_rows):
     texts = [row["text"] for row in demo_rows["val"]]
     parts = [texts[index : index + 5] for index in range(THREADS)]
     start = Barrier(THREADS)
-    together = jaxclf.load(model)  # nothing is compiled yet: the threads meet in that too
+    classifier = jaxclf.load(model_folder)  # not yet compiled: the threads compile at once too
 
-    def at_once(part):
+    def call_twice(part):
         start.wait()
-        return [ask(together, part) for _ in range(2)]
+        return [call_all_methods(classifier, part) for _ in range(2)]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        answers = list(pool.map(at_once, parts))
-    for part, both in zip(parts, answers, strict=True):
-        probs, labels, explained = ask(together, part)  # one after another now
-        for found, given, why in both:
-            np.testing.assert_array_equal(found, probs)
-            assert given == labels
-            assert why.words == explained.words
-            np.testing.assert_array_equal(why.attributions, explained.attributions)
-    assert together.labels == LABELS
-    assert together.tokenizer.truncation is None  # the caller's, as it was
+        results = list(pool.map(call_twice, parts))
+    for part, both in zip(parts, results, strict=True):
+        expected_probs, expected_labels, expected = call_all_methods(classifier, part)
+        for probs, labels, explanation in both:
+            np.testing.assert_array_equal(probs, expected_probs)
+            assert labels == expected_labels
+            assert explanation.words == expected.words
+            np.testing.assert_array_equal(explanation.attributions, expected.attributions)
+    assert classifier.labels == LABELS
+    assert classifier.tokenizer.truncation is None  # the tokenizer is not changed by its use
 
 
-@pytest.mark.parametrize("ask", ["predict", "predict_proba", "explain"])
-def test_a_text_that_cannot_be_read_is_refused_by_its_place(model, ask):
-    classifier = jaxclf.load(model)
-    for texts, says in (
-        (["fine", " \n"], "text 1 is empty"),
-        (["fine", "no\ud83d"], "text 1 holds half"),
-    ):
-        with pytest.raises(DataError, match=says):
-            getattr(classifier, ask)(texts)
-    assert len(getattr(classifier, ask)([])) == 0
+def test_an_unreadable_text_is_named_by_its_index(model_folder):
+    classifier = jaxclf.load(model_folder)
+    for method in (classifier.predict, classifier.predict_proba, classifier.explain):
+        for bad_text in (" \n", "no\ud83d"):
+            with pytest.raises(DataError, match="text 1 "):
+                method(["good", bad_text])
+        assert len(method([])) == 0
