@@ -57,7 +57,7 @@ space = {
     "loss": Choice(
         "bce",
         Spec("focal", gamma=Float(0.5, 4.0)),
-        Spec("asymmetric", gamma_neg=Float(1.0, 6.0), margin=Float(0.0, 0.1)),
+        Spec("asymmetric", gamma_neg=Float(1.0, 6.0), clip=Float(0.0, 0.1)),
     ),
     "train.batch_size": Choice(16, 32, 64),
     "train.epochs": Int(2, 4),

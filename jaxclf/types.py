@@ -1,8 +1,23 @@
 """The values that flow through the package: NamedTuples with their shapes."""
 
+import math
 from typing import Any, NamedTuple
 
 from jaxtyping import Float32, Int32, UInt32
+
+
+class Bound(NamedTuple):
+    """The range of an option's values: [low, high), or (low, high) if `open`."""
+
+    low: float
+    high: float
+    open: bool = False
+
+
+FRACTION = Bound(0, math.nextafter(1, 2))  # 1 included
+POSITIVE_FRACTION = Bound(0, math.nextafter(1, 2), open=True)
+NON_NEGATIVE = Bound(0, math.inf)
+POSITIVE = Bound(0, math.inf, open=True)
 
 
 class Examples(NamedTuple):

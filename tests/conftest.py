@@ -71,7 +71,7 @@ def tiny_experiment():
     return Experiment(
         Data("", "", "", max_length=16, max_windows=2, window_overlap=2),
         encoder=Encoder(name="tiny"),
-        pool=Spec("attention", width=8),
+        pool=Spec("attention", hidden_dim=8),
         head=Spec("linear"),
     )
 
@@ -142,5 +142,5 @@ def finished_run(tiny_overrides, tmp_path_factory):
     It calibrates nothing; its thresholds are fitted per label, and its texts are augmented.
     """
     folder = tmp_path_factory.mktemp("finished_run") / "tiny"
-    experiment = override(catalog.load("focal_attention"), {**tiny_overrides, "augment": "words"})
+    experiment = override(catalog.load("focal_attention"), {**tiny_overrides, "augment": "eda"})
     return FinishedRun(folder, experiment, train(experiment, folder))

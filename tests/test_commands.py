@@ -332,7 +332,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bits(
     whole, _, _ = finished
     torn = tmp_path / "torn"
     words = ["--exp", "focal_attention", "--out", torn]
-    words += as_words(overrides(tiny_encoder, tiny_data, augment="words"))
+    words += as_words(overrides(tiny_encoder, tiny_data, augment="eda"))
     for checkpoints in (1, 2):
         process = subprocess.Popen(
             [sys.executable, "-m", "jaxclf.train", *map(str, words)], stderr=subprocess.PIPE
@@ -367,9 +367,9 @@ def test_everything_at_once_goes_on_to_the_same_bits(tiny_encoder, tiny_data, tm
         tiny_encoder,
         tiny_data,
         **{
-            "data.max_train_examples": 48, "augment": "words", "sampler": "balanced", "head.samples": 2,
+            "data.max_train_examples": 48, "augment": "eda", "sampler": "balanced", "head.dropout_samples": 2,
             "optim.gradient_accumulation_steps": 2, "regularization.rdrop": 0.5, "regularization.mixup": 0.4,
-            "regularization.adversarial": {"name": "fgm", "radius": 0.1}, "regularization.ema_decay": 0.9,
+            "regularization.adversarial": {"name": "fgm", "epsilon": 0.1}, "regularization.ema_decay": 0.9,
             "regularization.weight_averaging": "soup",
         },
     )  # fmt: skip

@@ -21,7 +21,7 @@ Its loss is mostly of frequent labels: where some members know the rare ones it 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
@@ -30,6 +30,7 @@ from scipy.optimize import nnls
 from jaxclf.decisions.folds import folds_of
 from jaxclf.decisions.metrics import Labels, Probs, average_precision, mean_where_known, ratio
 from jaxclf.errors import ConfigError
+from jaxclf.types import NON_NEGATIVE, Bound
 
 Members = Float[np.ndarray, "members examples classes"]
 Decisions = Bool[np.ndarray, "members examples classes"]
@@ -73,11 +74,13 @@ def simplex(labels: Labels, probs: Members) -> Weights:
     return np.repeat(_shared(labels, probs)[:, None], probs.shape[2], axis=1)
 
 
-def simplex_per_label(labels: Labels, probs: Members, *, prior: float = 100.0) -> Weights:
+def simplex_per_label(
+    labels: Labels, probs: Members, *, prior_strength: Annotated[float, NON_NEGATIVE] = 100.0
+) -> Weights:
     """Each label's weights of least log loss, rare labels leaning on those of `simplex`.
 
-    prior: the pooled log loss of all labels, to second order around the shared weights and scaled
-        down to that many positives, is added to a label's own (a power prior, Ibrahim and Chen
+    prior_strength: the pooled log loss of all labels, to second order around the shared weights and
+        scaled down to that many positives, is added to a label's own (a power prior, Ibrahim and Chen
         2000). At 0 each label stands alone; at infinity all share, as does a label whose known
         cells are all positive or all negative.
     """
@@ -90,7 +93,7 @@ def simplex_per_label(labels: Labels, probs: Members, *, prior: float = 100.0) -
     weights = np.repeat(shared[:, None], labels.shape[1], axis=1)
     for label, (count, there) in enumerate(zip(positives, known.T, strict=True)):
         if 0 < count < there.sum():
-            own = count / (count + prior)
+            own = count / (count + prior_strength)
             cells, pull = likelihood[:, there, label], 1 - own
             weights[:, label] = _minimize_on_simplex(
                 cells, own / count, shared, pull * slope, pull * curvature
@@ -98,7 +101,9 @@ def simplex_per_label(labels: Labels, probs: Members, *, prior: float = 100.0) -
     return weights
 
 
-def greedy(labels: Labels, probs: Members, *, rounds: int = 30) -> Weights:
+def greedy(
+    labels: Labels, probs: Members, *, rounds: Annotated[int, Bound(1, 2**20)] = 30
+) -> Weights:
     """How often each member is picked when the next one is always that which most raises the macro
     average precision of the mean, over and over, up to the best of `rounds` such ensembles (Caruana
     et al. 2004, "Ensemble selection from libraries of models"). One weight per member for all

@@ -1,14 +1,14 @@
 """Calibration: curves per label that turn a model's probabilities into frequencies.
 
 A calibrator is a function (labels, probs) -> Calibration. Curves rise, so each label's ranking
-stays as it is. Rare labels borrow from all labels pooled: `prior` weighs the pooled curve as that
-many positives of the label would. At 0 each label stands alone; at infinity all share one curve,
+stays as it is. Rare labels borrow from all labels pooled: `prior_strength` weighs the pooled curve
+as that many positives of the label would. At 0 each label stands alone; at infinity all share one curve,
 as does a label whose known rows are all positive or all negative.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -18,6 +18,7 @@ from scipy.special import expit, log_expit, logit
 from jaxclf.decisions.folds import folds_of
 from jaxclf.decisions.metrics import Labels, Probs
 from jaxclf.errors import ConfigError, DataError
+from jaxclf.types import NON_NEGATIVE, Bound
 
 Calibrated = Float32[np.ndarray, "examples classes"]
 Values = Float[np.ndarray, " rows"]
@@ -97,27 +98,37 @@ def none(labels: Labels, probs: Probs) -> Calibration:
     return Calibration("none", ({},) * probs.shape[1])
 
 
-def temperature(labels: Labels, probs: Probs, *, prior: float = 20.0) -> Calibration:
+def temperature(
+    labels: Labels, probs: Probs, *, prior_strength: Annotated[float, NON_NEGATIVE] = 20.0
+) -> Calibration:
     """logit / temperature (Guo et al. 2017, arXiv 1706.04599); at most 1000."""
-    lines = _fit(labels, probs, prior, 1, lambda z: [z])
+    lines = _fit(labels, probs, prior_strength, 1, lambda z: [z])
     return Calibration("temperature", tuple({"temperature": 1 / s} for (s,) in lines))
 
 
-def platt(labels: Labels, probs: Probs, *, prior: float = 20.0) -> Calibration:
+def platt(
+    labels: Labels, probs: Probs, *, prior_strength: Annotated[float, NON_NEGATIVE] = 20.0
+) -> Calibration:
     """slope * logit + intercept, fitted to smoothed targets (Platt 1999); slope >= 0.001."""
-    lines = _fit(labels, probs, prior, 1, lambda z: [z, np.ones_like(z)], smooth=True)
+    lines = _fit(labels, probs, prior_strength, 1, lambda z: [z, np.ones_like(z)], smooth=True)
     return Calibration("platt", tuple({"slope": s, "intercept": i} for s, i in lines))
 
 
-def beta(labels: Labels, probs: Probs, *, prior: float = 20.0) -> Calibration:
+def beta(
+    labels: Labels, probs: Probs, *, prior_strength: Annotated[float, NON_NEGATIVE] = 20.0
+) -> Calibration:
     """a log p - b log(1 - p) + c (Kull et al. 2017); a and b >= 0.001."""
     terms = (log_expit, lambda z: -log_expit(-z), np.ones_like)
-    lines = _fit(labels, probs, prior, 2, lambda z: [term(z) for term in terms])
+    lines = _fit(labels, probs, prior_strength, 2, lambda z: [term(z) for term in terms])
     return Calibration("beta", tuple({"a": a, "b": b, "c": c} for a, b, c in lines))
 
 
 def focal(
-    labels: Labels, probs: Probs, *, gamma: Numbers = 2.0, alpha: Numbers | None = None
+    labels: Labels,
+    probs: Probs,
+    *,
+    gamma: Annotated[Numbers, Bound(0, 2**10)] = 2.0,
+    alpha: Annotated[Numbers | None, Bound(0, 1)] = None,
 ) -> Calibration:
     """The frequency at which p has the least expected focal loss (Charoenphakdee et al. 2021, arXiv
     2011.09172): needs no data, and holds as far as training came to that least loss.
@@ -129,9 +140,11 @@ def focal(
     return Calibration("focal", tuple({"gamma": g, "alpha": a} for g, a in pairs.tolist()))
 
 
-def isotonic(labels: Labels, probs: Probs, *, prior: float = 20.0) -> Calibration:
+def isotonic(
+    labels: Labels, probs: Probs, *, prior_strength: Annotated[float, NON_NEGATIVE] = 20.0
+) -> Calibration:
     """Pool adjacent violators; as logits, a label's own curve weighs positives / (positives +
-    prior) and the pooled one the rest.
+    prior_strength) and the pooled one the rest.
 
     Plateaus would be ties and cost AUC: each becomes one knot at its mean logit, and lines join
     the knots (centred isotonic regression, Oron and Flournoy 2017, arXiv 1701.05964). Targets are
@@ -140,7 +153,7 @@ def isotonic(labels: Labels, probs: Probs, *, prior: float = 20.0) -> Calibratio
     (z, y), *each = _known(labels, probs)
     pooled, curves = _knots(z, y), []
     for z, y in each:
-        own, share = _knots(z, y), float(y.sum() / (y.sum() + prior)) if len(y) else 0.0
+        own, share = _knots(z, y), float(y.sum() / (y.sum() + prior_strength)) if len(y) else 0.0
         knots = np.union1d(own[0], pooled[0])
         values = share * np.interp(knots, *own) + (1 - share) * np.interp(knots, *pooled)
         curves.append({"knots": tuple(knots.tolist()), "values": tuple(values.tolist())})
@@ -202,20 +215,27 @@ def _knots(z: Values, y: Values) -> Float[np.ndarray, "2 knots"]:
 
 
 def _fit(
-    labels: Labels, probs: Probs, prior: float, slopes: int, terms: Terms, smooth: bool = False
+    labels: Labels,
+    probs: Probs,
+    prior_strength: float,
+    slopes: int,
+    terms: Terms,
+    smooth: bool = False,
 ) -> list[list[float]]:
     """Per label the terms' weights of greatest likelihood, penalised for their way from the pooled
     ones; the first `slopes` are 1 in the identity and bounded below.
 
-    The penalty is the pooled likelihood, to second order and scaled down to `prior` positives (a
-    power prior, Ibrahim and Chen 2000): it needs no units, and is stiffest where the data say most.
+    The penalty is the pooled likelihood, to second order and scaled down to `prior_strength` positives
+    (a power prior, Ibrahim and Chen 2000): it needs no units, and is stiffest where the data say most.
     """
     (z, y), *each = _known(labels, probs)
     identity = np.arange(len(terms(z))) < slopes
     pooled, penalty = identity.astype(np.float64), TRACE * np.eye(len(identity))
     floor, targets = np.where(identity, LEAST, -np.inf), _smoothed if smooth else np.asarray
     pooled, information = _minimum(terms(z), targets(y), pooled, penalty, floor)
-    penalty = penalty + min(prior, 1e12) / max(y.sum(), 1) * information  # 1e12: as infinity
+    penalty = (
+        penalty + min(prior_strength, 1e12) / max(y.sum(), 1) * information
+    )  # 1e12: as infinity
     return [_minimum(terms(z), targets(y), pooled, penalty, floor)[0].tolist() for z, y in each]
 
 

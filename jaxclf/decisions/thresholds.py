@@ -7,13 +7,14 @@ near. Labels that are not known (NaN) are left out; a label without positives ha
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxclf.decisions.calibration import CALIBRATORS, calibrated
 from jaxclf.decisions.metrics import cumulative
+from jaxclf.types import NON_NEGATIVE, POSITIVE_FRACTION, Bound
 
 Labels = Float[np.ndarray, "examples classes"]
 Probs = Float[np.ndarray, "examples classes"]
@@ -46,26 +47,34 @@ def decide(probs: Probs, thresholds: Thresholds) -> Bool[np.ndarray, "examples c
 
 
 def fixed(
-    labels: Labels, probs: Probs, names: tuple[str, ...] = (), *, value: float = 0.5
+    labels: Labels,
+    probs: Probs,
+    names: tuple[str, ...] = (),
+    *,
+    value: Annotated[float, Bound(0, 2)] = 0.5,
 ) -> Thresholds:
     """The same threshold for every label, whatever the data."""
     return np.full(probs.shape[1], value, np.float64)
 
 
 def per_label(
-    labels: Labels, probs: Probs, names: tuple[str, ...] = (), *, prior: float = 0.0
+    labels: Labels,
+    probs: Probs,
+    names: tuple[str, ...] = (),
+    *,
+    prior_strength: Annotated[float, NON_NEGATIVE] = 0.0,
 ) -> Thresholds:
     """Each label's threshold of highest F1, by exact search.
 
-    prior: so many positives count for the shared threshold: a label with n of them has n / (n +
-        prior) of its own, the rest of that.
+    prior_strength: so many positives count for the shared threshold: a label with n of them has
+        n / (n + prior_strength) of its own, the rest of that.
     """
     cuts = cuts_of(labels, probs)
     own = np.array([FALLBACK if one is None else _best(one.thresholds, one.f1) for one in cuts])
-    if prior == 0:
+    if prior_strength == 0:
         return own
     positives = np.nansum(labels, axis=0)
-    weight = positives / (positives + prior)
+    weight = positives / (positives + prior_strength)
     return weight * own + (1 - weight) * _shared(cuts)
 
 
@@ -75,15 +84,19 @@ def shared(labels: Labels, probs: Probs, names: tuple[str, ...] = ()) -> Thresho
 
 
 def plug_in(
-    labels: Labels, probs: Probs, names: tuple[str, ...] = (), *, prior: float = 20.0
+    labels: Labels,
+    probs: Probs,
+    names: tuple[str, ...] = (),
+    *,
+    prior_strength: Annotated[float, NON_NEGATIVE] = 20.0,
 ) -> Thresholds:
     """Half the best F1 that calibrated probabilities promise (Lipton et al. 2014, arXiv 1402.1892).
 
     The promise is made by all examples' probabilities, not by the few positives' labels: those
-    serve to calibrate alone (Platt's curve; `prior` as there). The answer is where that curve takes
-    this value.
+    serve to calibrate alone (Platt's curve; `prior_strength` as there). The answer is where that curve
+    takes this value.
     """
-    curve = CALIBRATORS["platt"](labels, probs, prior=prior)
+    curve = CALIBRATORS["platt"](labels, probs, prior_strength=prior_strength)
     promised = calibrated(curve, probs).astype(np.float64)
     positives = np.nansum(labels, axis=0)
     return np.array(
@@ -96,34 +109,34 @@ def plug_in(
 
 
 def recall_at(
-    labels: Labels,
+    y_true: Labels,
     probs: Probs,
     names: tuple[str, ...] = (),
     *,
-    target: float = 0.95,
-    only: tuple[str, ...] = (),
+    target: Annotated[float, POSITIVE_FRACTION] = 0.95,
+    labels: tuple[str, ...] = (),
 ) -> Thresholds:
     """The highest threshold that still finds `target` of the positives.
 
-    only: for these labels, the others by per_label; empty: for all.
+    labels: for these labels, the others by per_label; empty: for all.
     """
-    return _target(labels, probs, names, only, lambda cuts: _recall_cut(cuts, target))
+    return _target(y_true, probs, names, labels, lambda cuts: _recall_cut(cuts, target))
 
 
 def precision_at(
-    labels: Labels,
+    y_true: Labels,
     probs: Probs,
     names: tuple[str, ...] = (),
     *,
-    target: float = 0.9,
-    only: tuple[str, ...] = (),
+    target: Annotated[float, POSITIVE_FRACTION] = 0.9,
+    labels: tuple[str, ...] = (),
 ) -> Thresholds:
     """The lowest threshold of which `target` of the given labels are right; where none is, the one
     with the highest share.
 
-    only: for these labels, the others by per_label; empty: for all.
+    labels: for these labels, the others by per_label; empty: for all.
     """
-    return _target(labels, probs, names, only, lambda cuts: _precision_cut(cuts, target))
+    return _target(y_true, probs, names, labels, lambda cuts: _precision_cut(cuts, target))
 
 
 def cuts_of(labels: Labels, probs: Probs) -> list[Cuts | None]:
@@ -178,8 +191,8 @@ def _promised_cut(p: np.ndarray, q: np.ndarray) -> float:
     return (low + (float(above.min()) if len(above) else 1.0)) / 2
 
 
-def _target(labels, probs, names, only, cut) -> Thresholds:
-    chosen = [not only or name in only for name in names or range(probs.shape[1])]
+def _target(labels, probs, names, targeted, cut) -> Thresholds:
+    chosen = [not targeted or name in targeted for name in names or range(probs.shape[1])]
     cuts = cuts_of(labels, probs)
     return np.array(
         [

@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from jaxclf.errors import ConfigError
 from jaxclf.types import Windows
@@ -154,6 +154,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def matches_type(value: Any, hint: Any) -> bool:
     """Whether a value from JSON is of an annotated type (int passes for float, a list for a
     tuple)."""
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return any(matches_type(value, one) for one in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
@@ -177,6 +179,8 @@ def matches_type(value: Any, hint: Any) -> bool:
 
 
 def type_name(hint: Any) -> str:
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
     return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)  # type: ignore
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxclf.errors import ConfigError
 from jaxclf.experiment.config import (
@@ -15,16 +15,9 @@ from jaxclf.experiment.config import (
     options_of,
     type_name,
 )
+from jaxclf.types import Bound
 
 Registries = Mapping[str, Mapping[str, Callable]]
-
-
-class Bound(NamedTuple):
-    """A value must lie in [low, high), or in (low, high) if `open`."""
-
-    low: float
-    high: float
-    open: bool = False
 
 
 BOUNDS = {
@@ -53,48 +46,6 @@ BOUNDS = {
     "train.patience": Bound(0, 2**20),
     "train.checkpoint_every": Bound(1, 2**31),
     "seed": Bound(0, 2**31),
-}
-
-UP_TO_ONE = Bound(0, math.nextafter(1, 2))
-
-# The same for options of registered functions, by their names, wherever they stand.
-OPTION_BOUNDS = {
-    "alpha": Bound(0, 1),
-    "beta": Bound(0, 1, open=True),
-    "bias": Bound(0, 2**10),
-    "blocks": Bound(0, 2**10),
-    "correction": UP_TO_ONE,
-    "cycles": Bound(1, 2**20),
-    "drop": UP_TO_ONE,
-    "dropout": Bound(0, 1),
-    "end": Bound(0, 2),
-    "gamma": Bound(0, 2**10),
-    "gamma_neg": Bound(0, 2**10),
-    "gamma_pos": Bound(0, 2**10),
-    "last": Bound(1, 2**20),
-    "lift": Bound(0, 2**10),
-    "margin": Bound(0, 1),
-    "midpoint": Bound(0, 2**10),
-    "pos_weight": Bound(0, float("inf"), open=True),
-    "power": Bound(0, 4),  # (examples / positives) ** power stays a float32
-    "prior": Bound(0, float("inf")),
-    "pseudocount": Bound(0, 2**10, open=True),
-    "radius": Bound(0, float("inf"), open=True),
-    "rounds": Bound(1, 2**20),
-    "samples": Bound(1, 2**10),
-    "share": UP_TO_ONE,
-    "shrink": Bound(0, 2),
-    "smoothing": Bound(0, 1),
-    "span": UP_TO_ONE,
-    "steepness": Bound(0, 2**10),
-    "swap": UP_TO_ONE,
-    "synonym": UP_TO_ONE,
-    "target": Bound(0, math.nextafter(1, 2), open=True),  # 1 is allowed
-    "threshold": Bound(0, math.nextafter(1, 2), open=True),  # 1 is allowed
-    "tolerance": Bound(0, 2**10, open=True),
-    "typo": UP_TO_ONE,
-    "value": Bound(0, 2),
-    "width": Bound(1, 2**20),
 }
 
 CHOICES = {"encoder.dtype": ("float32", "bfloat16")}
@@ -134,15 +85,15 @@ def check(experiment: Experiment, registries: Registries) -> Experiment:
 
 
 def check_labels(experiment: Any, names: tuple[str, ...]) -> None:
-    """Hold what an experiment says of labels to those there are: a threshold rule's `only`, and
+    """Hold what an experiment says of labels to those there are: a threshold rule's `labels`, and
     options with a number per label. Raises ConfigError."""
     for key, value in iter_fields(experiment):
         if not isinstance(value, Spec):
             continue
         for name, option in value.options.items():
-            if name == "only" and (odd := [one for one in option if one not in names]):
+            if name == "labels" and (odd := [one for one in option if one not in names]):
                 raise ConfigError(
-                    f"{key}.only: {odd[0]!r} is no label" + did_you_mean(odd[0], names)
+                    f"{key}.labels: {odd[0]!r} is no label" + did_you_mean(odd[0], names)
                 )
             numbers = isinstance(option, tuple) and all(matches_type(one, float) for one in option)
             if numbers and option and len(option) != len(names):
@@ -169,10 +120,16 @@ def check_spec(key: str, spec: Spec, registry: Mapping[str, Callable]) -> None:
             raise ConfigError(
                 f"{key}.{name}: {spec.name!r} has no such option" + did_you_mean(name, options)
             )
-        if not matches_type(value, options[name].annotation):
-            raise ConfigError(
-                f"{key}.{name}={value!r}: expected {type_name(options[name].annotation)}"
-            )
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, int | float):
-                _check_bound(f"{key}.{name}", one, OPTION_BOUNDS[name])
+        hint = options[name].annotation
+        if not matches_type(value, hint):
+            raise ConfigError(f"{key}.{name}={value!r}: expected {type_name(hint)}")
+        if bound := bound_of(hint):
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int | float):
+                    _check_bound(f"{key}.{name}", number, bound)
+
+
+def bound_of(hint: Any) -> Bound | None:
+    """The Bound of an annotation such as `Annotated[float, Bound(0, 1)]`."""
+    metadata = getattr(hint, "__metadata__", ())
+    return next((item for item in metadata if isinstance(item, Bound)), None)

@@ -2,9 +2,11 @@
 they give.
 
 Both are plain functions called inside a Flax module's scope; keyword-only parameters are the
-options of an experiment, in a head `samples` that of `_classify`. A head is told the encoder
-family's own, which `native` builds.
+options of an experiment, in a head `dropout_samples` that of `_classify`. A head is told the
+encoder family's own, which `native` builds.
 """
+
+from typing import Annotated
 
 import flax.linen as nn
 import jax
@@ -20,6 +22,7 @@ from jaxclf.model.encoders.common import (
     layer_norm,
     normal_init,
 )
+from jaxclf.types import Bound
 
 Hidden = Float[Array, "tokens hidden"]
 Slots = Int32[Array, " tokens"]  # the example a token belongs to; `count` for padding
@@ -58,12 +61,17 @@ def mean_max(hidden: Hidden, slots: Slots, first: First, count: int) -> Pooled:
 
 
 def attention(
-    hidden: Hidden, slots: Slots, first: First, count: int, *, width: int = 128
+    hidden: Hidden,
+    slots: Slots,
+    first: First,
+    count: int,
+    *,
+    hidden_dim: Annotated[int, Bound(1, 2**20)] = 128,
 ) -> Pooled:
     """Tokens weighed by a learned score, a softmax over each example (Yang et al. 2016, NAACL,
-    "Hierarchical Attention Networks"). width: units of the scoring layer."""
+    "Hierarchical Attention Networks"). hidden_dim: units of the scoring layer."""
     score = nn.Dense(1, use_bias=False, kernel_init=normal_init, name="score")(
-        jnp.tanh(dense(width, jnp.dtype("float32"), "project")(hidden))
+        jnp.tanh(dense(hidden_dim, jnp.dtype("float32"), "project")(hidden))
     )[:, 0]
     highest = jax.ops.segment_max(score, slots, num_segments=count + 1)
     weight = jnp.exp(score - jax.lax.stop_gradient(highest)[slots])[:, None]
@@ -72,13 +80,14 @@ def attention(
 
 
 def _classify(
-    x: Pooled, classes: int, deterministic: bool, dropout: float, samples: int
+    x: Pooled, classes: int, deterministic: bool, dropout: float, dropout_samples: int
 ) -> Float[Array, "slots classes"]:
     """Dropout and the last layer. In training the mean logits of so many dropout draws (Inoue 2019,
     arXiv 1905.09788, who averages their losses)."""
     layer = dense(classes, x.dtype, "classifier")
     draws = [
-        layer(Dropout(dropout)(x, deterministic)) for _ in range(1 if deterministic else samples)
+        layer(Dropout(dropout)(x, deterministic))
+        for _ in range(1 if deterministic else dropout_samples)
     ]
     return sum(draws[1:], start=draws[0]) / len(draws)
 
@@ -89,8 +98,8 @@ def native(
     deterministic: bool,
     own: Native,
     *,
-    dropout: float = 0.1,
-    samples: int = 1,
+    dropout: Annotated[float, Bound(0, 1)] = 0.1,
+    dropout_samples: Annotated[int, Bound(1, 2**10)] = 1,
 ) -> Float[Array, "slots classes"]:
     """The head that transformers gives the encoder's family: a dense layer (pretrained with some),
     the family's activation, with some a layer norm, dropout, a linear layer."""
@@ -98,7 +107,7 @@ def native(
     x = ACTIVATIONS[own.activation](x)
     if own.norm_eps is not None:
         x = layer_norm(own.norm_eps, x.dtype, "norm", own.norm_bias)(x)
-    return _classify(x, classes, deterministic, dropout, samples)
+    return _classify(x, classes, deterministic, dropout, dropout_samples)
 
 
 def linear(
@@ -107,11 +116,11 @@ def linear(
     deterministic: bool,
     own: Native,
     *,
-    dropout: float = 0.1,
-    samples: int = 1,
+    dropout: Annotated[float, Bound(0, 1)] = 0.1,
+    dropout_samples: Annotated[int, Bound(1, 2**10)] = 1,
 ) -> Float[Array, "slots classes"]:
     """Dropout and a linear layer."""
-    return _classify(pooled, classes, deterministic, dropout, samples)
+    return _classify(pooled, classes, deterministic, dropout, dropout_samples)
 
 
 def residual(
@@ -120,9 +129,9 @@ def residual(
     deterministic: bool,
     own: Native,
     *,
-    blocks: int = 1,
-    dropout: float = 0.1,
-    samples: int = 1,
+    blocks: Annotated[int, Bound(0, 2**10)] = 1,
+    dropout: Annotated[float, Bound(0, 1)] = 0.1,
+    dropout_samples: Annotated[int, Bound(1, 2**10)] = 1,
 ) -> Float[Array, "slots classes"]:
     """Residual blocks `x + dense(gelu(dense(norm(x))))`, a last layer norm and a linear layer."""
     width, x = pooled.shape[-1], pooled
@@ -132,7 +141,7 @@ def residual(
         y = dense(width, x.dtype, f"block_{block}_down")(Dropout(dropout)(y, deterministic))
         x = x + Dropout(dropout)(y, deterministic)
     x = layer_norm(1e-6, x.dtype, "norm")(x)
-    return _classify(x, classes, deterministic, dropout, samples)
+    return _classify(x, classes, deterministic, dropout, dropout_samples)
 
 
 POOLS = {"cls": cls, "mean": mean, "mean_max": mean_max, "attention": attention}

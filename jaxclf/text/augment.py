@@ -7,10 +7,12 @@ danger, harm and time.
 
 import re
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 
 from jaxclf.text.lexicon import NEGATIONS, NEIGHBOURS, PROTECTED, SYNONYMS
+from jaxclf.types import FRACTION
 
 Augmenter = Callable[..., str]
 
@@ -24,30 +26,30 @@ def none(text: str, rng: np.random.Generator) -> str:
     return text
 
 
-def words(
+def eda(
     text: str,
     rng: np.random.Generator,
     *,
-    share: float = 0.5,
-    drop: float = 0.05,
-    swap: float = 0.03,
-    typo: float = 0.03,
-    synonym: float = 0.1,
-    span: float = 0.1,
-    protect: tuple[str, ...] = (),
+    probability: Annotated[float, FRACTION] = 0.5,
+    drop: Annotated[float, FRACTION] = 0.05,
+    swap: Annotated[float, FRACTION] = 0.03,
+    typo: Annotated[float, FRACTION] = 0.03,
+    synonym: Annotated[float, FRACTION] = 0.1,
+    span: Annotated[float, FRACTION] = 0.1,
+    protected_words: tuple[str, ...] = (),
 ) -> str:
     """A text whose words are varied; negations, what they bear on and protected words are not.
 
-    share: of texts that are varied at all. drop, typo, synonym: chance of each free word (a
+    probability: of texts that are varied at all. drop, typo, synonym: chance of each free word (a
         synonym, where the table has one). swap: of each pair of free neighbours. span: of one run
         of free words, up to a fifth of the text, to be left out.
-    protect: further words to leave alone, in lower case.
+    protected_words: further words to leave alone, in lower case.
     A word that is not free stays, and so does at least one word.
     """
-    if rng.random() >= share:
+    if rng.random() >= probability:
         return text
     tokens = text.split()
-    free = free_words(tokens, protect)
+    free = free_words(tokens, protected_words)
     tokens = [
         _typo(word, rng) if may and rng.random() < typo else word
         for word, may in zip(_synonyms(tokens, free, synonym, rng), free, strict=True)
@@ -60,10 +62,12 @@ def words(
     return " ".join(kept) if kept else text
 
 
-def free_words(tokens: list[str], protect: tuple[str, ...] = ()) -> np.ndarray:
+def free_words(tokens: list[str], protected_words: tuple[str, ...] = ()) -> np.ndarray:
     """bool per word: whether it may be varied."""
     bare = [plain(word) for word in tokens]
-    held = np.array([word in PROTECTED or word in protect or not word for word in bare], bool)
+    held = np.array(
+        [word in PROTECTED or word in protected_words or not word for word in bare], bool
+    )
     for place, word in enumerate(bare):
         if word in NEGATIONS or word.endswith("n't"):
             held[place : place + 1 + SCOPE] = True
@@ -129,4 +133,4 @@ def _span(free: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return inside & free
 
 
-AUGMENTERS: dict[str, Augmenter] = {"none": none, "words": words}
+AUGMENTERS: dict[str, Augmenter] = {"none": none, "eda": eda}

@@ -1,16 +1,18 @@
 """Which training examples an epoch visits, in which order and with what weight: (labels, rng) ->
 Drawn.
 
-An option `correction` is an exponent in [0, 1]: an example's loss is multiplied by the inverse of
-its expected visits to that power. At 1 an epoch's losses are expected to sum to those of one pass
+An option `importance_weighting` is an exponent in [0, 1]: an example's loss is multiplied by the
+inverse of its expected visits to that power. At 1 an epoch's losses are expected to sum to those of one pass
 over all examples, at 0 every example weighs 1.
 """
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
+
+from jaxclf.types import FRACTION, Bound
 
 
 class EpochOrder(NamedTuple):
@@ -31,15 +33,15 @@ def balanced(
     labels: Float32[np.ndarray, "examples classes"],
     rng: np.random.Generator,
     *,
-    power: float = 0.5,
-    correction: float = 0.0,
+    power: Annotated[float, Bound(0, 4)] = 0.5,
+    importance_weighting: Annotated[float, FRACTION] = 0.0,
 ) -> EpochOrder:
     """As many draws as examples, with replacement, rare labels more often.
 
     An example is drawn as its rarest label is: (examples / positives) ** power. power 0 draws
     evenly, 1 evens the labels out (Mahajan et al. 2018, arXiv 1805.00932, use 0.5).
     """
-    return _with_replacement(example_weights(labels, power), rng, correction)
+    return _with_replacement(example_weights(labels, power), rng, importance_weighting)
 
 
 def effective(
@@ -47,7 +49,7 @@ def effective(
     rng: np.random.Generator,
     *,
     beta: float = 0.999,
-    correction: float = 0.0,
+    importance_weighting: Annotated[float, FRACTION] = 0.0,
 ) -> EpochOrder:
     """As many draws as examples, with replacement, by the effective number of a label's examples
     (Cui et al. 2019, arXiv 1901.05555).
@@ -59,7 +61,7 @@ def effective(
     bare = np.isinf(positives)
     positives = np.where(bare, bare.sum(), positives)
     # 1 - beta stands above every fraction and goes with the division by their sum.
-    return _with_replacement(-1 / np.expm1(positives * math.log(beta)), rng, correction)
+    return _with_replacement(-1 / np.expm1(positives * math.log(beta)), rng, importance_weighting)
 
 
 def repeat_factor(
@@ -67,7 +69,7 @@ def repeat_factor(
     rng: np.random.Generator,
     *,
     threshold: float = 0.05,
-    correction: float = 0.0,
+    importance_weighting: Annotated[float, FRACTION] = 0.0,
 ) -> EpochOrder:
     """Every example once, and again if it has a label that fewer than a share `threshold` of the
     examples have (Gupta et al. 2019, arXiv 1908.03195): an epoch is longer then.
@@ -79,7 +81,7 @@ def repeat_factor(
     whole = np.floor(visits)
     times = whole + (rng.random(len(labels)) < visits - whole)
     repeated = np.repeat(np.arange(len(labels)), times.astype(int))
-    return EpochOrder(rng.permutation(repeated), _corrected(visits, correction))
+    return EpochOrder(rng.permutation(repeated), _corrected(visits, importance_weighting))
 
 
 def rare_first(
@@ -135,19 +137,21 @@ def _with_none(
 
 
 def _with_replacement(
-    mass: Float[np.ndarray, " examples"], rng: np.random.Generator, correction: float
+    mass: Float[np.ndarray, " examples"], rng: np.random.Generator, importance_weighting: float
 ) -> EpochOrder:
     """As many draws as examples, each by its share of the mass."""
     shares = mass / mass.sum()
     order = rng.choice(len(shares), size=len(shares), p=shares)
-    return EpochOrder(order, _corrected(len(shares) * shares.astype(np.float64), correction))
+    return EpochOrder(
+        order, _corrected(len(shares) * shares.astype(np.float64), importance_weighting)
+    )
 
 
 def _corrected(
-    visits: Float[np.ndarray, " examples"], correction: float
+    visits: Float[np.ndarray, " examples"], importance_weighting: float
 ) -> Float32[np.ndarray, " examples"]:
     """The weights of examples that are visited so often in expectation."""
-    return (visits**-correction).astype(np.float32)
+    return (visits**-importance_weighting).astype(np.float32)
 
 
 SAMPLERS = {

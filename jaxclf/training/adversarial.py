@@ -6,11 +6,13 @@ micro-batch has its own perturbation.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from jaxclf.types import POSITIVE
 
 Params = dict[str, Any]
 
@@ -18,26 +20,26 @@ Params = dict[str, Any]
 TINY = 1e-12
 
 
-def fgm(params: Params, gradient: Params, *, radius: float = 0.5) -> Params:
+def fgm(params: Params, gradient: Params, *, epsilon: Annotated[float, POSITIVE] = 0.5) -> Params:
     """The word embeddings moved along their gradient by a distance (Miyato et al. 2017, arXiv
     1605.07725; the table itself, not each text's copy)."""
 
     def move(path: tuple, leaf: jax.Array, slope: jax.Array) -> jax.Array:
         if [part.key for part in path][:3] != ["encoder", "embeddings", "word"]:
             return leaf
-        return leaf + radius * slope / jnp.maximum(optax.tree.norm(slope), TINY)
+        return leaf + epsilon * slope / jnp.maximum(optax.tree.norm(slope), TINY)
 
     return jax.tree_util.tree_map_with_path(move, params, gradient)
 
 
-def awp(params: Params, gradient: Params, *, radius: float = 1e-3) -> Params:
+def awp(params: Params, gradient: Params, *, epsilon: Annotated[float, POSITIVE] = 1e-3) -> Params:
     """Every kernel moved along its gradient by a share of its own norm (Wu et al. 2020, arXiv
     2004.05884)."""
 
     def move(path: tuple, leaf: jax.Array, slope: jax.Array) -> jax.Array:
         if path[-1].key != "kernel":
             return leaf
-        distance = radius * optax.tree.norm(leaf)
+        distance = epsilon * optax.tree.norm(leaf)
         return leaf + distance * slope / jnp.maximum(optax.tree.norm(slope), TINY)
 
     return jax.tree_util.tree_map_with_path(move, params, gradient)

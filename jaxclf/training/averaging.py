@@ -5,11 +5,12 @@ reads one's weights, `judge` scores params on validation.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 
 from jaxclf.training.checkpoint import CheckpointInfo
+from jaxclf.types import Bound
 
 Params = dict[str, Any]
 Load = Callable[[CheckpointInfo], Params]
@@ -21,9 +22,15 @@ def best(epochs: Sequence[CheckpointInfo], load: Load, judge: Judge) -> Params:
     return load(epochs[0])
 
 
-def swa(epochs: Sequence[CheckpointInfo], load: Load, judge: Judge, *, last: int = 3) -> Params:
+def swa(
+    epochs: Sequence[CheckpointInfo],
+    load: Load,
+    judge: Judge,
+    *,
+    num_epochs: Annotated[int, Bound(1, 2**20)] = 3,
+) -> Params:
     """The mean of the last epochs' weights (Izmailov et al. 2018, arXiv 1803.05407)."""
-    latest = sorted(epochs, key=lambda one: one.step)[-last:]
+    latest = sorted(epochs, key=lambda one: one.step)[-num_epochs:]
     return mean([load(one) for one in latest])
 
 

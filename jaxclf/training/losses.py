@@ -3,13 +3,13 @@ nothing, and a label may be any number in [0, 1]."""
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxclf.types import LabelStats
+from jaxclf.types import POSITIVE, Bound, LabelStats
 
 Matrix = Float[Array, "examples classes"]
 PerExample = Float[Array, " examples"]
@@ -61,8 +61,8 @@ def bce(
     known: Matrix,
     stats: LabelStats,
     *,
-    pos_weight: float | tuple[float, ...] | Literal["balanced"] = 1.0,
-    smoothing: float = 0.0,
+    pos_weight: Annotated[float | tuple[float, ...] | Literal["balanced"], POSITIVE] = 1.0,
+    smoothing: Annotated[float, Bound(0, 1)] = 0.0,
 ) -> PerExample:
     """Binary cross-entropy.
 
@@ -84,9 +84,9 @@ def focal(
     known: Matrix,
     stats: LabelStats,
     *,
-    gamma: float | tuple[float, ...] = 2.0,
-    alpha: float | tuple[float, ...] | None = None,
-    smoothing: float = 0.0,
+    gamma: Annotated[float | tuple[float, ...], Bound(0, 2**10)] = 2.0,
+    alpha: Annotated[float | tuple[float, ...] | None, Bound(0, 1)] = None,
+    smoothing: Annotated[float, Bound(0, 1)] = 0.0,
 ) -> PerExample:
     """Focal loss (Lin et al. 2017, arXiv 1708.02002): cross-entropy times (1 - probability of the
     truth) ** gamma.
@@ -108,27 +108,27 @@ def asymmetric(
     known: Matrix,
     stats: LabelStats,
     *,
-    gamma_pos: float = 1.0,
-    gamma_neg: float = 4.0,
-    margin: float = 0.05,
-    smoothing: float = 0.0,
+    gamma_pos: Annotated[float, Bound(0, 2**10)] = 1.0,
+    gamma_neg: Annotated[float, Bound(0, 2**10)] = 4.0,
+    clip: Annotated[float, Bound(0, 1)] = 0.05,
+    smoothing: Annotated[float, Bound(0, 1)] = 0.0,
 ) -> PerExample:
     """Asymmetric loss (Ridnik et al. 2021, arXiv 2009.14119): focal, with an exponent each for
-    positives and negatives, and for negatives the shifted probability max(p - margin, 0).
+    positives and negatives, and for negatives the shifted probability max(p - clip, 0).
 
-    Negatives whose probability is at most `margin` count for nothing. The focusing power carries
+    Negatives whose probability is at most `clip` count for nothing. The focusing power carries
     gradient, as in the paper's analysis; the authors' code can switch that off. The mean over
     labels, where theirs is the sum. Not a proper score.
     """
     labels = _smooth(labels, smoothing)
     log_p, log_q = _log_probs(logits)
     positive = _focus(log_p, log_q, gamma_pos)
-    log_margin = jnp.log(margin)  # -inf for 0, which below is as if it were not there
-    above = log_p > log_margin
+    log_clip = jnp.log(clip)  # -inf for 0, which below is as if it were not there
+    above = log_p > log_clip
     # A stand-in where the loss is 0 anyway, lest its infinite slope meet that 0.
     log_p = jnp.where(above, log_p, 0)
-    shifted = log_p + jnp.log(-jnp.expm1(log_margin - log_p))
-    negative = _focus(jnp.logaddexp(log_q, log_margin), shifted, gamma_neg)
+    shifted = log_p + jnp.log(-jnp.expm1(log_clip - log_p))
+    negative = _focus(jnp.logaddexp(log_q, log_clip), shifted, gamma_neg)
     return _mean_known(labels * positive + (1 - labels) * jnp.where(above, negative, 0), known)
 
 
@@ -138,9 +138,9 @@ def class_balanced(
     known: Matrix,
     stats: LabelStats,
     *,
-    beta: float = 0.999,
-    gamma: float = 0.0,
-    smoothing: float = 0.0,
+    beta: Annotated[float, Bound(0, 1, open=True)] = 0.999,
+    gamma: Annotated[float, Bound(0, 2**10)] = 0.0,
+    smoothing: Annotated[float, Bound(0, 1)] = 0.0,
 ) -> PerExample:
     """Focal loss, each label weighed by 1 / its effective number of positives,
     (1 - beta ** n) / (1 - beta) (Cui et al. 2019, arXiv 1901.05555).
@@ -169,8 +169,8 @@ def distribution_balanced(
     midpoint: float = 0.9,
     bias: float = 0.05,
     tolerance: float = 2.0,
-    gamma: float = 2.0,
-    smoothing: float = 0.0,
+    gamma: Annotated[float, Bound(0, 2**10)] = 2.0,
+    smoothing: Annotated[float, Bound(0, 1)] = 0.0,
 ) -> PerExample:
     """Distribution-balanced loss (Wu et al. 2020, arXiv 2007.09654), with the defaults for text of
     Huang et al. 2021 (arXiv 2109.04712): re-balanced weights, negative-tolerant logits, focal.
@@ -201,7 +201,7 @@ def zlpr(
     known: Matrix,
     stats: LabelStats,
     *,
-    smoothing: float = 0.0,
+    smoothing: Annotated[float, Bound(0, 1)] = 0.0,
 ) -> PerExample:
     """Zero-bounded log-sum-exp and pairwise rank-based loss (Su et al. 2022, arXiv 2208.02955):
     log(1 + sum of exp(s) over negatives) + log(1 + sum of exp(-s) over positives).

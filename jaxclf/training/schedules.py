@@ -1,7 +1,11 @@
 """Learning-rate schedules: (peak, warmup, steps) -> optax schedule; all rise linearly from 0 over
 the warm-up."""
 
+from typing import Annotated
+
 import optax
+
+from jaxclf.types import Bound
 
 
 def constant(peak: float, warmup: int, steps: int) -> optax.Schedule:
@@ -9,25 +13,37 @@ def constant(peak: float, warmup: int, steps: int) -> optax.Schedule:
     return _after_warmup(peak, warmup, optax.constant_schedule(peak))
 
 
-def linear(peak: float, warmup: int, steps: int, *, end: float = 0.0) -> optax.Schedule:
-    """A straight fall to `end` times the peak."""
-    return _after_warmup(peak, warmup, optax.linear_schedule(peak, end * peak, steps - warmup))
+def linear(
+    peak: float, warmup: int, steps: int, *, end_factor: Annotated[float, Bound(0, 2)] = 0.0
+) -> optax.Schedule:
+    """A straight fall to `end_factor` times the peak."""
+    return _after_warmup(
+        peak, warmup, optax.linear_schedule(peak, end_factor * peak, steps - warmup)
+    )
 
 
-def cosine(peak: float, warmup: int, steps: int, *, end: float = 0.0) -> optax.Schedule:
-    """Half a cosine down to `end` times the peak (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
-    fall = optax.cosine_decay_schedule(peak, max(steps - warmup, 1), alpha=end)
+def cosine(
+    peak: float, warmup: int, steps: int, *, end_factor: Annotated[float, Bound(0, 2)] = 0.0
+) -> optax.Schedule:
+    """Half a cosine down to `end_factor` times the peak (Loshchilov and Hutter 2017, arXiv
+    1608.03983)."""
+    fall = optax.cosine_decay_schedule(peak, max(steps - warmup, 1), alpha=end_factor)
     return _after_warmup(peak, warmup, fall)
 
 
 def cosine_restarts(
-    peak: float, warmup: int, steps: int, *, cycles: int = 3, shrink: float = 1.0
+    peak: float,
+    warmup: int,
+    steps: int,
+    *,
+    cycles: Annotated[int, Bound(1, 2**20)] = 3,
+    decay: Annotated[float, Bound(0, 2)] = 1.0,
 ) -> optax.Schedule:
-    """`cycles` cosine falls of equal length, each from `shrink` times the peak before (SGDR, arXiv
+    """`cycles` cosine falls of equal length, each from `decay` times the peak before (SGDR, arXiv
     1608.03983)."""
     bounds = [warmup + (steps - warmup) * cycle // cycles for cycle in range(cycles + 1)]
     falls = [
-        optax.cosine_decay_schedule(peak * shrink**cycle, max(bounds[cycle + 1] - bounds[cycle], 1))
+        optax.cosine_decay_schedule(peak * decay**cycle, max(bounds[cycle + 1] - bounds[cycle], 1))
         for cycle in range(cycles)
     ]
     return _after_warmup(

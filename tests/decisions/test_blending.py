@@ -120,7 +120,7 @@ def test_at_the_optimum_no_member_with_weight_is_worse_than_another():
     likelihood = np.where(labels == 1, probs, 1 - probs.astype(np.float64))
     for weights, axes in (
         (simplex(labels, probs), (1, 2)),
-        (simplex_per_label(labels, probs, prior=0.0), (1,)),
+        (simplex_per_label(labels, probs, prior_strength=0.0), (1,)),
     ):
         odds = likelihood / np.einsum("mnc,mc->nc", likelihood, weights)
         mean = np.nanmean(np.where(np.isnan(labels), NAN, odds), axis=axes, keepdims=True)[:, 0]
@@ -163,16 +163,16 @@ def test_with_all_the_prior_labels_share_their_weights():
     labels, probs = world()
     shared = simplex(labels, probs)
     np.testing.assert_allclose(
-        simplex_per_label(labels, probs, prior=INF), shared, rtol=0, atol=1e-5
+        simplex_per_label(labels, probs, prior_strength=INF), shared, rtol=0, atol=1e-5
     )
     np.testing.assert_allclose(
-        simplex_per_label(labels, probs, prior=1e12), shared, rtol=0, atol=1e-5
+        simplex_per_label(labels, probs, prior_strength=1e12), shared, rtol=0, atol=1e-5
     )
 
 
 def test_without_prior_a_label_stands_alone():
     labels, probs = world()
-    together = simplex_per_label(labels, probs, prior=0.0)
+    together = simplex_per_label(labels, probs, prior_strength=0.0)
     for index in range(labels.shape[1]):
         one = slice(index, index + 1)
         alone = simplex(labels[:, one], probs[:, :, one])
@@ -204,7 +204,7 @@ def test_the_prior_weighs_as_so_many_positives_of_the_pooled_data(prior, edge):
     pooled = slope * (grid - at) + bend * (grid - at) ** 2 / 2
     own = np.stack([logs(w) for w in grid])
     total = own + prior / np.nansum(labels) * pooled[:, None]
-    found = simplex_per_label(labels, probs, prior=prior)
+    found = simplex_per_label(labels, probs, prior_strength=prior)
     np.testing.assert_allclose(found[0], grid[total.argmax(axis=0)], atol=0.003)
     assert np.abs(found[0] - at).max() > 0.02
     assert (at == 1) == edge
@@ -216,7 +216,7 @@ def test_a_label_of_one_kind_of_cells_has_the_shared_weights(value, prior):
     labels, probs = world()
     labels = labels.copy()
     labels[:, 2] = value
-    found = simplex_per_label(labels, probs, prior=prior)
+    found = simplex_per_label(labels, probs, prior_strength=prior)
     np.testing.assert_array_equal(found[:, 2], simplex(labels, probs)[:, 2])
 
 
@@ -225,7 +225,9 @@ def test_the_rarer_a_label_the_more_it_borrows():
     labels, probs = labels[:, [0, 0, 5]].copy(), probs[:, :, [0, 0, 5]].copy()
     probs[:, :, :2] = probs[::-1, :, :2]  # the other way round than the third
     labels[500:, 1] = NAN
-    own, mixed, shared = (simplex_per_label(labels, probs, prior=one) for one in (0.0, 20.0, INF))
+    own, mixed, shared = (
+        simplex_per_label(labels, probs, prior_strength=one) for one in (0.0, 20.0, INF)
+    )
     moved = np.abs(mixed - own).sum(axis=0) / np.abs(shared - own).sum(axis=0)
     assert moved[0] < 0.7 * moved[1]
 
@@ -440,11 +442,11 @@ def test_a_blend_is_better_than_the_best_of_its_members(name):
 
 def test_prior_and_rounds_matter():
     labels, probs = world()
-    assert options_of(simplex_per_label).keys() == {"prior"}
+    assert options_of(simplex_per_label).keys() == {"prior_strength"}
     assert options_of(greedy).keys() == {"rounds"}
     assert not options_of(simplex)
     assert not options_of(uniform)
-    found = [simplex_per_label(labels, probs, prior=prior) for prior in (10.0, 100.0, 1e3)]
+    found = [simplex_per_label(labels, probs, prior_strength=prior) for prior in (10.0, 100.0, 1e3)]
     assert np.abs(np.diff(found, axis=0)).max(axis=(1, 2)).min() > 1e-3
     np.testing.assert_array_equal(found[1], simplex_per_label(labels, probs))
     assert (greedy(labels, probs, rounds=1) != greedy(labels, probs, rounds=9)).any()

@@ -169,7 +169,7 @@ def tables(draw):
 @given(tables(), st.sampled_from(FITTED), st.sampled_from([0.0, 0.5, 20.0, 1e9, INF]))
 def test_curves_rise_within_0_and_1_whatever_they_were_fitted_on(table, kind, prior):
     labels, probs = table
-    found = CALIBRATORS[kind](labels, probs, prior=prior)
+    found = CALIBRATORS[kind](labels, probs, prior_strength=prior)
     rising(found, probs.shape[1])
     assert from_json(json.loads(json.dumps(to_json(found)))) == found
 
@@ -278,13 +278,13 @@ def test_scikit_learn_finds_the_same_line(kind, method):
         z = logit(p.astype(np.float64))
         model = CalibratedClassifierCV(FrozenEstimator(Given().fit(None, None)), method=method)
         theirs = model.fit(z, y[:, 0]).predict_proba(z)[:, 1]
-        ours = calibrated(CALIBRATORS[kind](y, p, prior=0.0), p)[:, 0]
+        ours = calibrated(CALIBRATORS[kind](y, p, prior_strength=0.0), p)[:, 0]
         np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
 def test_beta_is_logistic_regression_on_two_logarithms():
     labels, probs, _ = focal_like()
-    found = beta(labels, probs, prior=0.0).curves
+    found = beta(labels, probs, prior_strength=0.0).curves
     for index in (0, 2):
         p = probs[:, index].astype(np.float64)
         x = np.stack([np.log(p), -np.log1p(-p)], axis=1)
@@ -296,7 +296,7 @@ def test_beta_is_logistic_regression_on_two_logarithms():
 def test_isotonic_has_the_plateaus_of_scikit_learn_as_knots():
     labels, probs, _ = focal_like()
     y, p = labels[:, 1].astype(np.float64), probs[:, 1].astype(np.float64)
-    curve = isotonic(labels[:, 1:2], probs[:, 1:2], prior=0.0).curves[0]
+    curve = isotonic(labels[:, 1:2], probs[:, 1:2], prior_strength=0.0).curves[0]
     knots, values = (np.array(curve[key])[1:-1] for key in ("knots", "values"))
     positives, negatives = y.sum(), (1 - y).sum()
     high, low = (positives + 1) / (positives + 2), 1 / (negatives + 2)
@@ -316,17 +316,19 @@ def test_a_label_ranked_the_wrong_way_round_has_the_best_curve_that_rises():
 
     bounds = [(1e-3, None), (1e-3, None), (None, None)]
     best = minimize(loss, [1, 1, 0], jac=True, method="L-BFGS-B", bounds=bounds)
-    found = list(beta(labels, p, prior=0.0).curves[0].values())
+    found = list(beta(labels, p, prior_strength=0.0).curves[0].values())
     np.testing.assert_allclose(found, best.x, atol=1e-3)
     assert loss(np.array(found))[0] <= best.fun + 1e-6
-    assert platt(labels, p, prior=0.0).curves[0]["slope"] == pytest.approx(1e-3)
-    assert parameters(temperature(1 - drawn(10, p, p), p, prior=0.0)) == pytest.approx(1000)
+    assert platt(labels, p, prior_strength=0.0).curves[0]["slope"] == pytest.approx(1e-3)
+    assert parameters(temperature(1 - drawn(10, p, p), p, prior_strength=0.0)) == pytest.approx(
+        1000
+    )
 
 
 def test_isotonic_is_nearly_flat_where_the_ranking_says_nothing():
     p = spread(19, 3000, -1.0)
     labels = drawn(20, p, expit(-0.8 * logit(p)))
-    after = calibrated(isotonic(labels, p, prior=0.0), p)
+    after = calibrated(isotonic(labels, p, prior_strength=0.0), p)
     assert np.abs(after - labels.mean()).mean() < 0.05
     assert len(np.unique(after)) > 0.99 * len(np.unique(p))
 
@@ -337,10 +339,10 @@ def test_isotonic_is_nearly_flat_where_the_ranking_says_nothing():
 @pytest.mark.parametrize("kind", FITTED)
 def test_without_prior_a_label_stands_alone(kind):
     labels, probs, _ = focal_like()
-    together = calibrated(CALIBRATORS[kind](labels, probs, prior=0.0), probs)
+    together = calibrated(CALIBRATORS[kind](labels, probs, prior_strength=0.0), probs)
     for index in range(labels.shape[1]):
         one = slice(index, index + 1)
-        alone = CALIBRATORS[kind](labels[:, one], probs[:, one], prior=0.0)
+        alone = CALIBRATORS[kind](labels[:, one], probs[:, one], prior_strength=0.0)
         np.testing.assert_allclose(
             together[:, one], calibrated(alone, probs[:, one]), rtol=1e-3, atol=1e-5
         )
@@ -350,9 +352,9 @@ def test_without_prior_a_label_stands_alone(kind):
 @pytest.mark.parametrize("prior", [1e15, INF])
 def test_with_all_the_prior_labels_share_the_pooled_curve(kind, prior):
     labels, probs, _ = focal_like()
-    pooled = CALIBRATORS[kind](labels.reshape(-1, 1), probs.reshape(-1, 1), prior=0.0)
+    pooled = CALIBRATORS[kind](labels.reshape(-1, 1), probs.reshape(-1, 1), prior_strength=0.0)
     expected = calibrated(pooled, probs.reshape(-1, 1)).reshape(probs.shape)
-    after = calibrated(CALIBRATORS[kind](labels, probs, prior=prior), probs)
+    after = calibrated(CALIBRATORS[kind](labels, probs, prior_strength=prior), probs)
     np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -364,7 +366,7 @@ def test_a_label_of_one_kind_of_rows_has_the_pooled_curve(kind, value):
     labels[:, 2] = value
     after = calibrated(CALIBRATORS[kind](labels, probs), probs)
     known = ~np.isnan(labels)
-    pooled = CALIBRATORS[kind](labels[known][:, None], probs[known][:, None], prior=0.0)
+    pooled = CALIBRATORS[kind](labels[known][:, None], probs[known][:, None], prior_strength=0.0)
     np.testing.assert_allclose(after[:, 2:3], calibrated(pooled, probs[:, 2:3]), rtol=1e-5)
 
 
@@ -376,7 +378,8 @@ def test_the_rarer_a_label_the_more_it_borrows(kind):
     labels[:, 2] = labels[:, 1]
     labels[300:, 2] = NAN  # and known of few
     own, borrowed, pooled = (
-        calibrated(CALIBRATORS[kind](labels, p, prior=prior), p) for prior in (0.0, 50.0, INF)
+        calibrated(CALIBRATORS[kind](labels, p, prior_strength=prior), p)
+        for prior in (0.0, 50.0, INF)
     )
     moved = np.abs(borrowed - own).mean(axis=0) / np.abs(pooled - own).mean(axis=0)
     assert moved[1] < 0.1 < moved[2] < 1
@@ -386,7 +389,7 @@ def test_the_rarer_a_label_the_more_it_borrows(kind):
 def test_isotonic_mixes_logits_by_positives(prior):
     labels, probs, _ = focal_like()
     own, mixed, pooled = (
-        logit(calibrated(isotonic(labels, probs, prior=one), probs).astype(np.float64))
+        logit(calibrated(isotonic(labels, probs, prior_strength=one), probs).astype(np.float64))
         for one in (0.0, prior, INF)
     )
     share = labels.sum(axis=0) / (labels.sum(axis=0) + prior)
@@ -406,7 +409,8 @@ def test_the_prior_weighs_as_so_many_positives_of_the_pooled_data(prior):
     weights = np.append(np.ones(200), np.full(known.sum(), prior / labels[known].sum()))
     model = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(z, y, weights)
     own, mixed, pooled = (
-        1 / parameters(temperature(labels, p, prior=one))[0, 0] for one in (0.0, prior, INF)
+        1 / parameters(temperature(labels, p, prior_strength=one))[0, 0]
+        for one in (0.0, prior, INF)
     )
     assert own - pooled > 0.3
     assert abs(mixed - model.coef_[0, 0]) < 0.05 * (own - pooled)  # to second order
@@ -436,7 +440,7 @@ def test_a_constant_probability_becomes_the_frequency(kind, prob):
 def test_classes_that_do_not_overlap_have_a_steep_curve(kind):
     probs = np.linspace(0.01, 0.99, 200, dtype=np.float32)[:, None]
     labels = (probs > 0.5).astype(np.float32)
-    after = calibrated(CALIBRATORS[kind](labels, probs, prior=0.0), probs)
+    after = calibrated(CALIBRATORS[kind](labels, probs, prior_strength=0.0), probs)
     assert after[labels == 0].max() < 0.5 < after[labels == 1].min()
     assert np.abs(after - labels).mean() < 0.5 * np.abs(probs - labels).mean()
 
@@ -521,8 +525,8 @@ def test_fewer_rows_than_folds(rows, kind):
 @pytest.mark.parametrize("kind", FITTED)
 def test_prior_matters(kind):
     labels, probs, _ = focal_like(1000)
-    assert options_of(CALIBRATORS[kind]).keys() == {"prior"}
-    found = [CALIBRATORS[kind](labels, probs, prior=prior) for prior in (0.0, 20.0, 40.0)]
+    assert options_of(CALIBRATORS[kind]).keys() == {"prior_strength"}
+    found = [CALIBRATORS[kind](labels, probs, prior_strength=prior) for prior in (0.0, 20.0, 40.0)]
     assert found[1] == CALIBRATORS[kind](labels, probs)
     assert len({json.dumps(to_json(one)) for one in found}) == 3
 

@@ -102,7 +102,7 @@ def test_thresholds_are_fitted_by_the_named_rule_with_its_options():
     fitted = fit_thresholds(found, Spec("per_label"), NAMES)
     np.testing.assert_array_equal(fitted, per_label(found.labels, found.probs))
     assert fit_thresholds(found, Spec("fixed", value=0.3), NAMES).tolist() == [0.3] * 5
-    only = fit_thresholds(found, Spec("recall_at", target=0.5, only=(NAMES[0],)), NAMES)
+    only = fit_thresholds(found, Spec("recall_at", target=0.5, labels=(NAMES[0],)), NAMES)
     assert only[0] != fitted[0]
     np.testing.assert_array_equal(only[1:], fitted[1:])
 

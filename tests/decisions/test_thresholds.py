@@ -236,7 +236,7 @@ def test_only_the_named_labels_have_the_target():
     labels = np.array([[1, 1], [1, 1], [0, 0], [1, 1], [0, 0]], np.float32)
     probs = np.array([[0.9] * 2, [0.8] * 2, [0.7] * 2, [0.2] * 2, [0.3] * 2], np.float32)
     names = ("one", "other")
-    found = recall_at(labels, probs, names, target=1.0, only=("other",))
+    found = recall_at(labels, probs, names, target=1.0, labels=("other",))
     assert found[0] == per_label(labels, probs)[0]
     assert found[1] == pytest.approx(0.1)
 
@@ -246,10 +246,10 @@ def test_shrinking_goes_from_its_own_to_the_shared():
     labels = (rng.random((300, 3)) < [0.02, 0.2, 0.5]).astype(np.float32)
     probs = np.clip(0.4 * labels + 0.6 * rng.random((300, 3)), 0, 1).astype(np.float32)
     own, common = per_label(labels, probs), shared(labels, probs)
-    np.testing.assert_allclose(per_label(labels, probs, prior=1e12), common, atol=1e-9)
+    np.testing.assert_allclose(per_label(labels, probs, prior_strength=1e12), common, atol=1e-9)
     positives = labels.sum(axis=0)
     expected = (positives * own + 10 * common) / (positives + 10)
-    np.testing.assert_allclose(per_label(labels, probs, prior=10.0), expected)
+    np.testing.assert_allclose(per_label(labels, probs, prior_strength=10.0), expected)
 
 
 def test_plug_in_of_sharp_probabilities_is_half_the_promise():

@@ -17,7 +17,7 @@ THREADS = 8
 @pytest.fixture(scope="module")
 def model_folder(tiny_encoder, tiny_config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    return make_model(folder / "model", tiny_encoder, tiny_config, Spec("attention", width=8))
+    return make_model(folder / "model", tiny_encoder, tiny_config, Spec("attention", hidden_dim=8))
 
 
 def call_all_methods(classifier, texts):

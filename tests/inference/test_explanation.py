@@ -41,7 +41,9 @@ def ensemble(tiny_encoder, tiny_config, tmp_path_factory):
     """One network that pools by attention, and two of one architecture that do not."""
     folder = tmp_path_factory.mktemp("ensemble")
     models = [
-        make_model(folder / "one", tiny_encoder, tiny_config, Spec("attention", width=8), 0, PLATT),
+        make_model(
+            folder / "one", tiny_encoder, tiny_config, Spec("attention", hidden_dim=8), 0, PLATT
+        ),
         make_model(folder / "two", tiny_encoder, tiny_config, Spec("mean"), 1),
         make_model(folder / "three", tiny_encoder, tiny_config, Spec("mean"), 2, PLATT),
     ]

@@ -18,7 +18,7 @@ CLASSES, SHAPE = 2, Shape(2, 24, 6)
 EXPERIMENT = Experiment(
     Data("", "", "", max_length=24),
     encoder=Encoder(dtype="bfloat16"),
-    pool=Spec("attention", width=8),
+    pool=Spec("attention", hidden_dim=8),
     head=Spec("linear"),
 )
 EXACT = Experiment(EXPERIMENT.data, Encoder(), EXPERIMENT.pool, head=EXPERIMENT.head)

@@ -25,7 +25,7 @@ from jaxclf.types import Shape, Tokens, Windows
 CLASSES, LENGTH = 3, 24
 SHAPE = Shape(3, LENGTH, 8)  # one shape for all: one compilation
 LINEAR = Spec("linear")
-POOLS = [Spec("cls"), Spec("mean"), Spec("mean_max"), Spec("attention", width=8)]
+POOLS = [Spec("cls"), Spec("mean"), Spec("mean_max"), Spec("attention", hidden_dim=8)]
 
 
 def experiment(pool=POOLS[0], head=LINEAR, length=LENGTH, **encoder):

@@ -51,7 +51,7 @@ def test_pools_are_what_they_are_called(example):
 
 @pytest.mark.parametrize("example", range(3))
 def test_attention_is_a_softmax_over_the_tokens_of_an_example(example):
-    found, params = pooled(Spec("attention", width=3))
+    found, params = pooled(Spec("attention", hidden_dim=3))
     project = jax.tree.map(np.asarray, params["project"])
     tokens = tokens_of(example)
     hidden = np.tanh(tokens @ project["kernel"] + project["bias"])
@@ -105,10 +105,10 @@ def test_dropout_of_a_head_is_its_own(name):
 @pytest.mark.parametrize("name", HEADS)
 def test_samples_are_means_over_draws_and_nothing_without_dropout(name):
     """The variance over keys falls as one over the draws."""
-    spec = Spec(name, dropout=0.5, samples=16)
+    spec = Spec(name, dropout=0.5, dropout_samples=16)
     np.testing.assert_array_equal(logits(spec)[0], logits(Spec(name))[0])
     last = Spec("linear", dropout=0.5)
-    many = Spec("linear", dropout=0.5, samples=16)
+    many = Spec("linear", dropout=0.5, dropout_samples=16)
     one, mean = (
         np.var([logits(of, jax.random.key(key))[0] for key in range(60)], axis=0).mean()
         for of in (last, many)
@@ -143,10 +143,10 @@ def test_the_residual_head_is_its_formula():
 
 def test_options_are_tested():
     assert {name: list(options_of(POOLS[name])) for name in POOLS if options_of(POOLS[name])} == {
-        "attention": ["width"]
+        "attention": ["hidden_dim"]
     }
     assert {name: list(options_of(HEADS[name])) for name in HEADS} == {
-        "native": ["dropout", "samples"],
-        "linear": ["dropout", "samples"],
-        "residual": ["blocks", "dropout", "samples"],
+        "native": ["dropout", "dropout_samples"],
+        "linear": ["dropout", "dropout_samples"],
+        "residual": ["blocks", "dropout", "dropout_samples"],
     }

@@ -41,7 +41,7 @@ LABELS = ("alpha", "beta", "gamma")
 EXPERIMENT = Experiment(
     Data("", "", "", max_length=16, max_windows=2, window_overlap=2),
     encoder=Encoder(name="tiny"),
-    pool=Spec("attention", width=8),
+    pool=Spec("attention", hidden_dim=8),
     head=Spec("linear"),
 )
 CONFIG, TOKENIZER, META = "config.json", "tokenizer.json", "jaxclf.json"

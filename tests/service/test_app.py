@@ -41,7 +41,7 @@ def run_folder(tiny_encoder, tmp_path_factory):
     """A run with a random model."""
     folder = tmp_path_factory.mktemp("served") / "tiny_run"
     hf, _ = open_encoder(tiny_encoder)
-    make_model(folder / "model", tiny_encoder, hf, Spec("attention", width=8))
+    make_model(folder / "model", tiny_encoder, hf, Spec("attention", hidden_dim=8))
     return folder
 
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf.experiment.config import options_of
-from jaxclf.text.augment import AUGMENTERS, SCOPE, free_words, none, plain, words
+from jaxclf.text.augment import AUGMENTERS, SCOPE, eda, free_words, none, plain
 from jaxclf.text.lexicon import NEGATIONS, NEIGHBOURS, PROTECTED, SYNONYMS
 
 STILL = {"drop": 0.0, "swap": 0.0, "typo": 0.0, "synonym": 0.0, "span": 0.0}
-WILD = {"share": 1.0, "drop": 0.5, "swap": 0.5, "typo": 0.5, "synonym": 0.5, "span": 1.0}
+WILD = {"probability": 1.0, "drop": 0.5, "swap": 0.5, "typo": 0.5, "synonym": 0.5, "span": 1.0}
 TEXT = st.lists(
     st.sampled_from(
         "I not never Kill, tonight! job big Because walking table don't don\u2019t … 😀 é".split()
@@ -26,7 +26,7 @@ def rng(seed=0):
 
 
 def vary(text, seed=0, **options):
-    return words(text, rng(seed), **{"share": 1.0, **STILL, **options})
+    return eda(text, rng(seed), **{"probability": 1.0, **STILL, **options})
 
 
 @settings(deadline=None, max_examples=300)
@@ -34,7 +34,7 @@ def vary(text, seed=0, **options):
 def test_what_is_not_free_stays_in_its_order(text, seed):
     tokens = text.split()
     held = [word for word, may in zip(tokens, free_words(tokens), strict=True) if not may]
-    after = words(text, rng(seed), **WILD).split()
+    after = eda(text, rng(seed), **WILD).split()
     rest = iter(after)
     assert all(word in rest for word in held)  # a subsequence
     assert after
@@ -43,9 +43,9 @@ def test_what_is_not_free_stays_in_its_order(text, seed):
 @settings(deadline=None)
 @given(text=TEXT, seed=st.integers(0, 1000))
 def test_it_is_a_pure_function_of_text_and_draws(text, seed):
-    assert words(text, rng(seed), **WILD) == words(text, rng(seed), **WILD)
-    assert words(text, rng(seed), **STILL, share=1.0).split() == text.split()
-    assert words(text, rng(seed), **{**WILD, "share": 0.0}) == text
+    assert eda(text, rng(seed), **WILD) == eda(text, rng(seed), **WILD)
+    assert eda(text, rng(seed), **STILL, probability=1.0).split() == text.split()
+    assert eda(text, rng(seed), **{**WILD, "probability": 0.0}) == text
     assert none(text, rng(seed)) == text
 
 
@@ -106,25 +106,26 @@ def test_a_span_is_one_run_of_at_most_a_fifth():
         assert 1 <= len(gone) <= len(before) // 5
 
 
-@pytest.mark.parametrize("option", ["share", "drop", "typo", "synonym", "swap", "span"])
+@pytest.mark.parametrize("option", ["probability", "drop", "typo", "synonym", "swap", "span"])
 def test_chances_are_what_they_say(option):
     """Over 3,000 texts of one free word and a held one each share is within four standard
     deviations of its option; two free words where a pair is needed."""
     text = "big garden" if option == "swap" else "perhaps me"
-    options = {**STILL, "share": 1.0, option: 0.3}
-    if option == "share":
+    options = {**STILL, "probability": 1.0, option: 0.3}
+    if option == "probability":
         options["synonym"] = 1.0
-    changed = sum(words(text, rng(seed), **options) != text for seed in range(3000))
+    changed = sum(eda(text, rng(seed), **options) != text for seed in range(3000))
     assert abs(changed / 3000 - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 3000)
 
 
 def test_no_option_does_nothing():
     """Each option of each augmenter changes what comes out, over some seeds."""
-    base = {"share": 0.5, "drop": 0.2, "swap": 0.2, "typo": 0.2, "synonym": 0.5, "span": 0.5}
-    other = {name: value / 2 for name, value in base.items()} | {"protect": ("garden", "window")}
-    for name in options_of(AUGMENTERS["words"]):
+    base = {"probability": 0.5, "drop": 0.2, "swap": 0.2, "typo": 0.2, "synonym": 0.5, "span": 0.5}
+    other = {name: value / 2 for name, value in base.items()} | {
+        "protected_words": ("garden", "window")
+    }
+    for name in options_of(AUGMENTERS["eda"]):
         changed = {**base, name: other[name]}
         assert any(
-            words(LONG, rng(seed), **base) != words(LONG, rng(seed), **changed)
-            for seed in range(40)
+            eda(LONG, rng(seed), **base) != eda(LONG, rng(seed), **changed) for seed in range(40)
         )

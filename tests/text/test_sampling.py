@@ -161,9 +161,11 @@ def test_shuffle_draws_what_it_always_drew(labels, seed):
     assert np.array_equal(draw(shuffle, labels, seed).order, expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"power": 0.5}, {"power": 1.0}, {"correction": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"power": 0.5}, {"power": 1.0}, {"importance_weighting": 1.0}]
+)
 def test_balanced_draws_what_it_always_drew(options):
-    """To the bit, since results were measured with it; a correction leaves the draws alone."""
+    """To the bit, since results were measured with it; importance_weighting leaves the draws alone."""
     labels = np.repeat(KINDS, [30_000, 2_000, 500, 67_500], axis=0)
     count = len(labels)
     rarity = (count / labels.sum(axis=0)) ** options.get("power", 0.5)
@@ -197,10 +199,14 @@ def test_weights_undo_the_expected_visits_to_the_power_of_the_correction(
     sampler, visits, options, labels, seed
 ):
     expected = visits(labels, **options)
-    for correction in (0.0, 0.3, 1.0):
-        weights = draw(sampler, labels, seed, **options, correction=correction).weights
+    for importance_weighting in (0.0, 0.3, 1.0):
+        weights = draw(
+            sampler, labels, seed, **options, importance_weighting=importance_weighting
+        ).weights
         # The visits of `balanced` are some float32 operations away from the truth.
-        np.testing.assert_allclose(weights, (1 / expected) ** correction, rtol=2e-6, atol=0)
+        np.testing.assert_allclose(
+            weights, (1 / expected) ** importance_weighting, rtol=2e-6, atol=0
+        )
     values = np.random.default_rng(seed).normal(size=len(labels))
     # As above, and each term may be wrong in the same direction.
     assert abs((expected * weights * values - values).sum()) <= 2e-6 * np.abs(values).sum()
@@ -213,11 +219,13 @@ def test_a_full_correction_keeps_the_sum_of_the_losses_on_average(sampler):
     losses = np.random.default_rng(5).gamma(2.0, 1 + 4 * labels[:, 1])  # rare ones are hard
     epochs, total = 400, losses.sum()
 
-    def off(correction):
+    def off(importance_weighting):
         """(mean over epochs of the weighted sum, less one pass's; its standard error)"""
         sums = []
         for epoch in range(epochs):
-            order, weights = draw(sampler, labels, 9, epoch, correction=correction)
+            order, weights = draw(
+                sampler, labels, 9, epoch, importance_weighting=importance_weighting
+            )
             sums.append((weights[order] * losses[order]).sum())
         return np.mean(sums) - total, np.std(sums, ddof=1) / epochs**0.5
 
@@ -232,16 +240,16 @@ def test_effective_numbers_one_can_check_by_eye():
     """beta 1/2: of 1 the effective number is 1, of 2 it is 1 + 1/2, of 3 it is 1 + 1/2 + 1/4."""
     labels = matrix([1, 0], [1, 0], [1, 1], [0, 0], [0, 0])
     masses = np.array([4 / 7, 4 / 7, 1, 2 / 3, 2 / 3])
-    weights = draw(effective, labels, beta=0.5, correction=1.0).weights
+    weights = draw(effective, labels, beta=0.5, importance_weighting=1.0).weights
     np.testing.assert_allclose(weights, masses.sum() / 5 / masses, rtol=1e-7, atol=0)
 
 
 def test_effective_draws_evenly_at_beta_0_and_evens_labels_out_at_beta_1():
     labels = np.repeat(KINDS[[0, 1, 3]], [60, 30, 10], axis=0)
-    even = draw(effective, labels, beta=1e-300, correction=1.0).weights
+    even = draw(effective, labels, beta=1e-300, importance_weighting=1.0).weights
     np.testing.assert_allclose(even, 1, rtol=1e-7)
     # Each of three labels gets a third of the draws.
-    level = draw(effective, labels, beta=math.nextafter(1, 0), correction=1.0).weights
+    level = draw(effective, labels, beta=math.nextafter(1, 0), importance_weighting=1.0).weights
     np.testing.assert_allclose(level, np.repeat([1.8, 0.9, 0.3], [60, 30, 10]), rtol=1e-6)
 
 
@@ -367,11 +375,11 @@ def test_rare_first_deals_43000_examples_of_28_labels_at_once():
 
 CHANGES = [
     ("balanced", "power", 0.5, 1.0),
-    ("balanced", "correction", 0.0, 0.5),
+    ("balanced", "importance_weighting", 0.0, 0.5),
     ("effective", "beta", 0.999, 0.9),
-    ("effective", "correction", 0.0, 0.5),
+    ("effective", "importance_weighting", 0.0, 0.5),
     ("repeat_factor", "threshold", 0.05, 0.2),
-    ("repeat_factor", "correction", 0.0, 0.5),
+    ("repeat_factor", "importance_weighting", 0.0, 0.5),
 ]
 
 
@@ -387,7 +395,7 @@ def test_every_option_changes_the_draws_or_the_weights(name, option, default, ot
     said, changed = (draw(SAMPLERS[name], labels, **{option: value}) for value in (default, other))
     assert np.array_equal(plain.order, said.order)
     assert np.array_equal(plain.weights, said.weights)
-    if option == "correction":
+    if option == "importance_weighting":
         assert np.array_equal(plain.order, changed.order)
         assert not np.array_equal(plain.weights, changed.weights)
     else:
@@ -398,7 +406,11 @@ def test_every_option_changes_the_draws_or_the_weights(name, option, default, ot
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_odd_labels_are_drawn_too(name, odd):
     labels, count = ODD[odd], len(ODD[odd])
-    corrected = {"correction": 1.0} if "correction" in options_of(SAMPLERS[name]) else {}
+    corrected = (
+        {"importance_weighting": 1.0}
+        if "importance_weighting" in options_of(SAMPLERS[name])
+        else {}
+    )
     for options in ({}, corrected):
         order, weights = draw(SAMPLERS[name], labels, **options)
         assert ((order >= 0) & (order < count)).all()

@@ -19,7 +19,7 @@ from jaxclf.types import Windows
 def experiment(tiny_experiment, tiny_data):
     files = {split: str(path) for split, path in tiny_data.items()}
     data = replace(tiny_experiment.data, **files)
-    return replace(tiny_experiment, data=data, augment=Spec("words", share=0.8, drop=0.3))
+    return replace(tiny_experiment, data=data, augment=Spec("eda", probability=0.8, drop=0.3))
 
 
 @pytest.fixture
@@ -49,10 +49,14 @@ def test_batches_are_a_function_of_seed_and_epoch(experiment, cut):
     assert not same(next(one.batches(0, 0)), next(other.batches(0, 0)))
 
 
-@pytest.mark.parametrize("augment", ["none", "words"])
+@pytest.mark.parametrize("augment", ["none", "eda"])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_an_epoch_is_what_its_sampler_drew_with_the_weights_it_gave(experiment, cut, name, augment):
-    options = {"correction": 1.0} if "correction" in options_of(SAMPLERS[name]) else {}
+    options = (
+        {"importance_weighting": 1.0}
+        if "importance_weighting" in options_of(SAMPLERS[name])
+        else {}
+    )
     experiment = replace(experiment, sampler=Spec(name, **options), augment=Spec(augment))
     experiment = replace(experiment, optim=replace(experiment.optim, gradient_accumulation_steps=3))
     examples = read_splits(experiment, silent)["train"]
@@ -93,7 +97,7 @@ def test_a_variation_of_more_windows_than_any_text_fits(experiment, cut, tmp_pat
     rows = [{"text": "what can i do about this", "labels": {"x": at % 2}} for at in range(6)]
     path.write_text(json.dumps(rows))
     data = Data(str(path), str(path), str(path), max_length=16, max_windows=2, window_overlap=2)
-    wild = replace(experiment, data=data, augment=Spec("words", share=1.0, typo=1.0, drop=0.0))
+    wild = replace(experiment, data=data, augment=Spec("eda", probability=1.0, typo=1.0, drop=0.0))
     wild = replace(wild, train=replace(wild.train, batch_size=1, epochs=8))
     examples = read_splits(wild, silent)["train"]
     epochs = make_epochs(wild, examples, cut)

@@ -116,7 +116,7 @@ def test_smoothing_moves_labels_towards_a_half():
 @pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["hard", "soft"])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_asymmetric_with_equal_exponents_and_no_margin_is_focal(gamma, labels):
-    one = functools.partial(asymmetric, gamma_pos=gamma, gamma_neg=gamma, margin=0.0)
+    one = functools.partial(asymmetric, gamma_pos=gamma, gamma_neg=gamma, clip=0.0)
     assert_same(one, functools.partial(focal, gamma=gamma), labels)
     if gamma == 0:
         assert_same(one, bce, labels)
@@ -133,11 +133,11 @@ def test_negatives_within_the_margin_count_for_nothing():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("margin", [0.05, 0.5, 0.95])
-def test_the_edge_of_the_margin_is_finite(margin, gamma):
-    edge = np.float32(np.log(margin) - np.log1p(-margin))
+@pytest.mark.parametrize("clip", [0.05, 0.5, 0.95])
+def test_the_edge_of_the_margin_is_finite(clip, gamma):
+    edge = np.float32(np.log(clip) - np.log1p(-clip))
     near = edge + np.float32(1e-7) * np.arange(-200, 201, dtype=np.float32) * max(1, abs(edge))
-    loss = functools.partial(asymmetric, margin=margin, gamma_neg=gamma)
+    loss = functools.partial(asymmetric, clip=clip, gamma_neg=gamma)
     x, absent = jnp.asarray(near)[None], jnp.zeros((1, len(near)))
     gradient = np.asarray(gradient_of(loss, x, absent, jnp.ones_like(x)))
     assert np.isfinite(gradient).all()
@@ -242,8 +242,8 @@ def test_soft_f1_without_positives_pulls_probabilities_down():
 # Each as its paper writes it, for one example in float64.
 
 
-def paper_focal(p, y, n, total, gamma_pos=2.0, gamma_neg=2.0, margin=0.0):
-    shifted = np.maximum(p - margin, 0)
+def paper_focal(p, y, n, total, gamma_pos=2.0, gamma_neg=2.0, clip=0.0):
+    shifted = np.maximum(p - clip, 0)
     positive = (1 - p) ** gamma_pos * np.log(p)
     negative = shifted**gamma_neg * np.log(1 - shifted)
     return -np.mean(y * positive + (1 - y) * negative)
@@ -279,8 +279,8 @@ def paper_soft_f1(p, y, n, total, constant):
 
 PAPERS = {
     "asymmetric": (
-        functools.partial(asymmetric, gamma_pos=0.5, gamma_neg=3.0, margin=0.1),
-        functools.partial(paper_focal, gamma_pos=0.5, gamma_neg=3.0, margin=0.1),
+        functools.partial(asymmetric, gamma_pos=0.5, gamma_neg=3.0, clip=0.1),
+        functools.partial(paper_focal, gamma_pos=0.5, gamma_neg=3.0, clip=0.1),
     ),
     "class_balanced": (
         functools.partial(class_balanced, beta=0.9, gamma=1.5),
@@ -416,7 +416,7 @@ AT_THE_EDGE = {
     "gamma": 0.5,
     "gamma_pos": 0.5,
     "gamma_neg": 0.5,
-    "margin": 0.0,
+    "clip": 0.0,
     "smoothing": 0.1,
     "steepness": 1e3,
     "tolerance": 0.1,
@@ -450,7 +450,7 @@ OTHER = {
     "gamma_neg": 1.0,
     "gamma_pos": 3.0,
     "lift": 1.0,
-    "margin": 0.3,
+    "clip": 0.3,
     "midpoint": 0.2,
     "pos_weight": 3.0,
     "pseudocount": 3.0,

@@ -47,11 +47,11 @@ def test_linear_and_cosine_pass_the_half_and_end_at_zero():
 
 @pytest.mark.parametrize("schedule", [linear, cosine])
 def test_end_is_a_share_of_the_peak(schedule):
-    assert float(schedule(2.0, 0, 100, end=0.1)(100)) == pytest.approx(0.2)
+    assert float(schedule(2.0, 0, 100, end_factor=0.1)(100)) == pytest.approx(0.2)
 
 
 def test_restarts_fall_in_equal_cycles_from_shrinking_peaks():
-    found = rates(cosine_restarts(PEAK, WARMUP, STEPS, cycles=4, shrink=0.5))
+    found = rates(cosine_restarts(PEAK, WARMUP, STEPS, cycles=4, decay=0.5))
     for cycle in range(4):
         start = WARMUP + 25 * cycle
         assert found[start] == pytest.approx(0.5**cycle, rel=1e-5)

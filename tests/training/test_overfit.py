@@ -54,7 +54,7 @@ def test_a_tiny_model_overfits(family, examples):
     experiment = Experiment(
         Data("", "", "", max_length=LENGTH),
         encoder=Encoder(dropout=0.0, attention_dropout=0.0),
-        pool=Spec("attention", width=8),
+        pool=Spec("attention", hidden_dim=8),
         head=Spec("linear", dropout=0.0),
     )
     config = hf_config(VARIANTS[family], vocab_size=400, max_position_embeddings=LENGTH + 2)

@@ -78,8 +78,8 @@ def distance(one, other):
 REGULAR = {
     "rdrop": Regularization(rdrop=1.0),
     "mixup": Regularization(mixup=0.5),
-    "fgm": Regularization(adversarial=Spec("fgm", radius=0.5)),
-    "awp": Regularization(adversarial=Spec("awp", radius=0.1)),
+    "fgm": Regularization(adversarial=Spec("fgm", epsilon=0.5)),
+    "awp": Regularization(adversarial=Spec("awp", epsilon=0.1)),
 }
 
 
@@ -91,8 +91,8 @@ def test_each_changes_the_step_and_its_option_does_too(name):
     more = {
         "rdrop": Regularization(rdrop=2.0),
         "mixup": Regularization(mixup=5.0),
-        "fgm": Regularization(adversarial=Spec("fgm", radius=1.0)),
-        "awp": Regularization(adversarial=Spec("awp", radius=0.2)),
+        "fgm": Regularization(adversarial=Spec("fgm", epsilon=1.0)),
+        "awp": Regularization(adversarial=Spec("awp", epsilon=0.2)),
     }[name]
     found = []
     for regular in (one, more, one):
@@ -159,7 +159,7 @@ def loss_at(params):
 def test_fgm_moves_the_words_alone_and_uphill():
     params = params_of()
     gradient = jax.grad(loss_at)(params)
-    worse = fgm(params, gradient, radius=0.3)
+    worse = fgm(params, gradient, epsilon=0.3)
     words = ("encoder", "embeddings", "word", "embedding")
     for path, leaf in jax.tree_util.tree_leaves_with_path(
         jax.tree.map(jnp.subtract, worse, params)
@@ -171,7 +171,7 @@ def test_fgm_moves_the_words_alone_and_uphill():
 
 def test_awp_moves_every_kernel_by_a_share_of_its_norm_and_uphill():
     params = params_of()
-    worse = awp(params, jax.grad(loss_at)(params), radius=0.01)
+    worse = awp(params, jax.grad(loss_at)(params), epsilon=0.01)
     kernel, before = worse["head"]["classifier"]["kernel"], params["head"]["classifier"]["kernel"]
     assert float(jnp.linalg.norm(kernel - before)) == pytest.approx(
         0.01 * float(jnp.linalg.norm(before)), rel=1e-4
@@ -203,7 +203,7 @@ def test_an_adversarial_step_is_the_sum_of_both_gradients():
         return (each * batch.weight).sum() / 4
 
     first = jax.grad(objective)(params)
-    second = jax.grad(objective)(fgm(params, first, radius=0.5))
+    second = jax.grad(objective)(fgm(params, first, epsilon=0.5))
     expected = jax.tree.map(lambda p, a, b: p - 0.1 * (a + b), params, first, second)
     assert distance(step(state, batch)[0].params, expected) < 1e-5
 
@@ -251,8 +251,8 @@ def average(name, judge=lambda params: 0.0, **options):
 
 def test_averages_of_epochs():
     assert average("best") == 4
-    assert average("swa", last=1) == 8
-    assert average("swa", last=2) == 6
+    assert average("swa", num_epochs=1) == 8
+    assert average("swa", num_epochs=2) == 6
     assert average("swa") == pytest.approx(4)
     # 20 is the best; 30 is taken since 6 is liked as well as 4, 10 is not: 4 is liked less than 6.
     assert average("soup", lambda params: float(params["x"][0])) == 6

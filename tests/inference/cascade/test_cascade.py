@@ -129,7 +129,7 @@ def home(tiny_encoder, demo_rows, tmp_path_factory):
             save_predictions(path, Predictions(ids, part, labels, split))
         cuts = plug_in(examples["val"].labels, found["val"])
         record = {
-            label: {"value": cut, "split": "val", "rule": "plug_in", "prior": 20.0}
+            label: {"value": cut, "split": "val", "rule": "plug_in", "prior_strength": 20.0}
             for label, cut in zip(NAMES, cuts.tolist(), strict=True)
         }
         write_json(home / name / "thresholds.json", record)
