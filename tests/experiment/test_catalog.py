@@ -129,7 +129,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_name(tmp_path, source, says)
 
 def test_an_experiment_built_on_one_that_is_not_there_says_so(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text("from jaxclf import catalogue\ncatalogue.load('baselin')")
+    path.write_text("from jaxclf.experiment import catalog\ncatalog.load('baselin')")
     assert "unknown experiment 'baselin'; did you mean 'baseline'?" in complaint(path)
 
 

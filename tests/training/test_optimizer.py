@@ -104,7 +104,7 @@ def test_biases_and_norms_are_not_decayed():
     "change",
     [
         {"lr": 0.01},
-        {"decay": 0.3},
+        {"weight_decay": 0.3},
         {"schedule": Spec("constant")},
         {"warmup_ratio": 0.5},
         {"max_grad_norm": 0.01},
