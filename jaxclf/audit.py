@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 from jaxclf.cli import make_parser, run_command, say
-from jaxclf.decisions.label_issues import format_label_noise, label_noise, write_suspects
+from jaxclf.decisions.label_issues import label_noise, write_suspects
 from jaxclf.decisions.predictions import load_predictions, merge_predictions, save_predictions
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, override, parse_overrides
+from jaxclf.reports.tables import label_noise_table, print_tables
 from jaxclf.text.reader import read
 from jaxclf.training.data import HELD_OUT, file_of
 from jaxclf.training.memory import tune_malloc
@@ -92,8 +93,9 @@ def _command(args: argparse.Namespace) -> None:
         texts = dict(zip(examples.ids, examples.texts, strict=True))
     path = args.output or folder / "audit.csv"
     count = write_suspects(path, found, names, texts)
-    print(format_label_noise(label_noise(found.labels, found.probs), names))
-    print(f"\n{count:,} given values to look at again, the least believed first: {path}")
+    noise = label_noise(found.labels, found.probs)
+    print_tables(label_noise_table(noise, names))
+    print(f"{count:,} given values to look at again, the least believed first: {path}")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ import numpy as np
 
 from jaxclf.cli import make_parser, run_command, say
 from jaxclf.decisions.calibration import calibrated, platt
-from jaxclf.decisions.evaluation import evaluate_split, rule_of, table, write_json
+from jaxclf.decisions.evaluation import evaluate_split, rule_of
 from jaxclf.decisions.members import Members, read_members
 from jaxclf.decisions.metrics import aggregate, log_loss
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.provenance import fitted_by, join_provenances, with_fitted
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.config import Spec, did_you_mean, override, parse_overrides, to_dict
+from jaxclf.files.json_file import write_json
 from jaxclf.files.untrusted import parse_json
 from jaxclf.inference.cascade.cutoffs import (
     Goal,
@@ -38,6 +39,7 @@ from jaxclf.model.storage.saved_model import META
 from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.html_report import write_page
 from jaxclf.reports.model_card import card
+from jaxclf.reports.tables import print_tables, score_tables
 from jaxclf.text.reader import read
 
 EPILOG = f"""\
@@ -244,7 +246,7 @@ def _command(args: argparse.Namespace) -> None:
     runs = [Path(word) for word in args.runs if "=" not in word]
     changes = parse_overrides([word for word in args.runs if "=" in word])
     report = make_cascade(runs, override(CascadeConfig(), changes), args.out, args.rules)
-    print(table(report["test"], "test") + "\n")
+    print_tables(*score_tables(report["test"], "test"))
     print(format_stages(_json(args.out / STAGES)))
     print(f"\nreport: {args.out / 'report.html'}")
 

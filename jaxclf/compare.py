@@ -12,17 +12,16 @@ from jaxclf.cli import make_parser, run_command, say
 from jaxclf.decisions.compare_runs import (
     System,
     compare_systems,
-    format_comparison,
-    format_difference,
     read_system,
     record_of,
 )
 from jaxclf.decisions.comparison import holm
-from jaxclf.decisions.evaluation import write_json
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.experiment.validation import check
+from jaxclf.files.json_file import write_json
+from jaxclf.reports.tables import comparison_tables, format_p_value, print_tables
 from jaxclf.train import REGISTRIES
 from jaxclf.training.ablation import FULL, THRESHOLD, ablations
 from jaxclf.training.memory import tune_malloc
@@ -99,8 +98,8 @@ def ablation_table(record: Mapping[str, Any]) -> str:
         sure = row["p_holm"] <= 0.05
         answer = helps.get(row["verdict"], "no evidence") if sure else "no evidence"
         lines.append(
-            f"| {label} | {row['one']:.3f} | {row['other']:.3f} | {row['difference']:+.3f} | "
-            f"{low:+.3f} to {high:+.3f} | {format_difference(row['p_holm'])} | {answer} |"
+            f"| {label} | {row['a']:.3f} | {row['b']:.3f} | {row['difference']:+.3f} | "
+            f"{low:+.3f} to {high:+.3f} | {format_p_value(row['p_holm'])} | {answer} |"
         )
     return "\n".join(lines)
 
@@ -144,7 +143,7 @@ def _compare(args: argparse.Namespace) -> dict[str, Any]:
     for other in systems[1:]:
         found = record_of(compare_systems(systems[0], other, args.resamples, SEED), other.names)
         record[other.name] = found
-        print(format_comparison(found, systems[0].name, other.name) + "\n")
+        print_tables(*comparison_tables(found, systems[0].name, other.name))
     return record
 
 

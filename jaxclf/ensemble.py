@@ -14,12 +14,11 @@ import numpy as np
 
 from jaxclf.cli import make_parser, run_command, say
 from jaxclf.decisions.blending import BLENDERS, blend, blend_out_of_fold
-from jaxclf.decisions.evaluation import rule_of, score_run, table, write_json
+from jaxclf.decisions.evaluation import rule_of, score_run
 from jaxclf.decisions.members import (
     MEMBERS,
     Systems,
     describe,
-    format_members,
     read_held_out,
     read_members,
 )
@@ -30,12 +29,14 @@ from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Spec, override, parse_overrides, to_dict
 from jaxclf.experiment.validation import check_labels, check_spec
+from jaxclf.files.json_file import write_json
 from jaxclf.inference.load import load
 from jaxclf.inference.soft_labels import write_soft_labels
 from jaxclf.model.storage.ensemble_folder import Blend, load_ensemble, save_ensemble
 from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.html_report import write_page
 from jaxclf.reports.model_card import card
+from jaxclf.reports.tables import members_table, print_tables, score_tables
 from jaxclf.text.reader import read
 from jaxclf.text.splits import subsample
 from jaxclf.training.data import HELD_OUT
@@ -217,15 +218,15 @@ def _command(args: argparse.Namespace) -> None:
     if not systems:
         raise ConfigError("an ensemble needs a member")
     report = make_ensemble(systems, recipe, args.folds, args.out)
-    print(format_members(_json(args.out / MEMBERS)) + "\n")
-    print(table(report["test"], "test"))
+    print_tables(members_table(_json(args.out / MEMBERS)))
+    print_tables(*score_tables(report["test"], "test"))
     print(f"\nreport: {args.out / 'report.html'}")
     if args.distill:
         tune_malloc()
         soft = {"data.soft_labels": str(teachers_file(systems, args.folds, args.out))}
         student = override(catalog.load(args.distill), {**rest, **soft})
         report = train(student, args.out / "student")
-        print("\n" + table(report["test"], "test, by the student"))
+        print_tables(*score_tables(report["test"], "test, by the student"))
         print(f"\nreport: {args.out / 'student' / 'report.html'}")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxclf.cli import make_parser, run_command
 from jaxclf.decisions.calibration import CALIBRATORS
-from jaxclf.decisions.evaluation import calibrate, evaluate_split, score_run, table, write_json
+from jaxclf.decisions.evaluation import calibrate, evaluate_split, score_run
 from jaxclf.decisions.members import MEMBERS
 from jaxclf.decisions.predictions import load_predictions, with_unknown
 from jaxclf.decisions.provenance import make_provenance, split_of, warning
@@ -20,8 +20,10 @@ from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Data, Experiment, iter_fields, override, parse_overrides
 from jaxclf.experiment.validation import check, check_labels
+from jaxclf.files.json_file import write_json
 from jaxclf.inference.load import load
 from jaxclf.reports.html_report import write_page
+from jaxclf.reports.tables import print_tables, score_tables
 from jaxclf.text.reader import read
 from jaxclf.text.splits import fingerprint
 from jaxclf.text.tokenizer.tokenize import lengths, tokenize
@@ -147,11 +149,12 @@ def _command(args: argparse.Namespace) -> None:
         raise ConfigError("--data is scored as the model answers; give no key=value with it")
     if args.data:
         figures, said = evaluate_file(args.run, args.data)
-        print(table(figures, args.data.stem))
+        print_tables(*score_tables(figures, args.data.stem))
         said = [said] if said else []
     else:
         figures, said = evaluate_predictions(args.run, parse_overrides(args.override))
-        print("\n\n".join(table(part, split) for split, part in figures.items()))
+        for split, part in figures.items():
+            print_tables(*score_tables(part, split))
     print("".join(f"\n- {sentence}" for sentence in said))
     if args.output:
         write_json(args.output, figures)

@@ -14,13 +14,15 @@ log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 60  # of progress, where the output is not a terminal
 
+WIDTH_IN_PIPES = 10_000  # columns: rich must not cut off a cell where nobody sees the table
+
 # Called with the number of finished units and a short text to show beside the bar.
 Advance = Callable[[int, str], None]
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """Print a table to stdout; the first column is aligned left, the others right."""
-    console = Console(soft_wrap=True)
+    console = Console(markup=False, highlight=False)
     table = Table(
         title=title or None,
         title_justify="left",
@@ -31,6 +33,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
+    if not console.is_terminal:
+        console.width = WIDTH_IN_PIPES
     console.print(table)
 
 

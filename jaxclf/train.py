@@ -7,7 +7,6 @@ from pathlib import Path
 
 from jaxclf.cli import make_parser, run_command
 from jaxclf.decisions.calibration import CALIBRATORS
-from jaxclf.decisions.evaluation import table
 from jaxclf.decisions.metrics import SELECTION, aggregate
 from jaxclf.decisions.provenance import warning
 from jaxclf.decisions.thresholds import THRESHOLDS
@@ -16,6 +15,7 @@ from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Data, Experiment, override, parse_overrides
 from jaxclf.experiment.validation import check
 from jaxclf.model.heads import HEADS, POOLS
+from jaxclf.reports.tables import print_tables, score_tables
 from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.sampling import SAMPLERS
 from jaxclf.training import distributed
@@ -95,7 +95,7 @@ def _command(args: argparse.Namespace) -> None:
     if not distributed.is_primary():
         return
     print()
-    print(table(report["test"], "test"))
+    print_tables(*score_tables(report["test"], "test"))
     print()
     provenance = json.loads((out / "provenance.json").read_text(encoding="utf-8"))
     for split in report:

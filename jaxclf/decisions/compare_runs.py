@@ -1,7 +1,7 @@
 """Runs against runs: their predictions on one split, the differences, the verdict in words."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,8 +94,8 @@ def record_of(found: Compared, names: Sequence[str]) -> dict[str, Any]:
 
     def plain(one: Difference, p: float, better: bool) -> dict[str, Any]:
         return {
-            "one": one.one,
-            "other": one.other,
+            "a": one.one,
+            "b": one.other,
             "difference": one.value,
             "interval": list(one.bca),
             "p": p,
@@ -113,33 +113,3 @@ def record_of(found: Compared, names: Sequence[str]) -> dict[str, Any]:
             for name, label, p in zip(names, found.f1, adjusted, strict=True)
         },
     }
-
-
-def format_comparison(record: Mapping[str, Any], one: str, other: str) -> str:
-    """A comparison as text. A is `one`, B is `other`."""
-    width = max(len(name) for name in [*record["metrics"], *record["f1"]])
-    head = f"{'':<{width}}  {'A':>7}  {'B':>7}  {'A - B':>7}  {'95 % interval':>18}  {'p':>7}"
-    lines = [f"A: {one}", f"B: {other}", "", head]
-    for part, rows in record.items():
-        if part == "f1":
-            lines += ["", "F1 by label (p adjusted by Holm over the labels)"]
-        for name, row in rows.items():
-            low, high = (_figure(end, True) for end in row["interval"])
-            cells = (
-                f"{_figure(row['one']):>7}  {_figure(row['other']):>7}  "
-                f"{_figure(row['difference'], True):>7}  {low + ' to ' + high:>18}  "
-                f"{format_difference(row['p']):>7}"
-            )
-            lines.append(f"{name:<{width}}  {cells}  {row['verdict']}")
-    return "\n".join(lines)
-
-
-def format_difference(p: float) -> str:
-    """A p-value as it is printed."""
-    return "<0.001" if p < 0.001 else _figure(p)
-
-
-def _figure(value: float, signed: bool = False) -> str:
-    if np.isnan(value):
-        return "n/a"
-    return f"{value:+.3f}" if signed else f"{value:.3f}"

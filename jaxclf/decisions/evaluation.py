@@ -1,10 +1,7 @@
 """Figures of a run: report.json's values, thresholds.json's, and the table on the terminal."""
 
 import functools
-import json
-import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,56 +113,3 @@ def intervals_of(found: Resampled, names: tuple[str, ...]) -> dict[str, Any]:
         **{metric: one.interval for metric, one in found.metrics.items()},
         "labels": {name: one.interval for name, one in zip(names, found.f1, strict=True)},
     }
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write whole or not at all; NaN becomes null."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(
-        json.dumps(_without_nan(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        encoding="utf-8",
-    )
-    part.replace(path)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-COLUMNS = ("precision", "recall", "f1", "auc", "ap", "threshold")
-
-
-def table(part: Mapping[str, Any], split: str) -> str:
-    """A split's figures as text: a row per label, the headline below."""
-    width = max(len(name) for name in [*part["labels"], split])
-    lines = [f"{split:<{width}}  {'support':>7}" + "".join(f"  {column:>9}" for column in COLUMNS)]
-    for name, row in part["labels"].items():
-        cells = "".join(f"  {_figure(row[column]):>9}" for column in COLUMNS)
-        lines.append(f"{name:<{width}}  {row['support']:>7.0f}{cells}")
-    low, high = part["intervals"]["macro_f1"]
-    lines += [
-        "",
-        f"macro F1 {_figure(part['macro_f1'])}  (95 % interval {_figure(low)} to {_figure(high)}; "
-        f"at a fixed threshold of 0.5: {_figure(part['macro_f1_at_half'])})",
-        f"micro F1 {_figure(part['micro_f1'])}   weighted F1 {_figure(part['weighted_f1'])}   "
-        f"samples F1 {_figure(part['samples_f1'])}   macro AUC {_figure(part['macro_auc'])}   "
-        f"mAP {_figure(part['map'])}",
-        f"all labels of a text right {_figure(part['subset_accuracy'])}   labels right "
-        f"{_figure(part['label_accuracy'])}   Hamming loss {_figure(part['hamming_loss'])}   "
-        f"ECE {_figure(part['ece'])}",
-    ]
-    if honest := part.get("crossfit"):
-        score, optimism = honest["macro_f1"]["score"], honest["macro_f1"]["optimism"]
-        lines.append(
-            f"macro F1 cross-fitted, thresholds of other folds {_figure(score)}   "
-            f"optimism of the figure above {optimism:+.3f}"
-        )
-    return "\n".join(lines)
-
-
-def _figure(value: float | None) -> str:
-    return "n/a" if value is None or math.isnan(value) else f"{value:.3f}"

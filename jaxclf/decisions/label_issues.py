@@ -31,8 +31,8 @@ class LabelNoise(NamedTuple):
 
     positives: int
     negatives: int
-    wrongly_given: int
-    wrongly_missing: int
+    suspect_positives: int
+    suspect_negatives: int
     share_of_positives: float
     share_of_negatives: float
 
@@ -102,23 +102,3 @@ def write_suspects(
             writer.writerow((name, names[column], given, 1 - given, probability, *last))
     part.replace(path)
     return len(found.rows)
-
-
-def format_label_noise(found: list[LabelNoise], names: tuple[str, ...]) -> str:
-    """A row per label, for the terminal."""
-    width = max(map(len, names))
-    lines = [
-        f"{'label':<{width}}  {'given':>7}  {'in doubt':>9}  {'wrong, est.':>11}  "
-        f"{'not given':>9}  {'missing?':>9}  {'wrong, est.':>11}"
-    ]
-    for name, one in zip(names, found, strict=True):
-        lines.append(
-            f"{name:<{width}}  {one.positives:>7,}  {one.wrongly_given:>9,}  "
-            f"{_percent(one.share_of_positives):>11}  {one.negatives:>9,}  "
-            f"{one.wrongly_missing:>9,}  {_percent(one.share_of_negatives):>11}"
-        )
-    return "\n".join(lines)
-
-
-def _percent(share: float) -> str:
-    return "n/a" if np.isnan(share) else f"{100 * share:.1f} %"

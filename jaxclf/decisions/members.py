@@ -87,22 +87,3 @@ def describe(
         "disagreement": alike.disagreement.tolist(),
         "correlation": alike.correlation.tolist(),
     }
-
-
-def format_members(about: Mapping[str, Any]) -> str:
-    """The members as text."""
-    rows, correlation = about["members"], np.array(about["correlation"], float)
-    width = max(map(len, rows))
-    lines = [
-        f"{about['split']:<{width}}  {'weight':>6}  {'macro F1':>8}  {'gain':>6}  "
-        f"{'correlation of errors with the others':>37}"
-    ]
-    for index, (name, row) in enumerate(rows.items()):
-        others = np.delete(correlation[index], index)
-        alike = f"{others.min():.2f} to {others.max():.2f}" if len(others) else "n/a"
-        gain = "n/a" if row["gain"] is None else f"{row['gain']:+.3f}"
-        lines.append(
-            f"{name:<{width}}  {row['weight']:>6.3f}  {row['macro_f1']:>8.3f}  {gain:>6}  "
-            f"{alike:>37}"
-        )
-    return "\n".join(lines)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxclf.decisions.evaluation import write_json
 from jaxclf.decisions.predictions import load_predictions, save_predictions, with_unknown
+from jaxclf.files.json_file import write_json
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.score_file import WINDOW_ROWS, fingerprint, progress
 from jaxclf.text import splits

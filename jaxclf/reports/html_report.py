@@ -21,6 +21,7 @@ from jaxclf.inference.cascade import summary
 from jaxclf.reports import sections
 from jaxclf.reports.figures.pictures import pictures, write_whole
 from jaxclf.reports.sections import HardExample, box, details, escape, section
+from jaxclf.reports.tables import members_table, to_markdown
 from jaxclf.types import Predictions
 
 HARDEST = 12  # examples shown
@@ -101,7 +102,7 @@ def _of_several(out: Path) -> dict[str, tuple[str, str]]:
     """Sections of an ensemble's members and of a cascade's stages."""
     found = {}
     for title, file, told in (
-        ("Members", members.MEMBERS, members.format_members),
+        ("Members", members.MEMBERS, lambda about: to_markdown(members_table(about))),
         ("Stages", summary.STAGES, summary.format_stages),
     ):
         if about := _read(out, file):

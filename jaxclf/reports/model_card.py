@@ -4,7 +4,7 @@ alone."""
 from collections.abc import Mapping
 from typing import Any
 
-from jaxclf.decisions.evaluation import table
+from jaxclf.reports.tables import score_tables, to_markdown
 
 UNSAID = "not written down (`data.label_descriptions`): what the training examples mean by it"
 
@@ -34,6 +34,7 @@ def card(
         else f"calibrated (`{calibration}`) to be frequencies on texts like those of the "
         "validation split"
     )
+    scores = "\n\n".join(map(to_markdown, score_tables(report["test"], "test")))
     return f"""# {name}
 
 A multi-label text classifier: the encoder `{encoder}` fine-tuned with jaxclf. Examples: {counts}.
@@ -44,9 +45,7 @@ A multi-label text classifier: the encoder `{encoder}` fine-tuned with jaxclf. E
 
 ## Figures on the test split, which fitted nothing
 
-```
-{table(report["test"], "test")}
-```
+{scores}
 
 Intervals are over test texts, thresholds held fixed; another seed may give other figures. A label
 with few positives has a wide one, and "n/a" stands where nothing can be said.

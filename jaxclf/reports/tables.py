@@ -1,11 +1,15 @@
 """Tables of results for the terminal, the report and the model card."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxclf.decisions.label_issues import LabelNoise
 from jaxclf.terminal import print_table
+
+LABEL_COLUMNS = ("precision", "recall", "f1", "auc", "ap", "threshold")
 
 
 class Table(NamedTuple):
@@ -52,3 +56,100 @@ def members_table(ensemble: Mapping[str, Any]) -> Table:
         "member. Error correlation: lowest and highest with another member."
     ]
     return Table("Members of the ensemble", columns, rows, notes)
+
+
+def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
+    """The labels and the metrics of one split's part of report.json."""
+    return label_table(scores, split), metric_table(scores)
+
+
+def label_table(scores: Mapping[str, Any], split: str) -> Table:
+    """A row per label of one split's part of report.json."""
+    rows = [
+        (name, f"{row['support']:.0f}", *(format_score(row[column]) for column in LABEL_COLUMNS))
+        for name, row in scores["labels"].items()
+    ]
+    return Table("", (split, "support", *LABEL_COLUMNS), rows)
+
+
+def metric_table(scores: Mapping[str, Any]) -> Table:
+    """A row per metric of one split's part of report.json, with its 95 % interval."""
+    intervals = scores["intervals"]
+    rows = [
+        (name, format_score(scores[name]), format_interval(interval))
+        for name, interval in intervals.items()
+        if name != "labels"
+    ]
+    rows.append(("macro F1 at a threshold of 0.5", format_score(scores["macro_f1_at_half"]), ""))
+    if crossfit := scores.get("crossfit"):
+        score, optimism = crossfit["macro_f1"]["score"], crossfit["macro_f1"]["optimism"]
+        rows.append(("macro F1, cross-fitted thresholds", format_score(score), ""))
+        rows.append(("optimism of macro F1", format_score(optimism, signed=True), ""))
+    return Table("", ("metric", "value", "95 % interval"), rows)
+
+
+def comparison_tables(record: Mapping[str, Any], first: str, second: str) -> tuple[Table, Table]:
+    """The metrics and the labels' F1 of two systems A and B, as `comparison_record` has them."""
+    columns = ("A", "B", "A - B", "95 % interval", "p", "verdict")
+    metrics, labels = (
+        [
+            (
+                name,
+                format_score(row["a"]),
+                format_score(row["b"]),
+                format_score(row["difference"], signed=True),
+                format_interval(row["interval"], signed=True),
+                format_p_value(row["p"]),
+                row["verdict"],
+            )
+            for name, row in record[part].items()
+        ]
+        for part in ("metrics", "f1")
+    )
+    title = "F1 by label (p adjusted by Holm over the labels)"
+    return (
+        Table(f"A: {first}\nB: {second}", ("metric", *columns), metrics),
+        Table(title, ("label", *columns), labels),
+    )
+
+
+def label_noise_table(noise: Sequence[LabelNoise], names: Sequence[str]) -> Table:
+    """A row per label: how many annotations are in doubt, and the share estimated wrong."""
+    columns = ("positives", "in doubt", "est. wrong", "negatives", "in doubt", "est. wrong")
+    rows = [
+        (
+            name,
+            f"{row.positives:,}",
+            f"{row.suspect_positives:,}",
+            _percent(row.share_of_positives),
+            f"{row.negatives:,}",
+            f"{row.suspect_negatives:,}",
+            _percent(row.share_of_negatives),
+        )
+        for name, row in zip(names, noise, strict=True)
+    ]
+    return Table("Label noise", ("label", *columns), rows)
+
+
+def format_score(value: float | None, signed: bool = False) -> str:
+    """Three decimals; n/a where the value is undefined."""
+    if value is None or math.isnan(value):
+        return "n/a"
+    return f"{value:+.3f}" if signed else f"{value:.3f}"
+
+
+def format_interval(ends: Sequence[float | None] | None, signed: bool = False) -> str:
+    """An interval as `0.412 to 0.486`; n/a where it is undefined."""
+    if ends is None or ends[0] is None or math.isnan(ends[0]):
+        return "n/a"
+    low, high = (format_score(end, signed) for end in ends)
+    return f"{low} to {high}"
+
+
+def format_p_value(p: float | None) -> str:
+    """Three decimals, or `<0.001`."""
+    return "<0.001" if p is not None and p < 0.001 else format_score(p)
+
+
+def _percent(share: float) -> str:
+    return "n/a" if math.isnan(share) else f"{100 * share:.1f} %"

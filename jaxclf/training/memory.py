@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from jaxclf.decisions.evaluation import write_json
 from jaxclf.errors import OutOfMemoryError
 from jaxclf.experiment.config import Experiment, override, to_dict
+from jaxclf.files.json_file import write_json
 from jaxclf.training import checkpoint
 from jaxclf.training.run_folder import as_started
 from jaxclf.training.step import StepMetrics

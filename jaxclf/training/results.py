@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxclf.decisions.calibration import to_json
-from jaxclf.decisions.evaluation import calibrate, score_run, write_json
+from jaxclf.decisions.evaluation import calibrate, score_run
 from jaxclf.decisions.predictions import save_predictions
+from jaxclf.files.json_file import write_json
 from jaxclf.model.storage.saved_model import SavedModel, save_model
 from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.model_card import card

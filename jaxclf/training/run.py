@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxclf.cli import say
-from jaxclf.decisions.evaluation import write_json
 from jaxclf.experiment.config import Experiment, to_dict
 from jaxclf.experiment.validation import check
+from jaxclf.files.json_file import write_json
 from jaxclf.reports.html_report import write_page
 from jaxclf.text.tokenizer.tokenize import lengths
 from jaxclf.training import checkpoint, distributed

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 
 from jaxclf import __version__
-from jaxclf.decisions.evaluation import write_json
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, iter_fields, override, to_dict
+from jaxclf.files.json_file import write_json
 
 
 def open_run(out: Path, experiment: Experiment, resume: str) -> None:

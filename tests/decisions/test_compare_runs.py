@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxclf.decisions.compare_runs import compare_systems, format_comparison, read_system, record_of
+from jaxclf.decisions.compare_runs import compare_systems, read_system, record_of
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.thresholds import per_label
 from jaxclf.errors import DataError
@@ -60,9 +60,6 @@ def test_a_better_system_is_called_better_from_either_side(tmp_path):
         assert other["metrics"][metric]["verdict"] == "B is better"
         low, high = one["metrics"][metric]["interval"]
         assert 0 < low < one["metrics"][metric]["difference"] < high
-    text = format_comparison(one, "good", "poor")
-    assert "A: good" in text
-    assert "A is better" in text
     # A smaller log loss is a better one.
     loss = one["metrics"]["log_loss"]
     assert (loss["difference"] < 0) == (loss["verdict"] == "A is better")

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxclf.decisions.evaluation import evaluate_split, write_json
+from jaxclf.decisions.evaluation import evaluate_split
+from jaxclf.files.json_file import write_json
 from jaxclf.reports.diagnosis import diagnose
 from jaxclf.types import Predictions
 

@@ -11,11 +11,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from jaxclf.decisions.evaluation import evaluate_split, write_json
+from jaxclf.decisions.evaluation import evaluate_split
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Data, Experiment, to_dict
+from jaxclf.files.json_file import write_json
 from jaxclf.reports import html_report
 from jaxclf.reports.figures import pictures
 from jaxclf.reports.html_report import HARDEST, hardest, write_page

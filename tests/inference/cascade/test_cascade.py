@@ -19,12 +19,12 @@ from jaxclf.cascade import CascadeConfig, make_cascade
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated, to_json
 from jaxclf.decisions.compare_runs import compare_systems, read_system
-from jaxclf.decisions.evaluation import write_json
 from jaxclf.decisions.predictions import load_predictions, save_predictions
 from jaxclf.decisions.thresholds import plug_in
 from jaxclf.errors import DataError
 from jaxclf.evaluate import evaluate_file
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
+from jaxclf.files.json_file import write_json
 from jaxclf.inference.cascade import stages as serving
 from jaxclf.inference.cascade.folder import (
     ALWAYS,

@@ -1,0 +1,103 @@
+"""Tables show every figure once, three decimals, n/a where it is undefined."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jaxclf.decisions.evaluation import evaluate_split
+from jaxclf.decisions.label_issues import label_noise
+from jaxclf.files.json_file import read_json, write_json
+from jaxclf.reports.tables import (
+    LABEL_COLUMNS,
+    Table,
+    comparison_tables,
+    format_p_value,
+    label_noise_table,
+    label_table,
+    members_table,
+    metric_table,
+    score_tables,
+    to_markdown,
+)
+from jaxclf.types import Predictions
+
+NAMES = ("stress", "a label with a long name", "joie", "absent", "never")
+THRESHOLDS = np.array([0.5, 0.4, 0.6, 0.5, 0.5])
+
+
+@pytest.fixture(scope="module")
+def scores():
+    """Three labels of some skill, one without positives and one without known rows."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((60, 5)) < [0.5, 0.3, 0.2, 0.0, 0.5]).astype(np.float32)
+    probs = np.clip(0.4 * labels + 0.6 * rng.random(labels.shape), 0, 1).astype(np.float32)
+    labels[:, 4] = np.nan
+    ids = np.arange(60).astype(str)
+    return evaluate_split(Predictions(ids, probs, labels, "test"), THRESHOLDS, NAMES)
+
+
+def test_every_label_has_a_row(scores):
+    table = label_table(scores, "test")
+    assert table.columns == ("test", "support", *LABEL_COLUMNS)
+    for name, row in zip(NAMES, table.rows, strict=True):
+        values = [scores["labels"][name][column] for column in LABEL_COLUMNS]
+        texts = ["n/a" if math.isnan(value) else f"{value:.3f}" for value in values]
+        assert row == (name, f"{scores['labels'][name]['support']:.0f}", *texts)
+    # A label without positives keeps its precision, an unknown one its threshold alone.
+    assert [row.count("n/a") for row in table.rows] == [0, 0, 0, 4, 5]
+
+
+def test_every_metric_has_a_row_with_its_interval(scores):
+    rows = {row[0]: row[1:] for row in metric_table(scores).rows}
+    low, high = scores["intervals"]["macro_f1"]
+    assert (f"{scores['macro_f1']:.3f}", f"{low:.3f} to {high:.3f}") in rows.values()
+    assert len(rows) == len(scores["intervals"])  # one less for the labels, one more at 0.5
+
+
+def test_optimism_is_shown_where_thresholds_were_cross_fitted(scores):
+    plain, crossfit = metric_table(scores).rows, {"score": 0.4, "optimism": 0.012}
+    rows = metric_table({**scores, "crossfit": {"macro_f1": crossfit}}).rows
+    assert [row[1] for row in rows[len(plain) :]] == ["0.400", "+0.012"]
+
+
+def test_the_file_gives_the_same_tables(scores, tmp_path):
+    path = write_json(tmp_path / "report.json", scores)
+    assert score_tables(read_json(path), "test") == score_tables(scores, "test")
+
+
+def test_a_comparison_has_both_scores_and_the_verdict():
+    row = {"a": 0.5, "b": 0.25, "difference": 0.25, "interval": [0.1, 0.4], "p": 1e-4}
+    unknown = dict.fromkeys(("a", "b", "difference", "p"), math.nan) | {"interval": [math.nan] * 2}
+    record = {
+        "metrics": {"macro_f1": {**row, "verdict": "A is better"}},
+        "f1": {"joy": {**unknown, "verdict": "no evidence of a difference"}},
+    }
+    metrics, labels = comparison_tables(record, "good", "poor")
+    assert "A: good" in metrics.title
+    (row,) = metrics.rows
+    assert row[1:] == ("0.500", "0.250", "+0.250", "+0.100 to +0.400", "<0.001", "A is better")
+    assert labels.rows[0][1:6] == ("n/a",) * 5
+    assert format_p_value(0.0123) == "0.012"
+
+
+def test_members_have_weights_scores_and_correlations():
+    member = {"weight": 0.5, "macro_f1": 0.4, "gain": None}
+    description = {
+        "split": "val",
+        "members": {"a": member, "b": {**member, "gain": 0.01}},
+        "correlation": [[1.0, 0.8], [0.8, 1.0]],
+    }
+    rows = members_table(description).rows
+    assert rows[0] == ("a", "0.500", "0.400", "n/a", "0.80 to 0.80")
+    assert rows[1][3] == "+0.010"
+
+
+def test_label_noise_without_evidence_is_not_available():
+    noise = label_noise(np.zeros((5, 1), np.float32), np.full((5, 1), 0.3, np.float32))
+    assert label_noise_table(noise, ("a",)).rows[0] == ("a", "0", "0", "n/a", "5", "0", "n/a")
+
+
+def test_markdown_escapes_what_would_end_a_cell():
+    text = to_markdown(Table("", ("name", "x"), [("a | b\nc", "1")], ["note"]))
+    assert text == "| name | x |\n| --- | ---: |\n| a \\| b c | 1 |\n\nnote"
