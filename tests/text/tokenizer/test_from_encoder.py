@@ -1,4 +1,4 @@
-"""Tokenizers built of vocabulary files give the ids that transformers gives; faults are named."""
+"""Tokenizers converted from vocabulary files give transformers' ids; damaged files are named."""
 
 # ruff: noqa: RUF001 (letters that look alike are wanted here)
 
@@ -20,7 +20,7 @@ import tokenizers
 from transformers import AutoTokenizer
 
 from jaxclf.errors import DataError
-from jaxclf.text.tokenizer.vocabularies import build_tokenizer
+from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 schema = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
 
@@ -296,7 +296,7 @@ CASES = {
 def test_ids_are_those_of_transformers(case, vocabularies, texts, tmp_path):
     name, model_type, others = CASES[case]
     save(tmp_path, vocabularies[name], model_type, **others)
-    ours = [encoding.ids for encoding in build_tokenizer(tmp_path).encode_batch(texts)]
+    ours = [encoding.ids for encoding in load_tokenizer(tmp_path).encode_batch(texts)]
     theirs = AutoTokenizer.from_pretrained(tmp_path)(texts)["input_ids"]
     assert [
         text for text, one, other in zip(texts, ours, theirs, strict=True) if one != other
@@ -347,108 +347,74 @@ def not_text(content):
 VOCAB, JSON, MERGES = "vocab.txt", "vocab.json", "merges.txt"
 SPM, BPE = "spm.model", "sentencepiece.bpe.model"
 TOKENIZER, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
-# vocabulary, change, file that is changed, what the message names, what it says
+THOUSANDS = [f"<{number}>" for number in range(3_000)]
+# vocabulary, change, file that is changed, what the message names
 REFUSED = {
-    "no merges": ("roberta", removed, MERGES, "", "neither tokenizer.json nor the merges.txt of"),
-    "no pieces": ("deberta-v2", removed, SPM, "", "neither tokenizer.json nor the spm.model of"),
-    "words not UTF-8": ("bert", set_to(b"[UNK]\n\xff\n"), VOCAB, VOCAB, "not UTF-8"),
-    "no words": ("bert", set_to(b""), VOCAB, VOCAB, r"has no '\[UNK\]'"),
-    "no unknown word": ("bert", without(b"[UNK]"), VOCAB, VOCAB, r"has no '\[UNK\]'"),
-    "no first word": ("bert", without(b"[CLS]"), VOCAB, VOCAB, r"has no '\[CLS\]'"),
-    "a word twice": (
+    "no merges": ("roberta", removed, MERGES, "merges.txt"),
+    "no pieces": ("deberta-v2", removed, SPM, "spm.model"),
+    "words not UTF-8": ("bert", set_to(b"[UNK]\n\xff\n"), VOCAB, "UTF-8"),
+    "no words": ("bert", set_to(b""), VOCAB, r"'\[CLS\]'"),
+    "no unknown word": ("bert", without(b"[UNK]"), VOCAB, r"'\[UNK\]'"),
+    "no first word": ("bert", without(b"[CLS]"), VOCAB, r"'\[CLS\]'"),
+    "too many words": ("bert", set_to(b"\n" * 600_001), VOCAB, "600,000"),
+    "no id": ("roberta", entry("a", "1"), JSON, "vocabulary"),
+    "id below": ("roberta", entry("a", -1), JSON, "vocabulary"),
+    "id above": ("roberta", entry("a", 2**40), JSON, "vocabulary"),
+    "half a character": ("roberta", entry("\ud800", 9_999), JSON, "not a tokenizer"),
+    "no end": ("deberta", lambda c: c.replace(b"[SEP]", b"[XYZ]"), JSON, r"'\[SEP\]'"),
+    "merges not UTF-8": ("roberta", set_to(b"\xff\n"), MERGES, "UTF-8"),
+    "merge of an unknown token": ("roberta", set_to(b"zz a\n"), MERGES, "zz"),
+    "merge to an unknown token": ("roberta", set_to(b"! a\n"), MERGES, "!a"),
+    "merge of three": ("roberta", set_to(b"a b c\n"), MERGES, "[Mm]erges"),
+    "merge of none": ("roberta", set_to(b"#version: 1\n\n"), MERGES, "[Mm]erges"),
+    "not a model": ("deberta-v2", set_to(b"\xff" * 99), SPM, "not a tokenizer"),
+    "cut off": ("xlm-roberta", lambda c: c[:5_000], BPE, "not a tokenizer"),
+    "no model": ("deberta-v2", set_to(b""), SPM, "vocabulary is empty"),
+    "piece not UTF-8": ("deberta-v2", not_text, SPM, "not a tokenizer"),
+    "score": ("xlm-roberta", piece(9, score=math.nan), BPE, "not a tokenizer"),
+    "no start": ("deberta-v2", piece(1, piece="[XYZ]"), SPM, r"'\[CLS\]'"),
+    "class": ("bert", entry("tokenizer_class", "BertModel"), TOKENIZER, "BertModel"),
+    "option": ("bert", entry("do_lower_case", "yes"), TOKENIZER, "bool"),
+    "split": ("bert", entry("split_special_tokens", True), TOKENIZER, "split_special_tokens"),
+    "null": ("bert", entry("cls_token", None), TOKENIZER, "None"),
+    "token": ("bert", entry("cls_token", 5), TOKENIZER, "cls_token"),
+    "flag": ("bert", entry("cls_token", {"content": "a", "lstrip": 1}), MAP, "bool"),
+    "tokens": ("bert", entry("additional_special_tokens", "ab"), TOKENIZER, "special_tokens"),
+    "decoder": ("bert", entry("added_tokens_decoder", []), TOKENIZER, "not a tokenizer"),
+    "decoded": ("bert", entry("added_tokens_decoder", {"x": added("a")}), TOKENIZER, "'x'"),
+    "added id": ("bert", entry("new", [1]), ADDED, "not a tokenizer"),
+    "wrong id": ("bert", entry("<new>", 9_999), ADDED, "'<new>' .* 9999"),
+    "added accent": ("bert", entry("\u0301", 2_500), ADDED, "added token"),
+    "thousands added": ("bert", entry("extra_special_tokens", THOUSANDS), TOKENIZER, "2,048"),
+    "thousands named": (
         "bert",
-        lambda c: c + b"[SEP] \n",
-        VOCAB,
-        VOCAB,
-        r"'\[SEP\]' stands there twice",
-    ),
-    "no id": ("roberta", entry("a", "1"), JSON, JSON, "not an id for each token"),
-    "id below": ("roberta", entry("a", -1), JSON, JSON, "not an id for each token"),
-    "id above": ("roberta", entry("a", 2**40), JSON, JSON, "not an id for each token"),
-    "an id twice": ("roberta", entry("new", 5), JSON, JSON, "5 stands there twice"),
-    "a token twice": ("roberta", set_to(b'{"a": 0, "a": 1}'), JSON, JSON, "'a' stands there twice"),
-    "half a character": ("roberta", entry("\ud800", 9_999), JSON, "", "no Unicode text"),
-    "no end": ("deberta", lambda c: c.replace(b"[SEP]", b"[XYZ]"), JSON, JSON, r"has no '\[SEP\]'"),
-    "merges not UTF-8": ("roberta", set_to(b"\xff\n"), MERGES, MERGES, "not UTF-8"),
-    "merge of what is not": ("roberta", set_to(b"zz a\n"), MERGES, MERGES, "'zz a' does not make"),
-    "merge to what is not": ("roberta", set_to(b"! a\n"), MERGES, MERGES, "'! a' does not make"),
-    "merge of three": ("roberta", set_to(b"a b c\n"), MERGES, MERGES, "'a b c' does not make"),
-    "merge of none": ("roberta", set_to(b"#version: 1\n\n"), MERGES, MERGES, "'' does not make"),
-    "not a model": ("deberta-v2", set_to(b"\xff" * 99), SPM, SPM, "not a sentencepiece model"),
-    "cut off": ("xlm-roberta", lambda c: c[:5_000], BPE, BPE, "not a sentencepiece model"),
-    "empty": ("deberta-v2", set_to(b""), SPM, SPM, "a damaged sentencepiece model"),
-    "piece not UTF-8": ("deberta-v2", not_text, SPM, SPM, "a damaged sentencepiece model"),
-    "score": ("xlm-roberta", piece(9, score=math.nan), BPE, BPE, "a damaged sentencepiece model"),
-    "unknown id": ("deberta-v2", trained(unk_id=900), SPM, SPM, "a damaged sentencepiece model"),
-    "of pairs": ("xlm-roberta", trained(model_type=2), BPE, BPE, "not a unigram model"),
-    "a piece twice": ("deberta-v2", piece(9, piece="s"), SPM, SPM, "'s' stands there twice"),
-    "own piece": ("xlm-roberta", piece(9, piece="<pad>"), BPE, BPE, "'<pad>' stands there twice"),
-    "no unknown": ("deberta-v2", piece(3, piece="[XYZ]"), SPM, SPM, r"has no '\[UNK\]'"),
-    "no start": ("deberta-v2", piece(1, piece="[XYZ]"), SPM, SPM, r"has no '\[CLS\]'"),
-    "class": (
-        "bert",
-        entry("tokenizer_class", "BertJapaneseTokenizer"),
+        lambda _: json.dumps({f"{name}_token": name for name in THOUSANDS}).encode(),
         TOKENIZER,
-        "",
-        "nothing else",
+        "2,048",
     ),
-    "option": (
-        "bert",
-        entry("do_lower_case", "yes"),
-        TOKENIZER,
-        TOKENIZER,
-        "neither true nor false",
-    ),
-    "split": ("bert", entry("split_special_tokens", True), TOKENIZER, TOKENIZER, "not supported"),
-    "null": ("bert", entry("cls_token", None), TOKENIZER, "", "there is no cls_token"),
-    "token": ("bert", entry("cls_token", 5), TOKENIZER, TOKENIZER, "'5' is no token"),
-    "flag": ("bert", entry("cls_token", {"content": "a", "lstrip": 1}), MAP, MAP, "is no token"),
-    "tokens": (
-        "bert",
-        entry("additional_special_tokens", "ab"),
-        TOKENIZER,
-        TOKENIZER,
-        "no list of",
-    ),
-    "decoder": ("bert", entry("added_tokens_decoder", []), TOKENIZER, "", "no id of a token"),
-    "decoded": (
-        "bert",
-        entry("added_tokens_decoder", {"x": added("a")}),
-        TOKENIZER,
-        "",
-        "no id of",
-    ),
-    "added id": ("bert", entry("new", [1]), ADDED, "", "is no id of a token"),
-    "other id": (
-        "bert",
-        entry("<new>", 9_999),
-        ADDED,
-        "",
-        "9999 is not the id of the token '<new>'",
-    ),
-    "added space": ("bert", entry("\u3000", 2_500), ADDED, "", "is no token"),
-    "added nothing": ("bert", entry("\u0301", 2_500), ADDED, "", "is no token"),
-    "JSON": ("bert", set_to(b"{"), TOKENIZER, f"{TOKENIZER}:1", "not JSON"),
-    "no model": ("bert", set_to(b"{}"), "config.json", "", "nothing else will do for 'None'"),
-    "modernbert": ("bert", entry("model_type", "modernbert"), "config.json", "", "'modernbert'"),
+    "settings nested": ("bert", set_to(b'{"a_token":' + b"[" * 99_999), TOKENIZER, "nested"),
+    "settings not JSON": ("bert", set_to(b"{"), TOKENIZER, f"{TOKENIZER}:1"),
+    "no model type": ("bert", set_to(b"{}"), "config.json", "'None'"),
+    "model type": ("bert", entry("model_type", "modernbert"), "config.json", "'modernbert'"),
+    "model type a list": ("bert", entry("model_type", [[1]]), "config.json", "1"),
 }
 FIRST = {"bert": "uncased", "deberta-v2": "deberta_v2", "xlm-roberta": "xlm_roberta"}
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_used_is_named_in_one_line(case, vocabularies, tmp_path):
-    model_type, change, name, where, reason = REFUSED[case]
+def test_a_damaged_folder_is_named_in_one_line(case, vocabularies, tmp_path):
+    model_type, change, name, reason = REFUSED[case]
     files = vocabularies[FIRST.get(model_type, model_type)]
     save(tmp_path, files, model_type, tokenizer_config={}, special_tokens_map={}, added_tokens={})
-    build_tokenizer(tmp_path)
+    load_tokenizer(tmp_path)
     path = tmp_path / name
     content = change(path.read_bytes())
     path.unlink()
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=reason) as caught:
-        build_tokenizer(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / where}: ")
+        load_tokenizer(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path))
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -459,31 +425,47 @@ def test_files_are_read_from_inside_the_folder_only(vocabularies, tmp_path):
     (folder / VOCAB).rename(tmp_path / VOCAB)
     (folder / VOCAB).symlink_to(tmp_path / VOCAB)
     with pytest.raises(DataError, match="a link that leads out of the folder"):
-        build_tokenizer(folder)
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("name", [TOKENIZER, MAP])
+def test_settings_open_no_file_and_run_no_code(name, vocabularies, tmp_path):
+    folder, outside = tmp_path / "model", tmp_path / "outside"
+    folder.mkdir()
+    save(folder, vocabularies["uncased"], "bert")
+    expected = load_tokenizer(folder).to_str()
+    outside.write_text("[UNK]\n[CLS]\n[SEP]\n")
+    files = dict.fromkeys(["vocab_file", "tokenizer_file", "gguf_file", "vocab"], str(outside))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'touched')!r}, 'w')")
+    settings = files | {"auto_map": {"AutoTokenizer": ["code.A", "code.A"]}}
+    (folder / name).write_text(json.dumps(settings))
+    (folder / "chat_template.jinja").symlink_to(outside)
+    assert load_tokenizer(folder).to_str() == expected
+    assert not (tmp_path / "touched").exists()
 
 
 def trie(units, texts=b"", size=None):
     return struct.pack("<I", 4 * len(units) if size is None else size) + units.tobytes() + texts
 
 
-def rules(leaf, child=1, texts=b"xyz\0"):
-    """Rules that replace an "a" by what begins at leaf."""
+def make_charsmap(leaf, child=1, texts=b"xyz\0"):
+    """A normalization table that replaces an "a" by the text that begins at leaf."""
     units = np.zeros(256, "<u4")
     units[ord("a")] = ord("a") | 1 << 8 | child << 10
     units[ord("a") ^ 1] = 1 << 31 | leaf
     return trie(units, texts)
 
 
-def with_rules(content, charsmap):
+def with_charsmap(content, charsmap):
     return model(
         lambda message: setattr(message.normalizer_spec, "precompiled_charsmap", charsmap)
     )(content)
 
 
-def test_small_rules_of_normalization_are_followed(vocabularies, tmp_path):
-    content = with_rules(vocabularies["xlm_roberta"][BPE], rules(1))
+def test_a_small_charsmap_is_followed(vocabularies, tmp_path):
+    content = with_charsmap(vocabularies["xlm_roberta"][BPE], make_charsmap(1))
     save(tmp_path, {BPE: content}, "xlm-roberta")
-    normalizer = build_tokenizer(tmp_path).normalizer
+    normalizer = load_tokenizer(tmp_path).normalizer
     assert normalizer is not None
     assert normalizer.normalize_str("banana") == "byznyznyz"
 
@@ -495,33 +477,40 @@ def test_small_rules_of_normalization_are_followed(vocabularies, tmp_path):
         trie(np.zeros(3, "<u4")),
         trie(np.zeros(256, "<u4"), size=2**31),
         b"\1",
-        rules(0, child=2**20),
-        rules(5),
-        rules(1, texts="é\0".encode()),
+        make_charsmap(0, child=2**20),
+        make_charsmap(5),
+        make_charsmap(1, texts="é\0".encode()),
+        make_charsmap(0, texts=b"\xff\0"),
         trie(np.full(256, 2**31 + 2**20, "<u4")),
     ],
 )
-def test_rules_that_lead_astray_are_refused(charsmap, vocabularies, tmp_path):
-    content = with_rules(vocabularies["xlm_roberta"][BPE], charsmap)
+def test_a_charsmap_that_leads_outside_is_refused(charsmap, vocabularies, tmp_path):
+    content = with_charsmap(vocabularies["xlm_roberta"][BPE], charsmap)
     save(tmp_path, {BPE: content}, "xlm-roberta")
-    with pytest.raises(DataError, match="its rules of normalization are damaged"):
-        build_tokenizer(tmp_path)
+    with pytest.raises(DataError, match="precompiled_charsmap"):
+        load_tokenizer(tmp_path)
 
 
-def test_rules_whose_texts_are_not_utf_8_are_refused(vocabularies, tmp_path):
-    content = with_rules(vocabularies["xlm_roberta"][BPE], rules(0, texts=b"\xff\0"))
-    save(tmp_path, {BPE: content}, "xlm-roberta")
-    with pytest.raises(DataError, match="no Unicode text"):
-        build_tokenizer(tmp_path)
+@pytest.mark.slow
+def test_transformers_is_needed_for_vocabularies_alone_and_is_silent(vocabularies, tmp_path):
+    code = """
+import sys
+from pathlib import Path
+sys.modules["torch"] = None
+from jaxclf.text.tokenizer.tokenize import load_tokenizer
+folder = Path(sys.argv[1])
+tokenizer = load_tokenizer(folder)
+assert ("transformers" in sys.modules) == (sys.argv[2] == "first")
+tokenizer.save(str(folder / "tokenizer.json"))
+"""
+    save(tmp_path, vocabularies["deberta_v2"], "deberta-v2")
+    for number in ("first", "second"):
+        arguments = [sys.executable, "-c", code, str(tmp_path), number]
+        process = subprocess.run(arguments, check=True, capture_output=True, text=True)
+        assert process.stdout + process.stderr == ""
 
 
-def test_sentencepiece_itself_is_not_needed():
-    code = "import jaxclf.text.vocabularies, sys; assert 'sentencepiece' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_an_encoding_can_be_read_again(vocabularies, tmp_path):
-    """What is saved of a built tokenizer decodes too."""
+def test_ids_decode_to_the_text(vocabularies, tmp_path):
     for name, model_type in (
         ("uncased", "bert"),
         ("roberta", "roberta"),
@@ -530,6 +519,6 @@ def test_an_encoding_can_be_read_again(vocabularies, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         save(folder, vocabularies[name], model_type)
-        tokenizer = build_tokenizer(folder)
+        tokenizer = load_tokenizer(folder)
         text = "i have not slept for a week"
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
