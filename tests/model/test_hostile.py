@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -501,16 +502,16 @@ HOSTILE = {
         "file of 1 GB that has room": (huge_flax, "not a Flax|bytes; at most"),
     },
     "vocabulary": {
-        "vocab.txt not UTF-8": (put("vocab.txt", b"[UNK]\n\xff\n"), "vocab.txt: not UTF-8"),
+        "vocab.txt not UTF-8": (put("vocab.txt", b"[UNK]\n\xff\n"), "UTF-8"),
         "vocab.txt of 10 GB": (grow("vocab.txt", 10 * GB), "10,000,000,000 bytes"),
         "vocab.txt linked from outside": (move_out("vocab.txt"), "leads out of the folder"),
         "vocab.txt of 24 million lines": (
             put("vocab.txt", b"[UNK]\n" + b"\n" * (24 * 10**6)),
             "vocab.txt",
         ),
-        "word of a megabyte twice": (
-            put("vocab.txt", "[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\n" + ("x" * 10**6 + "\n") * 2),
-            "'xxx.*stands there twice",
+        "special tokens by the thousand": (
+            put("tokenizer_config.json", json.dumps({"extra_special_tokens": ["x"] * 10**5})),
+            "tokenizer_config.json: more than",
         ),
         "settings linked from outside": (
             lambda folder: [
@@ -522,27 +523,27 @@ HOSTILE = {
         "settings no object": (put("tokenizer_config.json", "[]"), "not a JSON object"),
         "special token a number": (
             put("tokenizer_config.json", '{"cls_token":[1]}'),
-            "is no token",
+            "cls_token",
         ),
     },
     "roberta": {
         "id of 10^9": (
             edit("vocab.json", lambda words: words.update(word=GB)),
-            "ids up to 1000000000",
+            "vocab.json: ids",
         ),
         "ids that are no numbers": (
             edit("vocab.json", lambda words: words.update(word=True)),
-            "vocab.json: not an id",
+            "vocab.json: ids",
         ),
         "merges of 12 million": (
             put("merges.txt", b"a b\n" * (12 * 10**6)),
             "merges.txt",
         ),
-        "merges of nothing": (put("merges.txt", "#version: 0.2\nx y\n"), "merges.txt: 'x y'"),
+        "merges of nothing": (put("merges.txt", "#version: 0.2\nx y\n"), "xy"),
         "positions below the first": (config(pad_token_id=63), "pad_token_id=63"),
     },
     "deberta-v2": {
-        "pieces no message": (pieces(b"\xff" * 100), "spm.model: not a sentencepiece model"),
+        "pieces no message": (pieces(b"\xff" * 100), "deberta-v2: not a tokenizer"),
         "pieces by the million": (pieces(b"\n\0" * (20 * 10**6)), "spm.model"),
         "pieces of 10 GB": (
             lambda folder: [pieces(b"")(folder), grow("spm.model", 10 * GB)(folder)],
@@ -761,6 +762,8 @@ FORBIDDEN = (
 READ = ("open", "os.listdir", "os.scandir")
 CODE = [Path(path).resolve() for path in (sys.prefix, sys.base_prefix, jaxclf.__path__[0])]
 
+COPIES = f"{Path(tempfile.gettempdir()).resolve()}/jaxclf-"  # what transformers may see of a folder
+
 watched: list[Path] = []  # the folder that is being opened, if any
 seen: list[str] = []
 
@@ -778,7 +781,8 @@ def watch(event: str, args: tuple) -> None:
         seen.append(f"{event} {args}"[:200])
     elif event in READ and isinstance(args[0], str | bytes | os.PathLike):
         path = Path(os.path.realpath(os.fsdecode(args[0])))
-        if not any(path.is_relative_to(place) for place in (watched[0].resolve(), *CODE)):
+        allowed = any(path.is_relative_to(folder) for folder in (watched[0].resolve(), *CODE))
+        if not allowed and not str(path).startswith(COPIES):
             seen.append(f"{event} {path}")
 
 

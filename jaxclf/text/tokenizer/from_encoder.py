@@ -13,6 +13,7 @@ from jaxclf.files.untrusted import (
     TOKENIZER_LIMIT,
     TOKENIZER_PARTS,
     has_entry,
+    parse_json,
     printable,
     read_json,
     safe_path,
@@ -108,9 +109,12 @@ def _tokenizer_type(folder: Path, options: dict[str, Any]) -> str:
 
 def _read_vocabulary(folder: Path, name: str) -> bytes:
     content = safe_path(folder, name, TOKENIZER_LIMIT).read_bytes()
-    # Lines of text, items of JSON. Every piece of a sentencepiece model begins with a line feed.
-    count = content.count(b"," if name.endswith(".json") else b"\n")
-    if count > TOKENIZER_PARTS:
+    if name.endswith(".json"):
+        ids = parse_json(content, str(folder / name), TOKENIZER_PARTS).values()
+        # The library counts up to the largest id.
+        if not all(type(index) is int and 0 <= index < TOKENIZER_PARTS for index in ids):
+            raise DataError(f"{folder / name}: ids must be below {TOKENIZER_PARTS:,}; {ADVICE}")
+    elif content.count(b"\n") > TOKENIZER_PARTS:  # pieces of sentencepiece begin with this byte
         raise DataError(f"{folder / name}: more than {TOKENIZER_PARTS:,} tokens; {ADVICE}")
     return content
 
