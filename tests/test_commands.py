@@ -370,7 +370,7 @@ def test_everything_at_once_goes_on_to_the_same_bits(tiny_encoder, tiny_data, tm
             "data.max_train_examples": 48, "augment": "eda", "sampler": "balanced", "head.dropout_samples": 2,
             "optim.gradient_accumulation_steps": 2, "regularization.rdrop": 0.5, "regularization.mixup": 0.4,
             "regularization.adversarial": {"name": "fgm", "epsilon": 0.1}, "regularization.ema_decay": 0.9,
-            "regularization.weight_averaging": "soup",
+            "regularization.weight_averaging": "swa",
         },
     )  # fmt: skip
     experiment = override(catalog.load("focal_attention"), changes)

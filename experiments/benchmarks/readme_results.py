@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from jaxclf.reports.evaluate import evaluate_predictions
 
 from jaxclf.decisions.blending import diversity
 from jaxclf.decisions.compare_runs import compare_systems, read_system
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.files.json_file import read_json
-from jaxclf.reports.evaluate import evaluate_predictions
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -130,9 +130,12 @@ def benchmark_figures() -> Iterator[Figure]:
     test = stages["lost"]["test"]
     low, high = test["interval"]
     yield "cascade, cost", f"{stages['cost']['counted']:.2f} of the blend's cost in tokens"
-    yield "cascade", (
-        f"macro F1 {test['macro_f1']:.4f} against {test['alone']:.4f}, {test['difference']:.4f} "
-        f"({low:.4f} to {high:.4f}); {stages['stages'][0]['left']['test']:.0%} of texts"
+    yield (
+        "cascade",
+        (
+            f"macro F1 {test['macro_f1']:.4f} against {test['alone']:.4f}, {test['difference']:.4f} "
+            f"({low:.4f} to {high:.4f}); {stages['stages'][0]['left']['test']:.0%} of texts"
+        ),
     )
     load = read_json(RESULTS / "serving" / "load.json")
     statuses = load["statuses"]
@@ -153,7 +156,9 @@ def retrained_figures(printed: str) -> Iterator[str]:
             macro_f1 = train(catalog.load(name), Path(folder) / name)["test"]["macro_f1"]
         match = re.search(rf"\(([\d.]+) to ([\d.]+)\) \| [\d.]+ \| `{name}`", printed)
         inside = match and float(match[1]) <= macro_f1 <= float(match[2])
-        print(f"{'ok     ' if inside else 'OUTSIDE'} {name}, trained again: macro F1 {macro_f1:.3f}")
+        print(
+            f"{'ok     ' if inside else 'OUTSIDE'} {name}, trained again: macro F1 {macro_f1:.3f}"
+        )
         if not inside:
             yield name
 

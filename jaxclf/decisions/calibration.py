@@ -2,8 +2,8 @@
 
 A calibrator is a function (labels, probs) -> Calibration. Curves rise, so each label's ranking
 stays as it is. Rare labels borrow from all labels pooled: `prior_strength` weighs the pooled curve
-as that many positives of the label would. At 0 each label stands alone; at infinity all share one curve,
-as does a label whose known rows are all positive or all negative.
+as that many positives of the label would. At 0 each label stands alone; at infinity all share one
+curve, as does a label whose known rows are all positive or all negative.
 """
 
 import json
@@ -18,7 +18,7 @@ from scipy.special import expit, log_expit, logit
 from jaxclf.decisions.folds import folds_of
 from jaxclf.decisions.metrics import Labels, Probs
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.types import NON_NEGATIVE, Bound
+from jaxclf.types import NON_NEGATIVE
 
 Calibrated = Float32[np.ndarray, "examples classes"]
 Values = Float[np.ndarray, " rows"]
@@ -74,14 +74,6 @@ def _logits(probs: Probs) -> Float[np.ndarray, "examples classes"]:
     return logit(np.clip(probs.astype(np.float64), EDGE, 1 - EDGE))
 
 
-def _focal(z: Values, *, gamma: float, alpha: float) -> Values:
-    # Where eta (1-p)^g (-log p) + (1-eta) p^g (-log(1-p)) is flat in p, eta / (1 - eta) is
-    # l(1-p) / l(p), l(p) = (1-p)^(g-1) ((1-p) / p - g log p). l falls, so eta rises with p.
-    p, q = expit(z), expit(-z)
-    ratio = np.log(p - gamma * q * log_expit(-z)) - np.log(q - gamma * p * log_expit(z))
-    return gamma * z + ratio - logit(np.clip(alpha, EDGE, 1 - EDGE))
-
-
 # From logit to calibrated logit; the keyword-only parameters are what a Calibration holds.
 CURVES: dict[str, Callable[..., Values]] = {
     "none": lambda z: z,
@@ -89,7 +81,6 @@ CURVES: dict[str, Callable[..., Values]] = {
     "platt": lambda z, *, slope, intercept: slope * z + intercept,
     "isotonic": lambda z, *, knots, values: np.interp(z, knots, values),
     "beta": lambda z, *, a, b, c: a * log_expit(z) - b * log_expit(-z) + c,
-    "focal": _focal,
 }
 
 
@@ -123,23 +114,6 @@ def beta(
     return Calibration("beta", tuple({"a": a, "b": b, "c": c} for a, b, c in lines))
 
 
-def focal(
-    labels: Labels,
-    probs: Probs,
-    *,
-    gamma: Annotated[Numbers, Bound(0, 2**10)] = 2.0,
-    alpha: Annotated[Numbers | None, Bound(0, 1)] = None,
-) -> Calibration:
-    """The frequency at which p has the least expected focal loss (Charoenphakdee et al. 2021, arXiv
-    2011.09172): needs no data, and holds as far as training came to that least loss.
-
-    gamma, alpha: the loss's own options, one number or one per label.
-    """
-    weight = 0.5 if alpha is None else alpha  # equal weights move no minimum
-    pairs = np.stack(np.broadcast_arrays(gamma, weight, np.ones(probs.shape[1]))[:2], axis=1)
-    return Calibration("focal", tuple({"gamma": g, "alpha": a} for g, a in pairs.tolist()))
-
-
 def isotonic(
     labels: Labels, probs: Probs, *, prior_strength: Annotated[float, NON_NEGATIVE] = 20.0
 ) -> Calibration:
@@ -166,7 +140,6 @@ CALIBRATORS: dict[str, Callable[..., Calibration]] = {
     "platt": platt,
     "isotonic": isotonic,
     "beta": beta,
-    "focal": focal,
 }
 
 
@@ -225,8 +198,9 @@ def _fit(
     """Per label the terms' weights of greatest likelihood, penalised for their way from the pooled
     ones; the first `slopes` are 1 in the identity and bounded below.
 
-    The penalty is the pooled likelihood, to second order and scaled down to `prior_strength` positives
-    (a power prior, Ibrahim and Chen 2000): it needs no units, and is stiffest where the data say most.
+    The penalty is the pooled likelihood, to second order and scaled down to `prior_strength`
+    positives (a power prior, Ibrahim and Chen 2000): it needs no units, and is stiffest where the
+    data say most.
     """
     (z, y), *each = _known(labels, probs)
     identity = np.arange(len(terms(z))) < slopes

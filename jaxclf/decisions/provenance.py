@@ -17,9 +17,7 @@ def make_provenance(
     fitted = [{"what": "the weights", "split": "train"}]
     if rules["average"] == "best":
         fitted.append({"what": "the choice of the epoch", "split": "val"})
-    if rules["average"] == "soup":
-        fitted.append({"what": "the choice of the epochs that are averaged", "split": "val"})
-    if rules["calibration"] not in ("none", "focal"):
+    if rules["calibration"] != "none":
         fitted.append({"what": f"the calibration ({rules['calibration']})", "split": "val"})
     if rules["threshold"] != "fixed":
         fitted.append({"what": f"the thresholds ({rules['threshold']})", "split": "val"})

@@ -93,8 +93,8 @@ def plug_in(
     """Half the best F1 that calibrated probabilities promise (Lipton et al. 2014, arXiv 1402.1892).
 
     The promise is made by all examples' probabilities, not by the few positives' labels: those
-    serve to calibrate alone (Platt's curve; `prior_strength` as there). The answer is where that curve
-    takes this value.
+    serve to calibrate alone (Platt's curve; `prior_strength` as there). The answer is where that
+    curve takes this value.
     """
     curve = CALIBRATORS["platt"](labels, probs, prior_strength=prior_strength)
     promised = calibrated(curve, probs).astype(np.float64)

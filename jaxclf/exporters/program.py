@@ -173,13 +173,6 @@ def _log_expit(z: Values) -> Values:
     return jnp.minimum(z, 0) - jnp.log(1 + jnp.exp(-jnp.abs(z)))
 
 
-def _focal(z: Values, *, gamma: float, alpha: float) -> Values:
-    p, q = jax.nn.sigmoid(z), jax.nn.sigmoid(-z)
-    ratio = jnp.log(p - gamma * q * _log_expit(-z)) - jnp.log(q - gamma * p * _log_expit(z))
-    weight = np.clip(alpha, EDGE, 1 - EDGE)
-    return gamma * z + ratio - float(np.log(weight) - np.log1p(-weight))
-
-
 def _isotonic(z: Values, *, knots: tuple[float, ...], values: tuple[float, ...]) -> Values:
     """The line through the two knots around each value; the outer ones lie beyond all logits."""
     x, y = np.array(knots, np.float64), np.array(values, np.float64)
@@ -196,5 +189,4 @@ CURVES: Mapping[str, Callable[..., Values]] = {
     "platt": lambda z, *, slope, intercept: slope * z + intercept,
     "isotonic": _isotonic,
     "beta": lambda z, *, a, b, c: a * _log_expit(z) - b * _log_expit(-z) + c,
-    "focal": _focal,
 }

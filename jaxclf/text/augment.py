@@ -1,8 +1,8 @@
 """Variations of a text that keep its labels: (text, rng, options) -> text.
 
 Word dropout, swaps, typos, synonyms and a deleted span, as in Wei and Zou 2019 (arXiv 1901.11196),
-but what decides a label is left as it is: negations with the two words they bear on, and words of
-danger, harm and time.
+but what decides a label is left as it is: negations with the two words they bear on, and the words
+that an experiment protects.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import numpy as np
 
-from jaxclf.text.lexicon import NEGATIONS, NEIGHBOURS, PROTECTED, SYNONYMS
+from jaxclf.text.lexicon import NEGATIONS, NEIGHBOURS, SYNONYMS
 from jaxclf.types import FRACTION
 
 Augmenter = Callable[..., str]
@@ -65,9 +65,7 @@ def eda(
 def free_words(tokens: list[str], protected_words: tuple[str, ...] = ()) -> np.ndarray:
     """bool per word: whether it may be varied."""
     bare = [plain(word) for word in tokens]
-    held = np.array(
-        [word in PROTECTED or word in protected_words or not word for word in bare], bool
-    )
+    held = np.array([word in protected_words or not word for word in bare], bool)
     for place, word in enumerate(bare):
         if word in NEGATIONS or word.endswith("n't"):
             held[place : place + 1 + SCOPE] = True

@@ -10,23 +10,6 @@ NEGATIONS = frozenset(
     """.split()
 )  # and all that end in n't
 
-# What tells one label from another in texts about danger and despair: who, harm, help, and when.
-PROTECTED = frozenset(
-    """
-    i me my myself mine you your he him his she her they them their we us our
-    abuse abused abuses abusing afraid alive alone angry anger attack attacked beat beaten beating
-    better bleed bleeding blood burn burned burning bye cut cuts cutting danger dangerous dead death
-    die died dies dying disappear drown end ended ending enough ever everyone fear fine goodbye
-    gun gone hang hanging hate hated hates help helped helps hide hiding hit hits hitting hope
-    hopeless hurt hurting hurts jump jumping kill killed killing kills knife last leave leaving
-    letter live living lock locked lose losing lost miss nobody note numb ok okay overdose pain
-    panic pills plan planned plans police punch punched push pushed rope run safe scared scream
-    screaming self-harm shelter shoot sleep soon suicidal suicide survive survived threat threaten
-    threatened threatening threatens threats tired today tonight tomorrow unsafe violence violent
-    want wanted wants weapon wish wished worthless yesterday
-    """.split()
-)
-
 # Groups whose members say the same in most sentences.
 _GROUPS = """
 big large huge

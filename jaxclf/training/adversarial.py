@@ -32,22 +32,9 @@ def fgm(params: Params, gradient: Params, *, epsilon: Annotated[float, POSITIVE]
     return jax.tree_util.tree_map_with_path(move, params, gradient)
 
 
-def awp(params: Params, gradient: Params, *, epsilon: Annotated[float, POSITIVE] = 1e-3) -> Params:
-    """Every kernel moved along its gradient by a share of its own norm (Wu et al. 2020, arXiv
-    2004.05884)."""
-
-    def move(path: tuple, leaf: jax.Array, slope: jax.Array) -> jax.Array:
-        if path[-1].key != "kernel":
-            return leaf
-        distance = epsilon * optax.tree.norm(leaf)
-        return leaf + distance * slope / jnp.maximum(optax.tree.norm(slope), TINY)
-
-    return jax.tree_util.tree_map_with_path(move, params, gradient)
-
-
 def none(params: Params, gradient: Params) -> Params:
     """No perturbation: the step is taken once."""
     return params
 
 
-ADVERSARIES: dict[str, Callable[..., Params]] = {"none": none, "fgm": fgm, "awp": awp}
+ADVERSARIES: dict[str, Callable[..., Params]] = {"none": none, "fgm": fgm}

@@ -1,7 +1,7 @@
 """From the weights at the end of each epoch to those that are handed over.
 
-An average is a function (epochs, load, judge) -> params: `epochs` best on validation first, `load`
-reads one's weights, `judge` scores params on validation.
+An average is a function (epochs, load) -> params: `epochs` best on validation first, `load`
+reads one's weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +14,9 @@ from jaxclf.types import Bound
 
 Params = dict[str, Any]
 Load = Callable[[CheckpointInfo], Params]
-Judge = Callable[[Params], float]
 
 
-def best(epochs: Sequence[CheckpointInfo], load: Load, judge: Judge) -> Params:
+def best(epochs: Sequence[CheckpointInfo], load: Load) -> Params:
     """The weights of the epoch that validation likes best."""
     return load(epochs[0])
 
@@ -25,7 +24,6 @@ def best(epochs: Sequence[CheckpointInfo], load: Load, judge: Judge) -> Params:
 def swa(
     epochs: Sequence[CheckpointInfo],
     load: Load,
-    judge: Judge,
     *,
     num_epochs: Annotated[int, Bound(1, 2**20)] = 3,
 ) -> Params:
@@ -34,21 +32,9 @@ def swa(
     return mean([load(one) for one in latest])
 
 
-def soup(epochs: Sequence[CheckpointInfo], load: Load, judge: Judge) -> Params:
-    """The mean of epochs taken up one by one, the best first, where validation likes it no less
-    (greedy soup, Wortsman et al. 2022, arXiv 2203.05482)."""
-    taken = [load(epochs[0])]
-    score = judge(taken[0])
-    for one in epochs[1:]:
-        tried = [*taken, load(one)]
-        if (found := judge(mean(tried))) >= score:
-            taken, score = tried, found
-    return mean(taken)
-
-
 def mean(several: Sequence[Params]) -> Params:
     """Of each leaf."""
     return jax.tree.map(lambda *leaves: sum(leaves[1:], start=leaves[0]) / len(leaves), *several)
 
 
-AVERAGES: dict[str, Callable[..., Params]] = {"best": best, "swa": swa, "soup": soup}
+AVERAGES: dict[str, Callable[..., Params]] = {"best": best, "swa": swa}

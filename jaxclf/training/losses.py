@@ -158,96 +158,9 @@ def class_balanced(
     return _mean_known(weight / weight.mean() * elements, known)
 
 
-def distribution_balanced(
-    logits: Matrix,
-    labels: Matrix,
-    known: Matrix,
-    stats: LabelStats,
-    *,
-    lift: float = 0.1,
-    steepness: float = 10.0,
-    midpoint: float = 0.9,
-    bias: float = 0.05,
-    tolerance: float = 2.0,
-    gamma: Annotated[float, Bound(0, 2**10)] = 2.0,
-    smoothing: Annotated[float, Bound(0, 1)] = 0.0,
-) -> PerExample:
-    """Distribution-balanced loss (Wu et al. 2020, arXiv 2007.09654), with the defaults for text of
-    Huang et al. 2021 (arXiv 2109.04712): re-balanced weights, negative-tolerant logits, focal.
-
-    The weight of label i in an example is lift + sigmoid(steepness * (r - midpoint)), where
-    r = (1 / n_i) / (sum of 1 / n_j over the example's positives j), and n counts positives in the
-    training set (alpha, beta and mu of the paper). An example without positives takes the limit,
-    the largest weight; a soft label adds its share to the sum. Logits are lowered by
-    bias * log(negatives / positives) (kappa), and those of negatives multiplied, their loss
-    divided, by `tolerance` (lambda). Prediction takes the logits as they are.
-    """
-    positives, negatives = _counts(stats)
-    rarity = 1 / positives
-    drawn = (rarity * labels * known).sum(axis=1, keepdims=True)
-    ratio = rarity / jnp.maximum(drawn, 1e-30)
-    weight = lift + jax.nn.sigmoid(steepness * (ratio - midpoint))
-    labels = _smooth(labels, smoothing)
-    lowered = logits - bias * jnp.log(negatives / positives)
-    positive, _ = _focal_pair(lowered, gamma)
-    _, negative = _focal_pair(tolerance * lowered, gamma)
-    elements = labels * positive + (1 - labels) * negative / tolerance
-    return _mean_known(weight * elements, known)
-
-
-def zlpr(
-    logits: Matrix,
-    labels: Matrix,
-    known: Matrix,
-    stats: LabelStats,
-    *,
-    smoothing: Annotated[float, Bound(0, 1)] = 0.0,
-) -> PerExample:
-    """Zero-bounded log-sum-exp and pairwise rank-based loss (Su et al. 2022, arXiv 2208.02955):
-    log(1 + sum of exp(s) over negatives) + log(1 + sum of exp(-s) over positives).
-
-    A soft label y stands, as in the paper, in both sums, in the first with weight 1 - y and in the
-    second with y. A sum over labels, not a mean. A logit is no log-odds here: 0 still divides
-    positives from negatives, but probabilities need calibration.
-    """
-    labels = _smooth(labels, smoothing)
-
-    def bounded(scores: Matrix, weights: Matrix) -> PerExample:
-        # A weight of 0 is a term of exp(-inf); the 1 in the logarithm is the column of zeros.
-        terms = scores + jnp.log(weights * known)
-        return jax.nn.logsumexp(jnp.pad(terms, ((0, 0), (1, 0))), axis=1)
-
-    return bounded(logits, 1 - labels) + bounded(-logits, labels)
-
-
-def soft_f1(
-    logits: Matrix,
-    labels: Matrix,
-    known: Matrix,
-    stats: LabelStats,
-    *,
-    pseudocount: float = 1.0,
-) -> PerExample:
-    """1 - F1 of an example's labels, counted in probabilities: 1 - (2 tp + pseudocount) /
-    (2 tp + fp + fn + pseudocount), the smoothed Dice loss (Li et al. 2020, arXiv 1911.02855).
-
-    pseudocount: what gives an example without positives a loss and a gradient, too.
-    Over an example's labels (the samples F1) and not over the batch (the macro F1): a batch's F1 is
-    no sum over examples, so k micro-batches would not equal one big batch. A soft label counts as
-    its expectation, so the best probability for it is 0 or 1, as F1 wants it; not a proper score.
-    """
-    p, q = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
-    hits = (2 * labels * p * known).sum(axis=1)
-    errors = ((labels * q + (1 - labels) * p) * known).sum(axis=1)
-    return errors / (hits + errors + pseudocount)
-
-
 LOSSES = {
     "bce": bce,
     "focal": focal,
     "asymmetric": asymmetric,
     "class_balanced": class_balanced,
-    "distribution_balanced": distribution_balanced,
-    "zlpr": zlpr,
-    "soft_f1": soft_f1,
 }

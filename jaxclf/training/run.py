@@ -149,7 +149,6 @@ def _train(
         chosen = average(
             checkpoint.epochs(out, say),
             lambda one: weights_of(checkpoint.restore(out, one, like)),
-            lambda params: evaluate(params)["score"],
         )
         if not test:
             return {"val": evaluate(chosen)}

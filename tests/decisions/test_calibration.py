@@ -1,11 +1,9 @@
 """Calibrators find the miscalibration that was put in, keep every label's ranking, and lean on the
-pooled curve as far as `prior` says."""
+pooled curve as far as `prior_strength` says."""
 
 import functools
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,7 +23,6 @@ from jaxclf.decisions.calibration import (
     Calibration,
     beta,
     calibrated,
-    focal,
     from_json,
     isotonic,
     none,
@@ -37,12 +34,9 @@ from jaxclf.decisions.calibration import (
 from jaxclf.decisions.metrics import auc, expected_calibration_error
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.config import options_of
-from jaxclf.training import losses
-from jaxclf.types import LabelStats
 
 NAN, INF = float("nan"), float("inf")
 FITTED = ("temperature", "platt", "isotonic", "beta")
-CHANGES = ("temperature", "platt", "isotonic", "beta", "focal")
 
 
 def drawn(seed: int, probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -105,40 +99,7 @@ def test_isotonic_is_near_any_rising_truth():
     assert error.mean() < 0.015
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
-@pytest.mark.parametrize("alpha", [None, 0.25])
-def test_focal_is_where_the_expected_loss_of_training_is_flat(gamma, alpha):
-    logits = np.linspace(-4, 4, 33, dtype=np.float32)
-    p = expit(logits)[:, None]
-    frequency = calibrated(focal(np.zeros_like(p), p, gamma=gamma, alpha=alpha), p)[:, 0]
-    unused = LabelStats(jnp.zeros(1), jnp.zeros(1))
-
-    def expected(z, label):
-        z, label, known = (jnp.reshape(value, (1, 1)) for value in (z, label, jnp.ones(())))
-        return losses.focal(z, label, known, unused, gamma=gamma, alpha=alpha)[0]
-
-    slope = jax.vmap(jax.grad(expected))(jnp.asarray(logits), jnp.asarray(frequency))
-    scale = jax.vmap(jax.grad(expected))(jnp.asarray(logits), jnp.zeros(33))
-    assert np.abs(slope / scale).max() < 1e-5
-    assert (np.diff(frequency[frequency < 0.999]) > 0).all()
-
-
-def test_focal_recovers_the_truth_without_data():
-    labels, probs, truth = focal_like()
-    np.testing.assert_allclose(calibrated(focal(labels, probs), probs), truth, atol=1e-5)
-    nothing = np.full_like(labels, NAN)
-    assert focal(nothing, probs) == focal(labels, probs)
-
-
-def test_focal_without_gamma_changes_nothing_and_each_label_may_have_its_own():
-    labels, probs, _ = focal_like()
-    same = calibrated(focal(labels, probs, gamma=0.0), probs)
-    np.testing.assert_allclose(same, probs, rtol=1e-5)
-    both = focal(labels[:, :2], probs[:, :2], gamma=(1.0, 3.0), alpha=(0.3, 0.5)).curves
-    assert both == ({"gamma": 1.0, "alpha": 0.3}, {"gamma": 3.0, "alpha": 0.5})
-
-
-@pytest.mark.parametrize("kind", CHANGES)
+@pytest.mark.parametrize("kind", FITTED)
 def test_out_of_fold_the_error_of_focal_loss_is_more_than_halved(kind):
     labels, probs, _ = focal_like()
     after = out_of_fold(labels, probs, CALIBRATORS[kind])
@@ -174,13 +135,6 @@ def test_curves_rise_within_0_and_1_whatever_they_were_fitted_on(table, kind, pr
     assert from_json(json.loads(json.dumps(to_json(found)))) == found
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.floats(0, 20), st.floats(0, 1))
-def test_focal_curves_rise_within_0_and_1(gamma, alpha):
-    nothing = np.zeros((0, 2), np.float32)
-    rising(focal(nothing, nothing, gamma=gamma, alpha=alpha), 2)
-
-
 def rising(calibration: Calibration, classes: int) -> None:
     grid = np.concatenate([[0, 1e-38, 1e-9], np.linspace(1e-6, 1, 500)]).astype(np.float32)
     after = calibrated(calibration, np.repeat(grid[:, None], classes, axis=1))
@@ -190,7 +144,7 @@ def rising(calibration: Calibration, classes: int) -> None:
     assert (np.diff(after, axis=0) >= 0).all()
 
 
-@pytest.mark.parametrize("kind", CHANGES)
+@pytest.mark.parametrize("kind", FITTED)
 def test_ranking_is_kept(kind):
     labels, probs, _ = focal_like()
     after = calibrated(CALIBRATORS[kind](labels, probs), probs)
@@ -529,13 +483,4 @@ def test_prior_matters(kind):
     found = [CALIBRATORS[kind](labels, probs, prior_strength=prior) for prior in (0.0, 20.0, 40.0)]
     assert found[1] == CALIBRATORS[kind](labels, probs)
     assert len({json.dumps(to_json(one)) for one in found}) == 3
-
-
-def test_gamma_and_alpha_matter():
-    labels, probs, _ = focal_like(1000)
-    assert options_of(focal).keys() == {"gamma", "alpha"}
-    assert options_of(none).keys() == set()
-    plain = calibrated(focal(labels, probs), probs)
-    assert (calibrated(focal(labels, probs, gamma=3.0), probs) != plain).any()
-    assert (calibrated(focal(labels, probs, alpha=0.25), probs) > plain).all()
-    np.testing.assert_array_equal(calibrated(focal(labels, probs, alpha=0.5), probs), plain)
+    assert not options_of(none)

@@ -361,7 +361,7 @@ def test_the_nearest_name_is_meant_and_else_all_are_listed():
             {"threshold": "recall_at", "threshold.labels": ["c"]},
             "threshold.labels: 'c' is no label",
         ),
-        ({"calibration": "focal", "calibration.gamma": [1.0]}, "calibration.gamma has 1 numbers"),
+        ({"loss": "focal", "loss.gamma": [1.0]}, "loss.gamma has 1 numbers"),
         (
             {"loss": "bce", "loss.pos_weight": [1.0, 2.0, 3.0]},
             "loss.pos_weight has 3 numbers for 2",

@@ -1,10 +1,6 @@
 """What an epoch visits: everyone once, or the rare more often by exactly the stated counts, and
 weights that take it back where that is asked for."""
 
-import math
-import time
-from collections import Counter
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,10 +11,7 @@ from jaxclf.experiment.config import options_of
 from jaxclf.text.sampling import (
     SAMPLERS,
     balanced,
-    effective,
     example_weights,
-    rare_first,
-    repeat_factor,
     shuffle,
 )
 
@@ -69,34 +62,11 @@ def balanced_visits(labels, power=0.5):
     return len(rows) * shares_of([brute_weight(row, rows, power) for row in rows])
 
 
-def effective_visits(labels, beta=0.999):
-    rows = labels.tolist()
-    bare = sum(not any(row) for row in rows)
-    numbers = [min(counts_of(row, rows), default=bare) for row in rows]
-    return len(rows) * shares_of([(1 - beta) / (1 - beta**number) for number in numbers])
-
-
-def repeat_visits(labels, threshold=0.05):
-    rows = labels.tolist()
-    return np.array(
-        [
-            max([1.0] + [math.sqrt(threshold * len(rows) / n) for n in counts_of(row, rows)])
-            for row in rows
-        ]
-    )
-
-
 # (sampler, expected visits of each example by the definition, options to try them with)
 EXPECTED = [
     (balanced, balanced_visits, {"power": 0.0}),
     (balanced, balanced_visits, {"power": 0.5}),
     (balanced, balanced_visits, {"power": 1.0}),
-    (effective, effective_visits, {"beta": 0.1}),
-    (effective, effective_visits, {"beta": 0.9}),
-    (effective, effective_visits, {"beta": 0.999}),
-    (repeat_factor, repeat_visits, {"threshold": 0.05}),
-    (repeat_factor, repeat_visits, {"threshold": 0.7}),
-    (repeat_factor, repeat_visits, {"threshold": 1.0}),
 ]
 
 
@@ -137,7 +107,7 @@ def test_draws_fall_out_as_the_weights_say(power):
 
 @pytest.mark.parametrize(
     ("sampler", "visits", "options"),
-    [case for case in EXPECTED if case[0] is not repeat_factor],
+    EXPECTED,
     ids=lambda part: getattr(part, "__name__", str(part)),
 )
 @settings(deadline=None, max_examples=50)
@@ -165,7 +135,7 @@ def test_shuffle_draws_what_it_always_drew(labels, seed):
     "options", [{}, {"power": 0.5}, {"power": 1.0}, {"importance_weighting": 1.0}]
 )
 def test_balanced_draws_what_it_always_drew(options):
-    """To the bit, since results were measured with it; importance_weighting leaves the draws alone."""
+    """To the bit, since results were measured with it, and with any importance_weighting."""
     labels = np.repeat(KINDS, [30_000, 2_000, 500, 67_500], axis=0)
     count = len(labels)
     rarity = (count / labels.sum(axis=0)) ** options.get("power", 0.5)
@@ -213,8 +183,7 @@ def test_weights_undo_the_expected_visits_to_the_power_of_the_correction(
     assert draw(sampler, labels, seed, **options).weights.tolist() == [1] * len(labels)
 
 
-@pytest.mark.parametrize("sampler", [balanced, effective, repeat_factor])
-def test_a_full_correction_keeps_the_sum_of_the_losses_on_average(sampler):
+def test_full_importance_weighting_keeps_the_sum_of_the_losses_on_average():
     labels = np.repeat(KINDS, [400, 12, 3, 85], axis=0)
     losses = np.random.default_rng(5).gamma(2.0, 1 + 4 * labels[:, 1])  # rare ones are hard
     epochs, total = 400, losses.sum()
@@ -224,7 +193,7 @@ def test_a_full_correction_keeps_the_sum_of_the_losses_on_average(sampler):
         sums = []
         for epoch in range(epochs):
             order, weights = draw(
-                sampler, labels, 9, epoch, importance_weighting=importance_weighting
+                balanced, labels, 9, epoch, importance_weighting=importance_weighting
             )
             sums.append((weights[order] * losses[order]).sum())
         return np.mean(sums) - total, np.std(sums, ddof=1) / epochs**0.5
@@ -236,150 +205,9 @@ def test_a_full_correction_keeps_the_sum_of_the_losses_on_average(sampler):
     assert difference > 20 * error
 
 
-def test_effective_numbers_one_can_check_by_eye():
-    """beta 1/2: of 1 the effective number is 1, of 2 it is 1 + 1/2, of 3 it is 1 + 1/2 + 1/4."""
-    labels = matrix([1, 0], [1, 0], [1, 1], [0, 0], [0, 0])
-    masses = np.array([4 / 7, 4 / 7, 1, 2 / 3, 2 / 3])
-    weights = draw(effective, labels, beta=0.5, importance_weighting=1.0).weights
-    np.testing.assert_allclose(weights, masses.sum() / 5 / masses, rtol=1e-7, atol=0)
-
-
-def test_effective_draws_evenly_at_beta_0_and_evens_labels_out_at_beta_1():
-    labels = np.repeat(KINDS[[0, 1, 3]], [60, 30, 10], axis=0)
-    even = draw(effective, labels, beta=1e-300, importance_weighting=1.0).weights
-    np.testing.assert_allclose(even, 1, rtol=1e-7)
-    # Each of three labels gets a third of the draws.
-    level = draw(effective, labels, beta=math.nextafter(1, 0), importance_weighting=1.0).weights
-    np.testing.assert_allclose(level, np.repeat([1.8, 0.9, 0.3], [60, 30, 10]), rtol=1e-6)
-
-
-@settings(deadline=None)
-@given(labels=MATRICES, seed=SEEDS, threshold=st.sampled_from([0.01, 0.3, 0.7, 1.0]))
-def test_repeat_factor_visits_everyone_within_one_of_its_factor(labels, seed, threshold):
-    order = draw(repeat_factor, labels, seed, threshold=threshold).order
-    factors = repeat_visits(labels, threshold)
-    times = np.bincount(order, minlength=len(labels))
-    assert len(times) == len(labels)
-    assert (times >= 1).all()
-    # Rounding may put a factor that is a whole number to either side of it.
-    assert (np.floor(factors - 1e-9) <= times).all()
-    assert (times <= np.ceil(factors + 1e-9)).all()
-
-
-def test_a_repeat_factor_is_kept_on_average_by_chance_anew_each_epoch():
-    """40 and 10 of 1000: sqrt(0.05 / 0.04) and sqrt(0.05 / 0.01), by eye."""
-    labels = np.repeat(KINDS[[0, 1, 3]], [40, 10, 950], axis=0)
-    factors = np.repeat([1.25**0.5, 5**0.5, 1.0], [40, 10, 950])
-    epochs = 500
-    orders = [draw(repeat_factor, labels, 1, epoch).order for epoch in range(epochs)]
-    times = np.array([np.bincount(order, minlength=1000) for order in orders])
-    for kind in (slice(0, 40), slice(40, 50)):
-        fraction = factors[kind][0] % 1
-        size = epochs * (kind.stop - kind.start)
-        deviation = (fraction * (1 - fraction) / size) ** 0.5
-        assert abs(times[:, kind].mean() - factors[kind][0]) < 5 * deviation
-        assert (times[:, kind].std(axis=0) > 0).all()  # no example is always rounded one way
-    assert (times[:, 50:] == 1).all()
-    assert len({len(order) for order in orders}) > 1
-    # Shuffled: the repeated stand everywhere, as far apart as chance has it.
-    places = np.concatenate([np.flatnonzero(order < 50) / len(order) for order in orders])
-    assert abs(places.mean() - 0.5) < 5 * (1 / 12 / len(places)) ** 0.5
-    beside = np.mean([(np.diff(order) == 0).sum() for order in orders])
-    assert beside < 0.2  # about 14 pairs among 1018 places stand side by side 0.03 times
-
-
-def naive_rare_first(labels, seed):
-    """(order, which label dealt each draw, what each label has come up): the definition, with a
-    look at every label for every draw."""
-    rng, rows = np.random.default_rng(seed), labels.tolist()
-    has = [[*map(bool, row), not any(row)] for row in rows]
-    members = [[at for at, row in enumerate(has) if row[label]] for label in range(len(has[0]))]
-    queues = [[] for _ in members]
-    seen = [0] * len(members)
-    order, dealers = [], []
-    for _ in rows:
-        label = min(
-            (label for label, its in enumerate(members) if its),
-            key=lambda label: (seen[label], len(members[label]), label),
-        )
-        queues[label] = queues[label] or rng.permutation(members[label]).tolist()
-        example = queues[label].pop()
-        for other, there in enumerate(has[example]):
-            seen[other] += there
-        order.append(example)
-        dealers.append(label)
-    return order, dealers, seen, members
-
-
-@settings(deadline=None)
-@given(labels=MATRICES, seed=SEEDS)
-def test_rare_first_deals_as_a_naive_dealer_does(labels, seed):
-    expected, dealers, seen, members = naive_rare_first(labels, seed)
-    order, weights = draw(rare_first, labels, seed)
-    assert order.tolist() == expected
-    assert weights.tolist() == [1] * len(labels)
-    least = min(came for came, its in zip(seen, members, strict=True) if its)
-    for label, its in enumerate(members):
-        dealt = [example for example, by in zip(expected, dealers, strict=True) if by == label]
-        assert seen[label] == sum(example in its for example in expected)
-        if dealt:
-            # It was among the least when it dealt last; since then it only came along with others.
-            last = len(dealers) - 1 - dealers[::-1].index(label)
-            assert seen[label] - sum(example in its for example in expected[last:]) <= least
-        # All of its examples come up before one of them does again.
-        for start in range(0, len(dealt), max(len(its), 1)):
-            turn = dealt[start : start + len(its)]
-            assert len(set(turn)) == len(turn)
-            assert set(turn) <= set(its)
-
-
-@settings(deadline=None)
-@given(owner=st.lists(st.integers(0, 4), min_size=1, max_size=60), seed=SEEDS)
-def test_rare_first_evens_out_labels_that_exclude_each_other(owner, seed):
-    """Four labels and none, one to an example: counts differ by at most 1, and within a label the
-    visits of its examples do too."""
-    labels = np.eye(5, 4, dtype=np.float32)[owner]
-    order = draw(rare_first, labels, seed).order
-    assert len(order) == len(owner)
-    visits = Counter(order.tolist())
-    kinds = Counter(np.array(owner)[order].tolist())
-    assert max(kinds.values()) - min(kinds[kind] for kind in set(owner)) <= 1
-    for kind in set(owner):
-        its = [visits[example] for example, one in enumerate(owner) if one == kind]
-        assert max(its) - min(its) <= 1
-
-
-def test_a_deal_one_can_check_by_eye():
-    """Six of one label, two of another: four draws each, so the two come twice."""
-    labels = np.repeat(KINDS[:2], [6, 2], axis=0)
-    order = draw(rare_first, labels).order
-    assert (order >= 6).tolist() == [True, False] * 4  # the rarer begins
-    assert sorted(order[order >= 6].tolist()) == [6, 6, 7, 7]
-    assert len(set(order[order < 6].tolist())) == 4
-    # One that all have comes along with the rest, which share the draws.
-    labels = np.concatenate([np.ones((8, 1), np.float32), labels], axis=1)
-    order = draw(rare_first, labels).order
-    assert labels[order].sum(axis=0).tolist() == [8, 4, 4]
-
-
-def test_rare_first_deals_43000_examples_of_28_labels_at_once():
-    rng = np.random.default_rng(0)
-    labels = (rng.random((43_000, 28)) < np.geomspace(0.001, 0.2, 28)).astype(np.float32)
-    started = time.process_time()
-    order = draw(rare_first, labels).order
-    assert time.process_time() - started < 2  # 0.1 s, with room for a slower machine
-    came, had = labels[order].sum(axis=0), labels.sum(axis=0)
-    assert came[:20].max() < 1.01 * came[:20].min()
-    assert had[:20].max() > 40 * had[:20].min()
-
-
 CHANGES = [
     ("balanced", "power", 0.5, 1.0),
     ("balanced", "importance_weighting", 0.0, 0.5),
-    ("effective", "beta", 0.999, 0.9),
-    ("effective", "importance_weighting", 0.0, 0.5),
-    ("repeat_factor", "threshold", 0.05, 0.2),
-    ("repeat_factor", "importance_weighting", 0.0, 0.5),
 ]
 
 
@@ -414,14 +242,14 @@ def test_odd_labels_are_drawn_too(name, odd):
     for options in ({}, corrected):
         order, weights = draw(SAMPLERS[name], labels, **options)
         assert ((order >= 0) & (order < count)).all()
-        assert len(order) >= count if name == "repeat_factor" else len(order) == count
+        assert len(order) == count
         assert weights.dtype == np.float32
         assert weights.shape == (count,)
         assert np.isfinite(weights).all()
         assert (weights > 0).all()  # 0 would mark an empty slot
     if not labels.any() or count == 1:  # all are alike
         np.testing.assert_allclose(weights, 1, rtol=1e-6)
-        if name in ("shuffle", "repeat_factor", "rare_first"):
+        if name == "shuffle":
             assert sorted(order.tolist()) == list(range(count))
 
 
@@ -439,4 +267,4 @@ def test_an_order_is_a_pure_function_of_the_generator(name):
     assert np.array_equal(labels, before)
     assert np.array_equal(state, np.random.get_state()[1])
     assert ((orders[0] >= 0) & (orders[0] < 200)).all()
-    assert len(orders[0]) == 200 or name == "repeat_factor"
+    assert len(orders[0]) == 200

@@ -1,9 +1,10 @@
 """The focal_attention experiment with bert-base-uncased (110 M parameters) in bfloat16, for a GPU.
 
-    python -m jaxclf.train --exp focal_attention_bert
+    python -m jaxclf.train --exp focal_attention_base
 
-No score is stated: it was not run on a GPU yet. The encoder comes from the Hugging Face hub, or
-from a folder: encoder.name=FOLDER.
+No score is stated. The encoder comes from the Hugging Face hub, or from a folder:
+encoder.name=FOLDER. Other encoders take the same command with their hub id, such as
+encoder.name=answerdotai/ModernBERT-base.
 """
 
 from dataclasses import replace
@@ -16,7 +17,6 @@ focal_attention = catalog.load("focal_attention")
 experiment = replace(
     focal_attention,
     encoder=Encoder(name="bert-base-uncased", dtype="bfloat16"),
-    # The smaller rate that encoders of this size are fine-tuned with (arXiv 1810.04805, appendix
-    # A.3).
+    # The learning rate of encoders of this size (arXiv 1810.04805, appendix A.3).
     optim=replace(focal_attention.optim, lr=5e-5),
 )
