@@ -89,7 +89,7 @@ def main() -> None:
     if args.cascade:
         cascade = jaxclf.load(args.cascade)
         assert isinstance(cascade, Cascade), f"{args.cascade} is no cascade"
-        mixed = cascade.answer(texts)
+        mixed = cascade.run(texts)
         last = mixed.stage == mixed.stage.max()
         found[f"last stage of a cascade, {last.sum()} texts"] = (mixed.probs[last], wanted[last])
     result = {

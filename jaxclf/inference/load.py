@@ -5,7 +5,7 @@ from pathlib import Path
 from jaxclf.decisions.calibration import from_json
 from jaxclf.files.untrusted import has_entry
 from jaxclf.inference.cascade.folder import CASCADE, load_cascade
-from jaxclf.inference.cascade.stages import assemble
+from jaxclf.inference.cascade.stages import make_cascade
 from jaxclf.inference.classifier import Classifier, make_groups
 from jaxclf.inference.members import load_folder, model_folder
 
@@ -15,7 +15,7 @@ def load(path: str | Path) -> Classifier:
     folder. Raises DataError if the folder is damaged."""
     folder = model_folder(Path(path))
     if has_entry(folder, CASCADE):
-        return assemble(*load_cascade(folder))
+        return make_cascade(*load_cascade(folder))
     models = load_folder(folder)
     return Classifier(
         models.labels,

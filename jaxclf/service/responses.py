@@ -47,8 +47,8 @@ def model_of(classifier: Classifier) -> Model:
 def predict(classifier: Classifier, texts: Sequence[str]) -> list[dict[str, Any]]:
     """Of each text the labels given, all probabilities, and which stage of a cascade decided."""
     if isinstance(classifier, Cascade):
-        mixed = classifier.answer(texts)
-        probs, stages = mixed.probs, [classifier.chain.stages[stage] for stage in mixed.stage]
+        mixed = classifier.run(texts)
+        probs, stages = mixed.probs, [classifier.plan.stages[stage] for stage in mixed.stage]
     else:
         probs, stages = classifier.predict_proba(texts), [None] * len(texts)
     given = decide(probs, classifier.thresholds)

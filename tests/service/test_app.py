@@ -21,8 +21,8 @@ from tiny_models import LABELS, LEDGER, NONE, THRESHOLDS, make_model
 from jaxclf import serve
 from jaxclf.experiment.config import Spec
 from jaxclf.inference.cascade.cutoffs import EarlyExit
-from jaxclf.inference.cascade.folder import Chain
-from jaxclf.inference.cascade.stages import assemble
+from jaxclf.inference.cascade.folder import CascadePlan
+from jaxclf.inference.cascade.stages import make_cascade
 from jaxclf.inference.load import load
 from jaxclf.model.storage.saved_model import open_encoder
 from jaxclf.service import requests
@@ -196,10 +196,10 @@ def test_of_a_cascade_it_says_which_stage_decided(run_folder, tiny_encoder, text
     weights = np.zeros((2, 2, 3))
     weights[[0, 1], [0, 1]] = 1
     doubt = np.array([[0.45, 0.6]] * 3)
-    chain = Chain(
+    chain = CascadePlan(
         LABELS, ("small", "large"), weights, (EarlyExit(NONE, doubt),), (), THRESHOLDS, LEDGER
     )
-    cascade = assemble(chain, [run_folder / "model", large])
+    cascade = make_cascade(chain, [run_folder / "model", large])
     metrics = make_metrics()
     warm(cascade)
     with counted_compilations(metrics):

@@ -1,12 +1,10 @@
-"""Cut-offs of a multistage classifier: which texts an early stage may decide, and at what loss.
+"""Early exits of a cascade: which texts a stage may decide, fitted to a limit on the metric loss.
 
-An early stage's probabilities are put on the last stage's scale, by a beta curve fitted to the last
-stage's probabilities in place of labels: the last stage's thresholds then serve every stage. A text
-goes on while any label's probability lies within that label's margin of its threshold, in log odds.
-(Stages that pass on what they doubt: Wang et al. 2022, "Wisdom of Committees", arXiv 2012.01988.)
-
-Thresholds that are fitted anew on the mixture of stages drift away from the last stage's, by up to
-0.09 on GoEmotions.
+Each early stage's probabilities are mapped onto the final stage's scale by a beta curve, fitted to
+the final stage's probabilities in place of labels. The final stage's thresholds then apply to every
+stage. A text continues to the next stage while any label's probability is closer to its threshold
+than that label's margin, in log odds. (Cascades of models: Wang et al. 2022, "Wisdom of
+Committees", arXiv 2012.01988.)
 """
 
 from collections.abc import Callable, Sequence
@@ -22,199 +20,249 @@ from jaxclf.decisions.folds import folds_of
 from jaxclf.decisions.metrics import Decided, Labels
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.margins import (
-    Cells,
+    Gains,
+    PerCell,
     conformal_floor,
-    cost_of,
     evaluate,
+    expected_cost,
+    fit_labels,
     fit_risk_level,
-    laws_of,
-    margin_of,
+    margin_at,
     marginal_gain,
 )
 
-Stages = Float[np.ndarray, "stages examples classes"]
+StageProbs = Float[np.ndarray, "stages examples classes"]
 Probs = Float32[np.ndarray, "examples classes"]
+Thresholds = Float[np.ndarray, " classes"]
 Rows = Int[np.ndarray, " rows"]
-Score = Callable[[int, Rows], Probs]
+ScoreStage = Callable[[int, Rows], Probs]
 
-ALWAYS = 2.0  # above every probability: a label in doubt whatever its probability
+NO_LIMIT = 2.0  # an upper end of uncertainty above every probability
 
 
 class Goal(NamedTuple):
-    """What leaving early may cost.
+    """What early exits may cost.
 
-    metric: a name in WORTH. loss: of it, that is not to be exceeded where it is measured on as many
-        texts as there are here, with the chance `sure`.
-    last: labels that only the last stage gives; miss: of the texts to which it gives one of these,
-        the share that may leave before.
+    metric: a key of METRICS. max_metric_loss: how much of it may be lost against the final stage
+        alone, measured on as many texts as it is fitted on, with this confidence.
+    is_final: labels that only the final stage may predict. max_miss_rate: the share of texts with
+        such a label that may exit early without it.
     """
 
     metric: str
-    loss: float
-    sure: float
-    last: Bool[np.ndarray, " classes"]
-    miss: float
+    max_metric_loss: float
+    confidence: float
+    is_final: Bool[np.ndarray, " classes"]
+    max_miss_rate: float
 
 
 class EarlyExit(NamedTuple):
-    """A stage before the last: its curve onto the last one's scale, and between which two
-    probabilities, the upper one excluded, each label is in doubt."""
+    """When a text exits at a stage before the final one.
+
+    calibration: onto the final stage's scale. uncertain: for each label the range [low, high) of
+        probabilities in which a text continues to the next stage.
+    """
 
     calibration: Calibration
-    doubt: Float64[np.ndarray, "classes 2"]
+    uncertain: Float64[np.ndarray, "classes 2"]
 
 
 class StageOutputs(NamedTuple):
-    """The stage at which each text left, from 0, and the probabilities it left with."""
+    """The stage at which each text exits, from 0, and its probabilities at that stage."""
 
     stage: Int[np.ndarray, " examples"]
     probs: Probs
 
 
-def in_doubt(
-    probs: Probs, doubt: Float64[np.ndarray, "classes 2"]
-) -> Bool[np.ndarray, " examples"]:
-    """Texts that go on: those with a label in doubt."""
-    return np.any((probs >= doubt[:, 0]) & (probs < doubt[:, 1]), axis=1)
-
-
 class RuleMatches(NamedTuple):
-    """What rules say of texts: which go to the last stage, which labels they have."""
+    """Texts that rules send to the final stage, and labels that rules assign."""
 
-    demanded: Bool[np.ndarray, " examples"]
-    given: Decided
+    escalate: Bool[np.ndarray, " examples"]
+    forced: Decided
 
 
-def pass_through(early: Sequence[EarlyExit], score: Score, ruled: RuleMatches) -> StageOutputs:
-    """Run the stages one after another, each on the texts that the one before left in doubt.
+def is_uncertain(
+    probs: Probs, uncertain: Float64[np.ndarray, "classes 2"]
+) -> Bool[np.ndarray, " examples"]:
+    """Texts with at least one uncertain label; they continue to the next stage."""
+    return np.any((probs >= uncertain[:, 0]) & (probs < uncertain[:, 1]), axis=1)
 
-    score: (stage, rows) -> probabilities of these rows, as that stage's own model gives them. Rows
-        are asked for in order of stages, and never at a stage without having been at those before.
-    A label that a rule gives has probability 1.
+
+def run_stages_lazily(
+    exits: Sequence[EarlyExit], score_stage: ScoreStage, matches: RuleMatches
+) -> StageOutputs:
+    """Run each stage on the texts that the stage before it left uncertain.
+
+    score_stage: (stage, rows) -> calibrated probabilities of these rows. It is called in the order
+        of the stages; rows of a stage are a subset of the rows of the stage before.
+    A label that a rule assigns has probability 1.
     """
-    stage = np.full(len(ruled.demanded), len(early), np.int64)
-    found = np.zeros(ruled.given.shape, np.float32)
-    rest = np.arange(len(stage))
-    for index in range(len(early) + 1):
-        if not len(rest):
+    stage = np.full(len(matches.escalate), len(exits), np.int64)
+    outputs = np.zeros(matches.forced.shape, np.float32)
+    rows = np.arange(len(stage))
+    for index in range(len(exits) + 1):
+        if not len(rows):
             break
-        probs = score(index, rest)
-        if index < len(early):
-            probs = calibrated(early[index].calibration, probs)
-        found[rest] = np.where(ruled.given[rest], np.float32(1), probs)
-        if index < len(early):
-            stays = in_doubt(found[rest], early[index].doubt) | ruled.demanded[rest]
-            stage[rest[~stays]] = index
-            rest = rest[stays]
-    return StageOutputs(stage, found)
+        probs = score_stage(index, rows)
+        if index < len(exits):
+            probs = calibrated(exits[index].calibration, probs)
+        outputs[rows] = np.where(matches.forced[rows], np.float32(1), probs)
+        if index < len(exits):
+            continues = is_uncertain(outputs[rows], exits[index].uncertain) | matches.escalate[rows]
+            stage[rows[~continues]] = index
+            rows = rows[continues]
+    return StageOutputs(stage, outputs)
 
 
 def run_stages(
-    early: Sequence[EarlyExit], probs: Stages, ruled: RuleMatches | None = None
+    exits: Sequence[EarlyExit], probs: StageProbs, matches: RuleMatches | None = None
 ) -> StageOutputs:
-    """The same from probabilities that all stages' own models gave all texts."""
-    given = probs.astype(np.float32)
-    return pass_through(early, lambda stage, rows: given[stage, rows], ruled or unruled(probs))
+    """The outputs of a cascade from stored probabilities of all stages."""
+    stored = probs.astype(np.float32)
+    return run_stages_lazily(
+        exits, lambda stage, rows: stored[stage, rows], matches or no_matches(probs)
+    )
 
 
-def unruled(probs: Stages) -> RuleMatches:
-    """Of these texts rules say nothing."""
+def no_matches(probs: StageProbs) -> RuleMatches:
+    """Rule matches of texts to which no rule applies."""
     return RuleMatches(np.zeros(probs.shape[1], bool), np.zeros(probs.shape[1:], bool))
 
 
-def fit_cascade(
-    labels: Labels, probs: Stages, thresholds: Float[np.ndarray, " classes"], goal: Goal
-) -> list[EarlyExit]:
-    """The stages before the last, with margins as narrow as the goal allows.
+class _FinalStage(NamedTuple):
+    """The final stage's estimate of the labels, its decisions, and what each decision gains.
 
-    probs: of all stages. thresholds: the last stage's.
+    centers: thresholds as log odds.
     """
-    last = probs[-1]
-    truth, wanted = _truth(labels, last), decide(last, thresholds)
-    worth = marginal_gain(labels, truth, wanted, goal.metric)
-    centre = logit(np.clip(thresholds.astype(np.float64), EDGE, 1 - EDGE))
-    unit = worth[0] - worth[1]
-    curves, laws, lows, tables = [], [], [], []
-    for one in probs[:-1]:
-        curves.append(beta(last, one))
-        p = calibrated(curves[-1], one)
-        losses, squares = cost_of(truth, wanted, decide(p, thresholds), worth)
-        distance, different = np.abs(logit(p.astype(np.float64)) - centre), int(np.sum(squares > 0))
-        laws.append(laws_of(distance, losses, unit, different))
-        expected = evaluate(laws[-1], distance)
-        scatter = evaluate(laws_of(distance, squares, unit**2, different), distance)
-        lows.append(
-            [
-                conformal_floor(p[given, c], goal.miss / (len(probs) - 1))
-                for c, given in enumerate(wanted.T)
-            ]
-        )
-        never = (p[:, goal.last] >= np.array(lows[-1])[goal.last]).any(axis=1)
-        risk = np.where(never, np.inf, expected.max(axis=1))
-        tables.append((risk, expected.sum(axis=1), scatter.sum(axis=1)))
-    risks, losses, squares = np.array(tables).swapaxes(0, 1)
-    level = fit_risk_level(risks, losses, squares, goal.loss, goal.sure)
-    found = []
-    for curve, law, low in zip(curves, laws, lows, strict=True):
-        margins = np.array(
-            [margin_of(height, fall, level) for height, fall in zip(*law, strict=True)]
-        )
-        doubt = np.stack([expit(centre - margins), expit(centre + margins)], axis=1)
-        doubt[goal.last, 0] = np.minimum(doubt[goal.last, 0], np.array(low)[goal.last])
-        doubt[goal.last, 1] = ALWAYS
-        found.append(EarlyExit(curve, doubt))
-    return found
+
+    truth: PerCell
+    decisions: Decided
+    gains: Gains
+    thresholds: Thresholds
+    centers: Float64[np.ndarray, " classes"]
+
+
+class _StageFit(NamedTuple):
+    """A stage's curve, each label's exponential and floor, and expectations for each text."""
+
+    curve: Calibration
+    exponentials: tuple[Float64[np.ndarray, " classes"], Float64[np.ndarray, " classes"]]
+    floors: Float64[np.ndarray, " classes"]
+    risk: Float64[np.ndarray, " examples"]
+    loss: Float64[np.ndarray, " examples"]
+    square: Float64[np.ndarray, " examples"]
+
+
+def fit_exits(
+    labels: Labels, probs: StageProbs, thresholds: Thresholds, goal: Goal
+) -> list[EarlyExit]:
+    """Fit the exits of the early stages, with margins as narrow as the goal allows.
+
+    probs: of all stages. thresholds: the final stage's.
+    """
+    truth, decisions = _truth(labels, probs[-1]), decide(probs[-1], thresholds)
+    gains = marginal_gain(labels, truth, decisions, goal.metric)
+    centers = logit(np.clip(thresholds.astype(np.float64), EDGE, 1 - EDGE))
+    final = _FinalStage(truth, decisions, gains, thresholds, centers)
+    miss_rate = goal.max_miss_rate / (len(probs) - 1)
+    fits = [_fit_stage(p, beta(probs[-1], p), final, goal.is_final, miss_rate) for p in probs[:-1]]
+    risks, losses, squares = np.array([fit[-3:] for fit in fits]).swapaxes(0, 1)
+    level = fit_risk_level(risks, losses, squares, goal.max_metric_loss, goal.confidence)
+    return [_make_exit(fit, centers, level, goal.is_final) for fit in fits]
+
+
+def _fit_stage(
+    stage_probs: Float[np.ndarray, "examples classes"],
+    curve: Calibration,
+    final: _FinalStage,
+    is_final: Bool[np.ndarray, " classes"],
+    max_miss_rate: float,
+) -> _StageFit:
+    probs = calibrated(curve, stage_probs)
+    decisions = decide(probs, final.thresholds)
+    losses, squares = expected_cost(final.truth, final.decisions, decisions, final.gains)
+    distance = np.abs(logit(probs.astype(np.float64)) - final.centers)
+    unit, num_different = final.gains[0] - final.gains[1], int(np.sum(squares > 0))
+    exponentials = fit_labels(distance, losses, unit, num_different)
+    expected = evaluate(exponentials, distance)
+    variance = evaluate(fit_labels(distance, squares, unit**2, num_different), distance)
+    floors = np.array(
+        [
+            conformal_floor(probs[is_predicted, label], max_miss_rate)
+            for label, is_predicted in enumerate(final.decisions.T)
+        ]
+    )
+    never_exits = (probs[:, is_final] >= floors[is_final]).any(axis=1)
+    risk = np.where(never_exits, np.inf, expected.max(axis=1))
+    return _StageFit(curve, exponentials, floors, risk, expected.sum(axis=1), variance.sum(axis=1))
+
+
+def _make_exit(
+    fit: _StageFit,
+    centers: Float64[np.ndarray, " classes"],
+    level: float,
+    is_final: Bool[np.ndarray, " classes"],
+) -> EarlyExit:
+    pairs = zip(*fit.exponentials, strict=True)
+    margins = np.array([margin_at(height, decay, level) for height, decay in pairs])
+    uncertain = np.stack([expit(centers - margins), expit(centers + margins)], axis=1)
+    uncertain[is_final, 0] = np.minimum(uncertain[is_final, 0], fit.floors[is_final])
+    uncertain[is_final, 1] = NO_LIMIT
+    return EarlyExit(fit.curve, uncertain)
 
 
 def expected_loss(
     labels: Labels,
-    last: Float[np.ndarray, "examples classes"],
-    wanted: Decided,
-    decided: Decided,
+    final_probs: Float[np.ndarray, "examples classes"],
+    final: Decided,
+    decisions: Decided,
     metric: str,
 ) -> tuple[float, float]:
-    """(loss, standard deviation): what deciding otherwise than the last stage is expected to cost,
-    and how far the loss that is measured on as many texts scatters around it.
+    """(loss, standard deviation) of the metric if `decisions` replace the final stage's decisions.
 
-    Only losses count: where the last stage's own thresholds are not the best for the metric,
-    disagreeing may gain, and what is gained pays for nothing.
+    The standard deviation is that of the loss measured on as many texts. Only losses count: gains
+    from disagreeing with the final stage do not offset them.
     """
-    truth = _truth(labels, last)
-    losses, squares = cost_of(truth, wanted, decided, marginal_gain(labels, truth, wanted, metric))
+    truth = _truth(labels, final_probs)
+    gains = marginal_gain(labels, truth, final, metric)
+    losses, squares = expected_cost(truth, final, decisions, gains)
     return float(losses.sum()), float(np.sqrt(squares.sum()))
 
 
 class OutOfFold(NamedTuple):
-    """Every text by thresholds and cut-offs that were fitted without its fold: what the stages give
-    and decide, and what the last one alone decides."""
+    """Outputs, decisions and the final stage's decisions for every text, by thresholds and exits
+    that were fitted without its fold."""
 
-    mixed: StageOutputs
-    decided: Decided
-    last: Decided
+    outputs: StageOutputs
+    decisions: Decided
+    final: Decided
 
 
 def fit_out_of_fold(
-    labels: Labels, probs: Stages, rule: Rule, goal: Goal, ruled: RuleMatches | None = None
+    labels: Labels,
+    probs: StageProbs,
+    rule: Rule,
+    goal: Goal,
+    matches: RuleMatches | None = None,
 ) -> OutOfFold:
-    """rule: of the last stage's thresholds. On nine tenths of the texts a loss scatters more, so
-    these margins are a little wider than those of all."""
-    ruled = ruled or unruled(probs)
+    """Fit thresholds by `rule` and exits on all folds but one, and run them on that one."""
+    matches = matches or no_matches(probs)
     fold = folds_of(labels, FOLDS)
-    stage, found = np.zeros(len(labels), np.int64), np.zeros(labels.shape, np.float32)
-    decided, last = np.zeros((2, *labels.shape), bool)
-    for one in range(FOLDS):
-        inside = fold == one
+    stage, outputs = np.zeros(len(labels), np.int64), np.zeros(labels.shape, np.float32)
+    decisions, final = np.zeros((2, *labels.shape), bool)
+    for index in range(FOLDS):
+        inside = fold == index
         if inside.any():
-            rest, here = probs[:, ~inside], probs[:, inside]
-            thresholds = rule(labels[~inside], rest[-1].astype(np.float32))
-            early = fit_cascade(labels[~inside], rest, thresholds, goal)
-            made = run_stages(early, here, RuleMatches(ruled.demanded[inside], ruled.given[inside]))
-            stage[inside], found[inside] = made.stage, made.probs
-            decided[inside] = decide(made.probs, thresholds)
-            last[inside] = decide(here[-1], thresholds)
-    return OutOfFold(StageOutputs(stage, found), decided, last)
+            fit_probs, probs_inside = probs[:, ~inside], probs[:, inside]
+            thresholds = rule(labels[~inside], fit_probs[-1].astype(np.float32))
+            exits = fit_exits(labels[~inside], fit_probs, thresholds, goal)
+            part = RuleMatches(matches.escalate[inside], matches.forced[inside])
+            stage[inside], outputs[inside] = run_stages(exits, probs_inside, part)
+            decisions[inside] = decide(outputs[inside], thresholds)
+            final[inside] = decide(probs_inside[-1], thresholds)
+    return OutOfFold(StageOutputs(stage, outputs), decisions, final)
 
 
-def _truth(labels: Labels, last: Float[np.ndarray, "examples classes"]) -> Cells:
-    """How likely each label is, by the last stage and validation's labels."""
-    return calibrated(platt(labels, last), last).astype(np.float64)
+def _truth(labels: Labels, final_probs: Float[np.ndarray, "examples classes"]) -> PerCell:
+    """The probability that each label is true, from the final stage calibrated on the labels."""
+    return calibrated(platt(labels, final_probs), final_probs).astype(np.float64)

@@ -1,14 +1,9 @@
-"""Margins of a label: how far from its threshold a probability must be for a text to leave early.
+"""Margins: how far from a label's threshold a probability must be for a text to exit early.
 
-A text that leaves costs what is lost where the early stage decides otherwise than the last one
-would. That loss is promised by probabilities of the truth, not counted on the few labels where
-stages disagree: its error is an eighth of the counted one's. One law per label says how the promise
-falls off with the distance from the threshold, in log odds, and the margin is where it has fallen
-far enough.
-
-On GoEmotions (three MiniLM, one before all three, a quarter of the texts going on) such margins
-lose 0.0009 macro F1 where one margin for all labels loses 0.0019. Isotonic curves in place of the
-law hold less than they promise; sums over a text's labels in place of the largest change nothing.
+An early exit costs metric where the early stage decides otherwise than the final stage would. We
+estimate that loss from predicted probabilities instead of counting errors on the few examples where
+stages disagree. For each label an exponential describes how the loss falls with the distance from
+the threshold in log odds. The margin is the distance at which the loss has fallen far enough.
 """
 
 from statistics import NormalDist
@@ -21,70 +16,77 @@ from scipy.special import logsumexp
 from jaxclf.decisions.metrics import Decided, Labels
 
 PerLabel = Float64[np.ndarray, " classes"]
-Cells = Float64[np.ndarray, "examples classes"]
-Worth = Float64[np.ndarray, "2 classes"]
+PerCell = Float64[np.ndarray, "examples classes"]
+Gains = Float64[np.ndarray, "2 classes"]
 PerStage = Float64[np.ndarray, "stages examples"]
 
-LEVELS = 400  # of risk, that are tried
-STEEPEST = 64.0  # fall of a law per unit of log odds
-PRIOR = 20.0  # what all labels together count for in each label's law
+NUM_LEVELS = 400  # risk levels that are tried
+MAX_DECAY = 64.0  # of an exponential, per unit of log odds
+PRIOR_STRENGTH = 20.0  # cells of all labels together that count in each label's exponential
 
 
-def _f1(truth: Cells, wanted: Decided) -> tuple[PerLabel, PerLabel]:
-    size = np.maximum(wanted.sum(axis=0) + truth.sum(axis=0), 1e-9)
-    f1 = 2 * (truth * wanted).sum(axis=0) / size
+def _f1_gains(truth: PerCell, decisions: Decided) -> tuple[PerLabel, PerLabel]:
+    size = np.maximum(decisions.sum(axis=0) + truth.sum(axis=0), 1e-9)
+    f1 = 2 * (truth * decisions).sum(axis=0) / size
     return (2 - f1) / size, -f1 / size
 
 
-def _recall(truth: Cells, wanted: Decided) -> tuple[PerLabel, PerLabel]:
+def _recall_gains(truth: PerCell, decisions: Decided) -> tuple[PerLabel, PerLabel]:
     positives = np.maximum(truth.sum(axis=0), 1e-9)
     return 1 / positives, np.zeros_like(positives)
 
 
-# What giving one more text a label does to that label's figure where it is right, where it is
-# wrong.
-WORTH = {"macro_f1": _f1, "macro_recall": _recall}
+# How each label's metric changes with one more true positive, and with one more false positive.
+METRICS = {"macro_f1": _f1_gains, "macro_recall": _recall_gains}
 
 
-def marginal_gain(labels: Labels, truth: Cells, wanted: Decided, metric: str) -> Worth:
-    """The same for the mean over labels; labels without positives are left out of it."""
-    there = (labels == 1).any(axis=0)
-    return np.array(WORTH[metric](truth, wanted)) * there / max(there.sum(), 1)
+def marginal_gain(labels: Labels, truth: PerCell, decisions: Decided, metric: str) -> Gains:
+    """Change of the macro metric with one more true positive and one more false positive of each
+    label.
 
-
-def cost_of(truth: Cells, wanted: Decided, decided: Decided, worth: Worth) -> tuple[Cells, Cells]:
-    """Of each cell where two decide differently, the expected loss and its expected square."""
-    right, wrong = worth
-    change = wanted.astype(np.float64) - decided
-    losses = np.maximum(change * (truth * right + (1 - truth) * wrong), 0)
-    return losses, np.abs(change) * (truth * right**2 + (1 - truth) * wrong**2)
-
-
-def laws_of(
-    distance: Cells, losses: Cells, unit: PerLabel, different: int
-) -> tuple[PerLabel, PerLabel]:
-    """(heights, falls) of the labels' laws; a height of minus infinity where nothing is lost.
-
-    unit: how far one decision moves each label's figure. Measured in it, labels are alike: the
-        cells of all of them weigh in each one's law as PRIOR cells where stages decide differently,
-        of which there are `different`. Without that a rare label which happened to have none would
-        have no margin.
+    truth: the probability that each label is true. Labels without positives do not count.
     """
-    heights, falls = np.full(len(unit), -np.inf), np.zeros(len(unit))
-    there = np.flatnonzero(unit > 0)
-    x, y = distance[:, there], losses[:, there] / unit[there]
-    for column, label in enumerate(there):
-        weights = np.full(x.shape, PRIOR / max(different, 1))
+    has_positives = (labels == 1).any(axis=0)
+    gains = np.array(METRICS[metric](truth, decisions))
+    return gains * has_positives / max(has_positives.sum(), 1)
+
+
+def expected_cost(
+    truth: PerCell, final: Decided, decisions: Decided, gains: Gains
+) -> tuple[PerCell, PerCell]:
+    """The expected loss of each cell, and its expected square, if `decisions` replace those of the
+    final stage."""
+    if_true, if_false = gains
+    change = final.astype(np.float64) - decisions
+    losses = np.maximum(change * (truth * if_true + (1 - truth) * if_false), 0)
+    return losses, np.abs(change) * (truth * if_true**2 + (1 - truth) * if_false**2)
+
+
+def fit_labels(
+    distance: PerCell, losses: PerCell, unit: PerLabel, num_different: int
+) -> tuple[PerLabel, PerLabel]:
+    """(heights, decays) of each label's exponential. The height is -inf without losses.
+
+    unit: how far one decision moves each label's metric. Losses in this unit are comparable across
+        labels, so the cells of all labels count in each label's fit like PRIOR_STRENGTH cells where
+        stages decide differently. A rare label without any such cell thus still has a margin.
+    num_different: cells where stages decide differently.
+    """
+    heights, decays = np.full(len(unit), -np.inf), np.zeros(len(unit))
+    columns = np.flatnonzero(unit > 0)
+    x, y = distance[:, columns], losses[:, columns] / unit[columns]
+    for column, label in enumerate(columns):
+        weights = np.full(x.shape, PRIOR_STRENGTH / max(num_different, 1))
         weights[:, column] += 1
-        height, falls[label] = fit_exponential(x.ravel(), y.ravel(), weights.ravel())
+        height, decays[label] = fit_exponential(x.ravel(), y.ravel(), weights.ravel())
         heights[label] = height + np.log(unit[label])
-    return heights, falls
+    return heights, decays
 
 
-def evaluate(laws: tuple[PerLabel, PerLabel], distance: Cells) -> Cells:
-    """What the labels' laws say at these distances."""
-    heights, falls = laws
-    return np.exp(heights - falls * distance)
+def evaluate(exponentials: tuple[PerLabel, PerLabel], distance: PerCell) -> PerCell:
+    """The values of the labels' exponentials at these distances."""
+    heights, decays = exponentials
+    return np.exp(heights - decays * distance)
 
 
 def fit_exponential(
@@ -92,66 +94,61 @@ def fit_exponential(
     losses: Float64[np.ndarray, " cells"],
     weights: Float64[np.ndarray, " cells"],
 ) -> tuple[float, float]:
-    """(height, fall) of the law exp(height - fall * distance) of greatest Poisson likelihood: its
-    sum is that of the losses, and so is its mean distance."""
+    """(height, decay) of exp(height - decay * distance) by Poisson maximum likelihood: it has the
+    sum of the losses, and their mean distance."""
     total = weights @ losses
     if total == 0:
         return -np.inf, 0.0
-    aim, nearest = float(weights @ (losses * distance) / total), distance.min()
+    target, nearest = float(weights @ (losses * distance) / total), distance.min()
 
-    def excess(fall: float) -> float:
-        mass = weights * np.exp(-fall * (distance - nearest))
-        return float(mass @ distance / mass.sum()) - aim
+    def excess(decay: float) -> float:
+        mass = weights * np.exp(-decay * (distance - nearest))
+        return float(mass @ distance / mass.sum()) - target
 
     if excess(0.0) <= 0:
-        fall = 0.0
-    elif excess(STEEPEST) >= 0:
-        fall = STEEPEST
+        decay = 0.0
+    elif excess(MAX_DECAY) >= 0:
+        decay = MAX_DECAY
     else:
-        fall = float(brentq(excess, 0.0, STEEPEST))  # type: ignore[arg-type]  # no full_output
-    return float(np.log(total) - logsumexp(-fall * distance, b=weights)), fall
+        decay = float(brentq(excess, 0.0, MAX_DECAY))  # type: ignore[arg-type]  # no full_output
+    return float(np.log(total) - logsumexp(-decay * distance, b=weights)), decay
 
 
 def fit_risk_level(
-    risks: PerStage,
-    losses: PerStage,
-    squares: PerStage,
-    loss: float,
-    sure: float,
+    risks: PerStage, losses: PerStage, squares: PerStage, max_loss: float, confidence: float
 ) -> float:
-    """The highest risk at which a text may leave its stage, so that what all of them lose stays
-    below `loss` with the chance `sure`, where it is measured on as many texts.
+    """The highest risk at which a text may exit, so that the loss of all exits, measured on as
+    many texts, is at most `max_loss` with this confidence.
 
-    risks: infinite, of a text that never leaves. losses, squares: expected, of a text that leaves
-        there.
+    risks: inf for a text that never exits. losses, squares: expected values for a text that exits
+        at that stage.
     """
-    width = NormalDist().inv_cdf(sure)
-    each = np.arange(risks.shape[1])
-    found = 0.0
-    there = np.unique(risks[np.isfinite(risks)])
-    # Half way to the next text's risk, so that no rounding sends a text the other way.
-    levels = np.append((there[:-1] + there[1:]) / 2, there[-1:] * 1.001)
-    for level in levels[:: max(len(there) // LEVELS, 1)].tolist() + levels[-1:].tolist():
-        leaves = risks < level
-        first, left = leaves.argmax(axis=0), leaves.any(axis=0)
-        total, spread = (part[first, each][left].sum() for part in (losses, squares))
-        if total + width * np.sqrt(spread) > loss:
+    quantile = NormalDist().inv_cdf(confidence)
+    rows = np.arange(risks.shape[1])
+    best = 0.0
+    finite = np.unique(risks[np.isfinite(risks)])
+    # Midpoints between risks, so that rounding changes no text's exit.
+    levels = np.append((finite[:-1] + finite[1:]) / 2, finite[-1:] * 1.001)
+    for level in levels[:: max(len(finite) // NUM_LEVELS, 1)].tolist() + levels[-1:].tolist():
+        exits = risks < level
+        first_stage, is_early = exits.argmax(axis=0), exits.any(axis=0)
+        total, variance = (part[first_stage, rows][is_early].sum() for part in (losses, squares))
+        if total + quantile * np.sqrt(variance) > max_loss:
             break
-        found = level
-    return found
+        best = level
+    return best
 
 
-def margin_of(height: float, fall: float, level: float) -> float:
-    """From where on, in log odds, the law stays at that level or below."""
+def margin_at(height: float, decay: float, level: float) -> float:
+    """The distance, in log odds, from which on the exponential is at most `level`."""
     if np.exp(height) <= level:
         return 0.0
-    return float(height - np.log(level)) / fall if level > 0 and fall > 0 else np.inf
+    return float(height - np.log(level)) / decay if level > 0 and decay > 0 else np.inf
 
 
-def conformal_floor(found: Float32[np.ndarray, " texts"], miss: float) -> float:
-    """A probability that no more than the share `miss` of such texts stays below: exactly, on
-    average over samples of this size (split conformal, Vovk et al. 2005). 0 where there are too few
-    to promise it."""
-    rank = int(np.floor(miss * (len(found) + 1) + 1e-9))
-    # A hair below that text's own, which rounding must not send the other way.
-    return float(np.sort(found)[rank - 1]) * (1 - 1e-5) if rank else 0.0
+def conformal_floor(probs: Float32[np.ndarray, " texts"], max_miss_rate: float) -> float:
+    """A probability below which at most this share of such texts fall, exactly, on average over
+    samples of this size (split conformal, Vovk et al. 2005). 0 if there are too few texts."""
+    rank = int(np.floor(max_miss_rate * (len(probs) + 1) + 1e-9))
+    # Slightly below that text's own probability, so that rounding does not exclude it.
+    return float(np.sort(probs)[rank - 1]) * (1 - 1e-5) if rank else 0.0

@@ -1,11 +1,10 @@
-"""What the stages of a cascade do: how many texts leave at each, what that costs and what it
-saves."""
+"""stages.json: how many texts exit at each stage, what early exits lose, and what they save."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float
 from scipy.special import betaincinv
 
 from jaxclf.decisions.calibration import calibrated
@@ -19,149 +18,175 @@ from jaxclf.inference.cascade.cutoffs import (
     OutOfFold,
     RuleMatches,
     StageOutputs,
+    Thresholds,
     expected_loss,
     run_stages,
 )
 
 STAGES = "stages.json"
-RESAMPLES = 2000
+NUM_RESAMPLES = 2000
 
 
-def describe(
+def summarize(
     members: Mapping[str, Members],
-    mixed: Mapping[str, StageOutputs],
-    ruled: Mapping[str, RuleMatches],
-    early: Sequence[EarlyExit],
-    honest: OutOfFold,
-    thresholds: Float[np.ndarray, " classes"],
+    outputs: Mapping[str, StageOutputs],
+    matches: Mapping[str, RuleMatches],
+    exits: Sequence[EarlyExit],
+    out_of_fold: OutOfFold,
+    thresholds: Thresholds,
     goal: Goal,
 ) -> dict[str, Any]:
-    """Plain JSON values: the share of texts that left at each stage, what was lost against the last
-    stage alone, as promised and as counted, and what the last stage's own labels miss.
+    """The content of stages.json: the share of texts that exit at each stage, the metric lost
+    against the final stage alone, and how often labels of the final stage are missed.
 
-    members: each stage's probabilities by split, `val` and `test`.
+    members, outputs, matches: by split, `val` and `test`.
     """
-    val = members["val"]
-    probs, labels = val.probs, val.like.labels
-    last = decide(probs[-1], thresholds)
-    plain = decide(run_stages(early, probs).probs, thresholds)
-    loss, scatter = expected_loss(labels, probs[-1], last, plain, goal.metric)
-    fair = expected_loss(labels, probs[-1], honest.last, honest.decided, goal.metric)[0]
-    figures: dict[str, Any] = {"promised": loss, "scatter": scatter, "promised_out_of_fold": fair}
-    safe: dict[str, Any] = {}
-    for split, part in members.items():
-        alone, ours = decide(part.probs[-1], thresholds), decide(mixed[split].probs, thresholds)
-        sides = ((mixed[split].probs, ours), (part.probs[-1].astype(np.float32), alone))
-        both = paired(part.like.labels, *sides, resamples=RESAMPLES, swaps=1).metrics["macro_f1"]
-        figures[split] = {
-            "macro_f1": both.one,
-            "alone": both.other,
-            "difference": both.value,
-            "interval": list(both.bca),
-        }
-        for name, demanded, *columns in zip(
-            part.names, goal.last, part.like.labels.T, ours.T, alone.T, strict=True
-        ):
-            if demanded:
-                safe.setdefault(name, {})[split] = _missed(*columns)
+    splits = list(members)
     return {
         "stages": [
             {
-                "left": {split: float(np.mean(one.stage == index)) for split, one in mixed.items()},
-                "macro_f1_alone": _alone(members["test"], index, early, thresholds),
+                "exit_rate": {
+                    split: float(np.mean(outputs[split].stage == index)) for split in splits
+                },
+                "macro_f1_alone": _macro_f1_alone(members["test"], index, exits, thresholds),
             }
-            for index in range(len(probs))
+            for index in range(len(exits) + 1)
         ],
         "rules": {
             split: {
-                "demanded": float(np.mean(one.demanded)),
-                "given": float(np.mean(one.given.any(axis=1))),
+                "escalated": float(np.mean(part.escalate)),
+                "forced": float(np.mean(part.forced.any(axis=1))),
             }
-            for split, one in ruled.items()
+            for split, part in matches.items()
         },
-        "lost": figures,
-        "last": safe,
+        "metric_loss": {
+            **_expected_losses(members["val"], exits, out_of_fold, thresholds, goal.metric),
+            **{
+                split: _measure_loss(members[split], outputs[split], thresholds) for split in splits
+            },
+        },
+        "final_stage_labels": {
+            name: {
+                split: count_missed(
+                    part.like.labels[:, label],
+                    decide(outputs[split].probs, thresholds)[:, label],
+                    decide(part.probs[-1], thresholds)[:, label],
+                )
+                for split, part in members.items()
+            }
+            for label, name in enumerate(members["val"].names)
+            if goal.is_final[label]
+        },
     }
 
 
-def _alone(
-    part: Members, index: int, early: Sequence[EarlyExit], thresholds: Float[np.ndarray, " classes"]
+def _expected_losses(
+    val: Members,
+    exits: Sequence[EarlyExit],
+    out_of_fold: OutOfFold,
+    thresholds: Thresholds,
+    metric: str,
+) -> dict[str, float]:
+    labels, final_probs = val.like.labels, val.probs[-1]
+    final = decide(final_probs, thresholds)
+    decisions = decide(run_stages(exits, val.probs).probs, thresholds)
+    loss, standard_deviation = expected_loss(labels, final_probs, final, decisions, metric)
+    return {
+        "expected": loss,
+        "standard_deviation": standard_deviation,
+        "expected_out_of_fold": expected_loss(
+            labels, final_probs, out_of_fold.final, out_of_fold.decisions, metric
+        )[0],
+    }
+
+
+def _measure_loss(part: Members, outputs: StageOutputs, thresholds: Thresholds) -> dict[str, Any]:
+    """Macro F1 of the cascade, of its final stage alone, and their difference with its interval."""
+    final = part.probs[-1].astype(np.float32), decide(part.probs[-1], thresholds)
+    ours = outputs.probs, decide(outputs.probs, thresholds)
+    comparison = paired(part.like.labels, ours, final, resamples=NUM_RESAMPLES, swaps=1)
+    macro_f1 = comparison.metrics["macro_f1"]
+    return {
+        "macro_f1": macro_f1.one,
+        "final_stage_macro_f1": macro_f1.other,
+        "difference": macro_f1.value,
+        "interval": list(macro_f1.bca),
+    }
+
+
+def _macro_f1_alone(
+    part: Members, index: int, exits: Sequence[EarlyExit], thresholds: Thresholds
 ) -> float:
     """Macro F1 of a stage that decides all texts."""
     probs = part.probs[index].astype(np.float32)
-    if index < len(early):
-        probs = calibrated(early[index].calibration, probs)
+    if index < len(exits):
+        probs = calibrated(exits[index].calibration, probs)
     return aggregate(part.like.labels, probs, decide(probs, thresholds))["macro_f1"]
 
 
-def _missed(
+def count_missed(
     truth: Float[np.ndarray, " examples"],
-    ours: Bool[np.ndarray, " examples"],
-    alone: Bool[np.ndarray, " examples"],
+    decisions: Bool[np.ndarray, " examples"],
+    final: Bool[np.ndarray, " examples"],
 ) -> dict[str, Any]:
-    """Of the texts to which the last stage gives a label, those that the cascade does not; at_most:
-    the share that is missed, at most, with 95 % confidence (Clopper and Pearson 1934)."""
-    given, missed = int(alone.sum()), int((alone & ~ours).sum())
-    true = truth == 1
+    """How many texts with a label of the final stage lack it in the cascade.
+
+    max_miss_rate: the upper end of the one-sided 95 % interval (Clopper and Pearson 1934).
+    """
+    predicted, missed = int(final.sum()), int((final & ~decisions).sum())
+    is_true = truth == 1
+    bound = float(betaincinv(missed + 1, predicted - missed, 0.95)) if missed < predicted else 1.0
     return {
-        "given": given,
+        "predicted": predicted,
         "missed": missed,
-        "at_most": float(betaincinv(missed + 1, given - missed, 0.95)) if missed < given else 1.0,
-        "recall": float(ours[true].mean()) if true.any() else None,
-        "recall_alone": float(alone[true].mean()) if true.any() else None,
+        "max_miss_rate": bound,
+        "recall": float(decisions[is_true].mean()) if is_true.any() else None,
+        "final_stage_recall": float(final[is_true].mean()) if is_true.any() else None,
     }
 
 
-def counted(
-    stage: Int[np.ndarray, " examples"],
-    tokens: Int[np.ndarray, " examples"],
-    work: Float64[np.ndarray, " stages"],
-    alone: float,
-) -> float:
-    """The multiplications of a cascade as a share of its last stage's alone.
-
-    tokens: of each text. work: for a token, of the networks that are new at each stage; alone: of
-        all the last stage's.
-    """
-    done = sum(each * tokens[stage >= index].sum() for index, each in enumerate(work))
-    return float(done / (alone * tokens.sum()))
-
-
-def format_stages(about: Mapping[str, Any]) -> str:
-    """The stages as text."""
-    rows, lost, cost = about["stages"], about["lost"], about["cost"]
-    width = max(len(row["name"]) for row in rows)
-    lines = [f"{'left at':<{width}}  {'val':>6}  {'test':>6}  {'macro F1 alone':>14}"]
-    for row in rows:
-        left = "".join(f"  {100 * row['left'][split]:>5.1f}%" for split in ("val", "test"))
-        lines.append(f"{row['name']:<{width}}{left}  {row['macro_f1_alone']:>14.3f}")
-    goal, test = about["goal"], lost["test"]
+def format_stages(summary: Mapping[str, Any]) -> str:
+    """stages.json as text for a terminal or a page."""
+    stages, config, losses = summary["stages"], summary["config"], summary["metric_loss"]
+    width = max(len(name) for name in ["exit at", *(stage["name"] for stage in stages)])
+    lines = [f"{'exit at':<{width}}  {'val':>6}  {'test':>6}  {'macro F1 alone':>14}"]
+    for stage in stages:
+        rates = "".join(f"  {100 * stage['exit_rate'][split]:>5.1f}%" for split in ("val", "test"))
+        lines.append(f"{stage['name']:<{width}}{rates}  {stage['macro_f1_alone']:>14.3f}")
+    test = losses["test"]
     low, high = test["interval"]
     lines += [
         "",
-        f"lost {goal['metric']}: promised {lost['promised']:.4f} (out of fold "
-        f"{lost['promised_out_of_fold']:.4f}), with {goal['sure']:.0%} chance at most "
-        f"{goal['loss']:.4f} is measured",
-        f"test macro F1 {test['macro_f1']:.4f}, the last stage alone {test['alone']:.4f}: "
-        f"{test['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f})",
-        f"cost {cost['counted']:.2f} of the last stage's, counted by {cost['by']}",
+        f"expected loss of {config['metric']}: {losses['expected']:.4f} (out of fold "
+        f"{losses['expected_out_of_fold']:.4f}); at most {config['max_metric_loss']:.4f} with "
+        f"{config['confidence']:.0%} confidence",
+        f"test macro F1 {test['macro_f1']:.4f}, final stage alone "
+        f"{test['final_stage_macro_f1']:.4f}: {test['difference']:+.4f} (95 % interval "
+        f"{low:+.4f} to {high:+.4f})",
+        _format_cost(summary["cost"]),
     ]
-    if cost["texts_per_second"]:
-        speed = cost["texts_per_second"]
-        lines[-1] += (
-            f"; {speed['cascade']:,.0f} texts/s, the last stage alone {speed['last']:,.0f}: "
-            f"{cost['speed']:.2f} times"
-        )
-    for name, splits in about["last"].items():
-        one = splits["test"]
+    for name, by_split in summary["final_stage_labels"].items():
+        counts = by_split["test"]
         lines.append(
-            f"{name}: on test the last stage gives it to {one['given']}, of which {one['missed']} "
-            f"left without it (at most {one['at_most']:.1%} with 95 % confidence)"
+            f"{name}: the final stage predicts it for {counts['predicted']} test texts; "
+            f"{counts['missed']} of them exit early without it (at most "
+            f"{counts['max_miss_rate']:.1%} with 95 % confidence)"
         )
-    if about["rules"]["test"]["demanded"] or about["rules"]["test"]["given"]:
-        one = about["rules"]["test"]
+    rules = summary["rules"]["test"]
+    if rules["escalated"] or rules["forced"]:
         lines.append(
-            f"rules sent {one['demanded']:.1%} of the test texts to the last stage and gave a "
-            f"label to {one['given']:.1%}"
+            f"rules send {rules['escalated']:.1%} of the test texts to the final stage and assign "
+            f"a label to {rules['forced']:.1%}"
         )
     return "\n".join(lines)
+
+
+def _format_cost(cost: Mapping[str, Any]) -> str:
+    line = f"cost relative to the final stage alone: {cost['tokens']:.2f} in tokens"
+    if cost["time"] is None:
+        return line + ", time not measured (the test texts are missing)"
+    rates = cost["texts_per_second"]
+    return line + (
+        f", {cost['time']:.2f} in time ({rates['cascade']:,.0f} texts/s, final stage alone "
+        f"{rates['final_stage']:,.0f})"
+    )

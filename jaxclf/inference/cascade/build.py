@@ -1,0 +1,242 @@
+"""Build a cascade from finished runs: fit when texts exit early, evaluate it, write its folder."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxclf.decisions.calibration import calibrated, platt
+from jaxclf.decisions.evaluation import evaluate_split, rule_of
+from jaxclf.decisions.members import Members, read_members
+from jaxclf.decisions.metrics import aggregate, log_loss
+from jaxclf.decisions.predictions import save_predictions
+from jaxclf.decisions.provenance import fitted_by, join_provenances, with_fitted
+from jaxclf.errors import ConfigError, DataError
+from jaxclf.experiment.config import Spec, did_you_mean, to_dict
+from jaxclf.files.json_file import read_json, write_json
+from jaxclf.files.untrusted import parse_json
+from jaxclf.inference.cascade.config import CascadeConfig, check_config
+from jaxclf.inference.cascade.cost import measure_cost
+from jaxclf.inference.cascade.cutoffs import (
+    Goal,
+    OutOfFold,
+    RuleMatches,
+    fit_exits,
+    fit_out_of_fold,
+    no_matches,
+    run_stages,
+)
+from jaxclf.inference.cascade.folder import CascadePlan, pool_networks, save_cascade
+from jaxclf.inference.cascade.margins import METRICS
+from jaxclf.inference.cascade.rules import Rule, apply_rules, read_rules
+from jaxclf.inference.cascade.stages import make_cascade
+from jaxclf.inference.cascade.summary import STAGES, summarize
+from jaxclf.inference.classifier import Classifier
+from jaxclf.inference.load import load
+from jaxclf.inference.members import model_folder
+from jaxclf.model.storage.saved_model import META
+from jaxclf.text.reader import read
+from jaxclf.types import Predictions
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("val", "test")
+
+
+class FittedCascade(NamedTuple):
+    """A cascade before it is written.
+
+    networks: their folders. final: the final stage's classifier. rule: of its thresholds.
+    report, summary: the content of report.json and stages.json.
+    """
+
+    plan: CascadePlan
+    networks: list[Path]
+    final: Classifier
+    rule: Spec
+    predictions: dict[str, Predictions]
+    report: dict[str, Any]
+    summary: dict[str, Any]
+
+
+def fit_cascade(
+    runs: Sequence[Path], config: CascadeConfig, rules_file: Path | None = None
+) -> FittedCascade:
+    """Fit the early exits on val and score val and test.
+
+    runs: folders of finished runs or ensembles, from cheap to strong.
+    Raises ConfigError and DataError.
+    """
+    if len(runs) < 2 or len(set(runs)) < len(runs):
+        raise ConfigError("--runs: give at least two different runs, the strongest last")
+    systems = {str(run): [run] for run in runs}
+    members = {split: read_members(systems, split) for split in SPLITS}
+    val, names = members["val"], members["val"].names
+    goal = make_goal(config, names)
+    networks, weights = pool_networks([model_folder(run) for run in runs], len(names))
+    rules = _read_rules(rules_file, names)
+    final = load(runs[-1])
+    texts = {
+        split: _read_texts(Path(getattr(final.experiment.data, split)), part)
+        for split, part in members.items()
+    }
+    matches = {split: _match(rules, texts[split], part) for split, part in members.items()}
+
+    thresholds = read_json(runs[-1] / "thresholds.json")
+    rule = _threshold_rule(thresholds[names[0]])
+    labels = val.like.labels
+    exits = fit_exits(labels, val.probs, final.thresholds, goal)
+    out_of_fold = fit_out_of_fold(labels, val.probs, rule_of(rule, names), goal, matches["val"])
+    outputs = {
+        split: run_stages(exits, part.probs, matches[split]) for split, part in members.items()
+    }
+    predictions = {
+        split: part.like._replace(probs=outputs[split].probs) for split, part in members.items()
+    }
+    provenance = _join_provenance(runs, rule)
+    summary = summarize(members, outputs, matches, exits, out_of_fold, final.thresholds, goal)
+    summary |= {"config": to_dict(config), "threshold": to_dict(rule)}
+    stage_names = _stage_names(runs)
+    for stage, name, run in zip(summary["stages"], stage_names, runs, strict=True):
+        stage |= {"name": name, "run": str(run)}
+    _warn(val, summary, config)
+
+    plan = CascadePlan(names, stage_names, weights, tuple(exits), rules, thresholds, provenance)
+    cascade = make_cascade(plan, networks)
+    summary["cost"] = measure_cost(cascade, final, outputs["test"].stage, texts["test"])
+    report = _make_report(predictions, out_of_fold, final.thresholds, names, provenance)
+    return FittedCascade(plan, networks, final, rule, predictions, report, summary)
+
+
+def write_cascade(out: Path, fitted: FittedCascade, card: str) -> None:
+    """Write a cascade's folder with predictions, report.json and the model folder."""
+    plan = fitted.plan
+    for split, predictions in fitted.predictions.items():
+        save_predictions(out / "predictions" / f"{split}.npz", predictions)
+    save_cascade(out / "model", plan, fitted.networks, card)
+    for name, values in (
+        ("labels.json", plan.labels),
+        ("provenance.json", plan.provenance),
+        ("thresholds.json", plan.thresholds),
+        (STAGES, fitted.summary),
+        ("report.json", fitted.report),
+    ):
+        write_json(out / name, values)
+
+
+def make_goal(config: CascadeConfig, names: tuple[str, ...]) -> Goal:
+    """The goal of a config. Raises ConfigError for a value out of range or an unknown name."""
+    if config.metric not in METRICS:
+        raise ConfigError(f"metric={config.metric!r}" + did_you_mean(config.metric, METRICS))
+    check_config(config, names)
+    return Goal(
+        config.metric,
+        config.max_metric_loss,
+        config.confidence,
+        np.array([name in config.final_stage_labels for name in names]),
+        config.max_miss_rate,
+    )
+
+
+def encoder_names(networks: Sequence[Path]) -> list[str]:
+    """The names of the networks' encoders, sorted."""
+    return sorted({read_json(path / META)["experiment"]["encoder"]["name"] for path in networks})
+
+
+def _stage_names(runs: Sequence[Path]) -> tuple[str, ...]:
+    names = [run.name for run in runs]
+    return tuple(
+        name if names.count(name) == 1 else f"{name} (stage {index})"
+        for index, name in enumerate(names)
+    )
+
+
+def _threshold_rule(record: Mapping[str, Any]) -> Spec:
+    """The rule of a label's entry in thresholds.json, with its options."""
+    options = {
+        key: value
+        for key, value in record.items()
+        if key not in ("value", "interval", "split", "rule")
+    }
+    return Spec(record["rule"], **options)
+
+
+def _read_rules(file: Path | None, names: tuple[str, ...]) -> tuple[Rule, ...]:
+    if file is None:
+        return ()
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such file")
+    return read_rules(parse_json(file.read_bytes(), str(file)), file, names)
+
+
+def _read_texts(file: Path, part: Members) -> list[str] | None:
+    """The texts of a split, None if their file is gone. Raises DataError for other rows."""
+    if not file.is_file():
+        return None
+    examples = read(file, part.names)
+    if list(examples.ids) != list(part.like.ids):
+        raise DataError(f"{file}: the rows differ from those that the runs have scored")
+    return list(examples.texts)
+
+
+def _match(rules: tuple[Rule, ...], texts: list[str] | None, part: Members) -> RuleMatches:
+    if not rules:
+        return no_matches(part.probs)
+    if texts is None:
+        raise ConfigError(
+            f"--rules: the {part.like.split} texts are missing; cut-offs are fitted with the rules"
+        )
+    return apply_rules(rules, texts, part.names)
+
+
+def _join_provenance(runs: Sequence[Path], rule: Spec) -> dict[str, Any]:
+    provenance = join_provenances([read_json(run / "provenance.json") for run in runs])
+    if rule.name != "fixed":
+        provenance = with_fitted(provenance, f"the thresholds ({rule.name})", "val")
+    return with_fitted(provenance, "the cut-offs of the cascade", "val")
+
+
+def _make_report(
+    predictions: Mapping[str, Predictions],
+    out_of_fold: OutOfFold,
+    thresholds: np.ndarray,
+    names: tuple[str, ...],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        split: evaluate_split(part, thresholds, names) | {"fitted": fitted_by(provenance, split)}
+        for split, part in predictions.items()
+    }
+    labels = predictions["val"].labels
+    scores = aggregate(labels, out_of_fold.outputs.probs, out_of_fold.decisions)
+    report["val"]["crossfit"] = {
+        metric: {"score": scores[metric], "optimism": report["val"][metric] - scores[metric]}
+        for metric in ("macro_f1", "micro_f1")
+    }
+    return report
+
+
+def _warn(val: Members, summary: Mapping[str, Any], config: CascadeConfig) -> None:
+    """Warn of a stage as good as the final one, and of labels too rare for the miss rate."""
+    labels = val.like.labels
+    losses = [log_loss(labels, calibrated(platt(labels, probs), probs)) for probs in val.probs]
+    for stage, loss in zip(summary["stages"][:-1], losses[:-1], strict=True):
+        if loss <= losses[-1]:
+            log.warning(
+                "%s has no higher log loss on val than the final stage; it may suffice alone",
+                stage["run"],
+            )
+    needed = math.ceil((len(val.probs) - 1) / config.max_miss_rate) - 1
+    for name, by_split in summary["final_stage_labels"].items():
+        if (predicted := by_split["val"]["predicted"]) < needed:
+            log.warning(
+                "the final stage predicts %s for %s validation texts; max_miss_rate=%s needs %s, "
+                "so no text exits early",
+                name,
+                predicted,
+                config.max_miss_rate,
+                needed,
+            )
