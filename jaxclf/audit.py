@@ -13,7 +13,7 @@ from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, override, parse_overrides
 from jaxclf.reports.tables import label_noise_table, print_tables
 from jaxclf.text.reader import read
-from jaxclf.training.data import HELD_OUT, file_of
+from jaxclf.training.data import HELD_OUT, split_file
 from jaxclf.training.memory import tune_malloc
 from jaxclf.training.run import train
 from jaxclf.types import Predictions
@@ -88,7 +88,7 @@ def _command(args: argparse.Namespace) -> None:
     texts = None
     if args.show_text:
         run = args.run or args.out / "fold-0"
-        file = file_of(catalog.load(str(run / "config.json")), found.split)
+        file = split_file(catalog.load(str(run / "config.json")).data, found.split)
         examples = read(file, labelled=False)
         texts = dict(zip(examples.ids, examples.texts, strict=True))
     path = args.output or folder / "audit.csv"

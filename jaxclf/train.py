@@ -72,8 +72,9 @@ def main() -> int:
         action="store_true",
         help="show the texts of the hardest test examples in report.html",
     )
-    parser.add_argument("--host", help="of several: I/N, the first of two as 0/2")
-    parser.add_argument("--coordinator", help="with --host: the first host's ADDRESS:PORT")
+    parser.add_argument("--process-id", type=int, help="number of this process, from 0")
+    parser.add_argument("--num-processes", type=int, help="number of processes of the run")
+    parser.add_argument("--coordinator-address", help="ADDRESS:PORT of process 0")
     parser.add_argument("override", nargs="*", metavar="key=value", help="such as train.epochs=1")
     return run_command(parser, _command)
 
@@ -85,10 +86,13 @@ def _command(args: argparse.Namespace) -> None:
         print("\n".join(catalog.format_config(experiment)))
         return
     tune_malloc()
-    if bool(args.host) != bool(args.coordinator):
-        raise ConfigError("--host and --coordinator go together")
-    if args.host:
-        distributed.initialize(args.host, args.coordinator)
+    process = (args.process_id, args.num_processes, args.coordinator_address)
+    if any(option is not None for option in process):
+        if None in process:
+            raise ConfigError(
+                "give --process-id, --num-processes and --coordinator-address together"
+            )
+        distributed.initialize(*process)
     name = Path(args.exp).parent.name if args.exp.endswith(".json") else Path(args.exp).stem
     out = args.out or Path("runs") / name
     report = train(experiment, out, args.resume, args.show_text)

@@ -140,7 +140,7 @@ def checker() -> Callable[[Experiment], None]:
 
 
 def _score(experiment: Experiment, folder: Path, watch: Callable[[float], None]) -> float:
-    return train(experiment, folder, "never", watch=watch, test=False)["val"]["score"]
+    return train(experiment, folder, "never", report_score=watch, score_test=False)["val"]["score"]
 
 
 def _tell(job: "Search", outcome: TrialResult) -> None:

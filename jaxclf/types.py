@@ -77,11 +77,11 @@ class Batch(NamedTuple):
 
 
 class Mix(NamedTuple):
-    """How a batch's examples are mixed: each keeps `share` of itself and takes the rest from
-    `partner`."""
+    """Mixup: each example keeps the fraction `lam` of itself and takes the rest from the example
+    in slot `index`."""
 
-    partner: Int32[Any, " slots"]
-    share: Float32[Any, "slots 1"]
+    index: Int32[Any, " slots"]
+    lam: Float32[Any, "slots 1"]
 
 
 class LabelStats(NamedTuple):

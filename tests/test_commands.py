@@ -383,9 +383,9 @@ def test_everything_at_once_goes_on_to_the_same_bits(tiny_encoder, tiny_data, tm
             raise Enough
 
     with pytest.raises(Enough):
-        train(experiment, tmp_path / "torn", watch=stop)
+        train(experiment, tmp_path / "torn", report_score=stop)
     assert not (tmp_path / "torn" / "report.json").exists()
-    again = train(experiment, tmp_path / "torn", watch=scores.append)
+    again = train(experiment, tmp_path / "torn", report_score=scores.append)
     assert again == whole
     assert scores[2:] == scores[1:2]  # only what was left was done again
     name = "model/model.safetensors"

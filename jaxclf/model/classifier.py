@@ -100,7 +100,7 @@ class Network(nn.Module):
         hidden = self.encoder(batch.ids, batch.positions, batch.segments, deterministic)
         pooled = self.pool(hidden, batch)
         if mix is not None:
-            pooled = mix.share * pooled + (1 - mix.share) * pooled[mix.partner]
+            pooled = mix.lam * pooled + (1 - mix.lam) * pooled[mix.index]
         return self.head(pooled, deterministic)
 
 

@@ -1,8 +1,7 @@
-"""Perturbed parameters that a step is also taken against: (params, gradient) -> params where the
-loss is higher.
+"""Adversarial training: (params, gradient) -> perturbed params with a higher loss.
 
-The step adds the gradient found there to its own, at twice the cost. With accumulation each
-micro-batch has its own perturbation.
+The step adds the gradient at the perturbed parameters to its own, which doubles its cost. With
+gradient accumulation, each micro-batch has its own perturbation.
 """
 
 from collections.abc import Callable
@@ -16,24 +15,24 @@ from jaxclf.types import POSITIVE
 
 Params = dict[str, Any]
 
-# Below this a gradient has no direction worth following.
-TINY = 1e-12
+MIN_NORM = 1e-12  # avoids a division by zero
 
 
 def fgm(params: Params, gradient: Params, *, epsilon: Annotated[float, POSITIVE] = 0.5) -> Params:
-    """The word embeddings moved along their gradient by a distance (Miyato et al. 2017, arXiv
-    1605.07725; the table itself, not each text's copy)."""
+    """Move the word embeddings along their gradient by a distance of `epsilon` (Miyato et al. 2017,
+    arXiv 1605.07725; here the embedding table is moved, not the embeddings of each text)."""
 
-    def move(path: tuple, leaf: jax.Array, slope: jax.Array) -> jax.Array:
+    def move(path: tuple, leaf: jax.Array, leaf_gradient: jax.Array) -> jax.Array:
         if [part.key for part in path][:3] != ["encoder", "embeddings", "word"]:
             return leaf
-        return leaf + epsilon * slope / jnp.maximum(optax.tree.norm(slope), TINY)
+        norm = jnp.maximum(optax.tree.norm(leaf_gradient), MIN_NORM)
+        return leaf + epsilon * leaf_gradient / norm
 
     return jax.tree_util.tree_map_with_path(move, params, gradient)
 
 
 def none(params: Params, gradient: Params) -> Params:
-    """No perturbation: the step is taken once."""
+    """No perturbation."""
     return params
 
 

@@ -1,7 +1,6 @@
-"""From the weights at the end of each epoch to those that are handed over.
+"""Final weights from the checkpoints of the epochs: (epochs, load) -> params.
 
-An average is a function (epochs, load) -> params: `epochs` best on validation first, `load`
-reads one's weights.
+`epochs` are checkpoints, the highest validation score first; `load` reads a checkpoint's weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ Load = Callable[[CheckpointInfo], Params]
 
 
 def best(epochs: Sequence[CheckpointInfo], load: Load) -> Params:
-    """The weights of the epoch that validation likes best."""
+    """The weights with the highest validation score."""
     return load(epochs[0])
 
 
@@ -27,14 +26,14 @@ def swa(
     *,
     num_epochs: Annotated[int, Bound(1, 2**20)] = 3,
 ) -> Params:
-    """The mean of the last epochs' weights (Izmailov et al. 2018, arXiv 1803.05407)."""
-    latest = sorted(epochs, key=lambda one: one.step)[-num_epochs:]
-    return mean([load(one) for one in latest])
+    """The mean weights of the last `num_epochs` epochs (Izmailov et al. 2018, arXiv 1803.05407)."""
+    last_epochs = sorted(epochs, key=lambda checkpoint: checkpoint.step)[-num_epochs:]
+    return average_params([load(checkpoint) for checkpoint in last_epochs])
 
 
-def mean(several: Sequence[Params]) -> Params:
-    """Of each leaf."""
-    return jax.tree.map(lambda *leaves: sum(leaves[1:], start=leaves[0]) / len(leaves), *several)
+def average_params(params: Sequence[Params]) -> Params:
+    """The mean of each leaf over several parameter trees."""
+    return jax.tree.map(lambda *leaves: sum(leaves[1:], start=leaves[0]) / len(leaves), *params)
 
 
 AVERAGES: dict[str, Callable[..., Params]] = {"best": best, "swa": swa}

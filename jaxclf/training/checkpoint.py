@@ -1,16 +1,14 @@
 """Orbax checkpoints with a manifest: save, verify, fall back, resume.
 
-Orbax restores flipped bits without a word, so each checkpoint has a manifest of SHA-256 sums
-beside it. The manifest is written last: a checkpoint without one was never finished and does not
-count.
+Orbax does not notice flipped bits, so a manifest of SHA-256 sums lies beside each checkpoint. It
+is written last: a checkpoint without a manifest was never finished and is ignored.
 """
 
-import hashlib
-import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,145 +16,164 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxclf.errors import CheckpointError
+from jaxclf.files.atomic import sha256
+from jaxclf.files.json_file import read_json, write_json
 from jaxclf.types import State
 
-# The newest, and one to fall back on; the best one is kept besides.
-KEEP = 2
+log = logging.getLogger(__name__)
+
+KEEP = 2  # newest checkpoints: one to resume from, one to fall back on
 
 
 Figures = dict[str, float | int]
 
 
 class Progress(NamedTuple):
-    """What the loop knows besides the state: a mapping per finished epoch, and the epoch's loss so
-    far."""
+    """The loop's values that are not in the state."""
 
-    history: list[Figures]
-    loss_sum: float
-    batches: int
+    history: list[Figures]  # one per finished epoch
+    loss_sum: float  # of the current epoch
+    batches: int  # finished in the current epoch
 
 
 class CheckpointInfo(NamedTuple):
+    """A checkpoint's manifest."""
+
     step: int
     progress: Progress
-    sums: Mapping[str, str]  # file -> SHA-256
+    checksums: Mapping[str, str]  # file -> SHA-256
 
     @property
     def score(self) -> float:
-        """The validation score this very state got; -inf in the middle of an epoch."""
+        """The validation score of this state; -inf if it was saved within an epoch."""
         history = self.progress.history
         return history[-1]["score"] if history and self.progress.batches == 0 else float("-inf")
 
 
-def _folders(run: Path, step: int) -> tuple[Path, Path]:
+def _paths(run: Path, step: int) -> tuple[Path, Path]:
+    """The folder and the manifest of a checkpoint."""
     return (run / "checkpoints" / str(step)).absolute(), run / "integrity" / f"{step}.json"
 
 
 def save(run: Path, state: State, progress: Progress, keep_epochs: bool = False) -> None:
-    """Write state and manifest, then drop what is no longer needed; with `keep_epochs` the end of
-    every epoch is."""
+    """Write a checkpoint and its manifest, then delete those that are no longer needed.
+
+    keep_epochs: keep the checkpoint of every epoch's end.
+    """
     step = int(state.step)
-    folder, manifest = _folders(run, step)
-    manifest.parent.mkdir(parents=True, exist_ok=True)
+    folder, manifest = _paths(run, step)
     manifest.unlink(missing_ok=True)
     with _checkpointer() as checkpointer:
-        # numpy's, since orbax refuses arrays that one host of several has for itself.
+        # As numpy: orbax refuses arrays that only one of several processes holds.
         checkpointer.save(folder, jax.tree.map(np.asarray, state), force=True)
-    part = manifest.with_suffix(".part")
-    part.write_text(json.dumps({"progress": progress._asdict(), "sha256": _sums(folder)}, indent=1))
-    part.replace(manifest)
+    write_json(manifest, {"progress": progress._asdict(), "sha256": _compute_checksums(folder)})
     _prune(run, keep_epochs)
 
 
-def _sums(folder: Path) -> dict[str, str]:
-    sums = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                sums[str(path.relative_to(folder))] = hashlib.file_digest(
-                    file, "sha256"
-                ).hexdigest()
-    return sums
+def _compute_checksums(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): sha256(path) for path in files}
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
-    """Of this host alone: it waits for no other one."""
-    own = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(own, {own}, f"host-{own}")
-    return ocp.StandardCheckpointer(multiprocessing_options=alone)
+    """A checkpointer that does not wait for the other processes."""
+    process = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(process, {process}, f"process-{process}")
+    return ocp.StandardCheckpointer(multiprocessing_options=options)
 
 
-def saved(run: Path) -> list[CheckpointInfo]:
+def list_checkpoints(run: Path) -> list[CheckpointInfo]:
     """All finished checkpoints, oldest first."""
-    found = []
+    checkpoints = []
     for path in (run / "integrity").glob("*.json"):
-        manifest = json.loads(path.read_text())
-        found.append(
-            CheckpointInfo(int(path.stem), Progress(**manifest["progress"]), manifest["sha256"])
+        manifest = read_json(path)
+        progress = Progress(**manifest["progress"])
+        history = [
+            {name: _to_float(value) for name, value in epoch.items()} for epoch in progress.history
+        ]
+        checkpoints.append(
+            CheckpointInfo(int(path.stem), progress._replace(history=history), manifest["sha256"])
         )
-    return sorted(found, key=lambda one: one.step)
+    return sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
+
+
+def _to_float(value: float | int | None) -> float | int:
+    return float("nan") if value is None else value  # JSON has no NaN
 
 
 def _prune(run: Path, keep_epochs: bool) -> None:
-    kept = saved(run)
-    scored = [one for one in kept if one.score > float("-inf")]
-    best = sorted(scored, key=lambda one: -one.score)
-    wanted = {one.step for one in [*(best if keep_epochs else best[:1]), *kept[-KEEP:]]}
-    for one in kept:
-        if one.step not in wanted:
-            folder, manifest = _folders(run, one.step)
+    """Delete all checkpoints but the newest and the best, and unfinished folders."""
+    checkpoints = list_checkpoints(run)
+    epochs = _best_first(checkpoints)
+    kept = {
+        checkpoint.step
+        for checkpoint in [*(epochs if keep_epochs else epochs[:1]), *checkpoints[-KEEP:]]
+    }
+    for checkpoint in checkpoints:
+        if checkpoint.step not in kept:
+            folder, manifest = _paths(run, checkpoint.step)
             manifest.unlink()
             shutil.rmtree(folder)
-    for folder in (run / "checkpoints").iterdir():  # what a killed process left half-written
-        if folder.name not in {str(step) for step in wanted}:
+    for folder in (run / "checkpoints").iterdir():  # half-written by a killed process
+        if folder.name not in {str(step) for step in kept}:
             shutil.rmtree(folder)
 
 
-def is_intact(run: Path, one: CheckpointInfo) -> bool:
-    """Whether the files are there and have the bytes they were written with."""
-    folder, _ = _folders(run, one.step)
-    return folder.is_dir() and _sums(folder) == one.sums
+def _best_first(checkpoints: list[CheckpointInfo]) -> list[CheckpointInfo]:
+    """The checkpoints of finished epochs, the highest score first, then the earliest."""
+    scored = [checkpoint for checkpoint in checkpoints if checkpoint.score > float("-inf")]
+    return sorted(scored, key=lambda checkpoint: (-checkpoint.score, checkpoint.step))
+
+
+def is_intact(run: Path, checkpoint: CheckpointInfo) -> bool:
+    """Whether the checkpoint's files exist and match their SHA-256."""
+    folder, _ = _paths(run, checkpoint.step)
+    return folder.is_dir() and _compute_checksums(folder) == checkpoint.checksums
 
 
 def abstract_state(state: State) -> State:
-    """Shapes and dtypes of a state, without its numbers."""
+    """A state's shapes and dtypes, as arrays without defined values."""
     return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), state)
 
 
-def restore(run: Path, one: CheckpointInfo, like: State) -> State:
-    """The state as it was saved; `like`, an outline, gives shapes and dtypes."""
-    folder, _ = _folders(run, one.step)
+def restore(run: Path, checkpoint: CheckpointInfo, abstract: State) -> State:
+    """Read a checkpoint's state; `abstract` gives its shapes and dtypes."""
+    folder, _ = _paths(run, checkpoint.step)
     with _checkpointer() as checkpointer:
-        return jax.tree.map(jnp.asarray, checkpointer.restore(folder, like))
+        return jax.tree.map(jnp.asarray, checkpointer.restore(folder, abstract))
 
 
-def latest(run: Path, say: Any) -> CheckpointInfo | None:
-    """The newest intact checkpoint, None where none was ever finished.
+def latest_checkpoint(run: Path) -> CheckpointInfo | None:
+    """The newest intact checkpoint; None if none was ever finished.
 
-    say: told of each damaged one that is passed over. Raises CheckpointError where all are damaged.
+    Raises CheckpointError if all are damaged.
     """
-    return next(_intact(run, list(reversed(saved(run))), say), None)
+    return next(_iter_intact(run, list_checkpoints(run)[::-1]), None)
 
 
-def epochs(run: Path, say: Any) -> list[CheckpointInfo]:
-    """The intact checkpoints of ended epochs that are kept, the highest validation score first."""
-    scored = [one for one in saved(run) if one.score > float("-inf")]
-    found = list(_intact(run, sorted(scored, key=lambda one: (-one.score, one.step)), say))
-    if not found:
-        raise CheckpointError(f"{run / 'checkpoints'}: no finished epoch")
-    return found
+def epoch_checkpoints(run: Path) -> list[CheckpointInfo]:
+    """The intact checkpoints of finished epochs, the highest validation score first.
+
+    Raises CheckpointError if there are none or all are damaged.
+    """
+    checkpoints = list(_iter_intact(run, _best_first(list_checkpoints(run))))
+    if not checkpoints:
+        raise CheckpointError(
+            f"{run / 'checkpoints'}: no checkpoint of a finished epoch; train with another --out"
+        )
+    return checkpoints
 
 
-def _intact(run: Path, candidates: list[CheckpointInfo], say: Any) -> Iterator[CheckpointInfo]:
-    """Those that have the bytes they were written with. Raises CheckpointError where none has."""
+def _iter_intact(run: Path, checkpoints: list[CheckpointInfo]) -> Iterator[CheckpointInfo]:
+    """Skip damaged checkpoints with a warning. Raises CheckpointError if all are damaged."""
     damaged = 0
-    for one in candidates:
-        if is_intact(run, one):
-            yield one
+    for checkpoint in checkpoints:
+        if is_intact(run, checkpoint):
+            yield checkpoint
         else:
             damaged += 1
-            say(f"checkpoint {one.step} is damaged (SHA-256 differs); passed over")
-    if candidates and damaged == len(candidates):
+            log.warning("checkpoint %d is damaged (SHA-256 differs); skipped", checkpoint.step)
+    if checkpoints and damaged == len(checkpoints):
         raise CheckpointError(
-            f"{run / 'checkpoints'}: none passes its integrity check; train anew with another --out"
+            f"{run / 'checkpoints'}: all checkpoints are damaged; train with another --out"
         )

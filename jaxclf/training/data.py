@@ -1,6 +1,8 @@
-"""An experiment's texts: the splits it reads, and the batches of its epochs."""
+"""An experiment's texts: the splits it reads and the batches of its epochs."""
 
 import functools
+import itertools
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +12,7 @@ import numpy as np
 from jaxclf.decisions.folds import grouped_folds
 from jaxclf.decisions.predictions import load_predictions, with_unknown
 from jaxclf.errors import DataError
-from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.config import Data, Spec, Train
 from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.packing import Placement, fill, plan, training_shape
 from jaxclf.text.reader import read
@@ -18,129 +20,141 @@ from jaxclf.text.sampling import SAMPLERS, EpochOrder
 from jaxclf.text.splits import connected_groups, select, shared_texts, subsample
 from jaxclf.types import Batch, Examples, Tokens
 
+log = logging.getLogger(__name__)
+
 HELD_OUT = "held_out"
 
-# What tells the draws of a text's variation from those of an epoch's order.
-VARIATION = 1
+AUGMENTATION = 1  # separates the random draws of an augmented text from those of an epoch's order
 
 
 class Epochs(NamedTuple):
-    """The batches of a run as a pure function: epoch -> its batches, from the one of an index
-    on."""
+    """The batches of a run, as a pure function."""
 
     sizes: list[int]  # batches of each epoch
-    batches: Callable[[int, int], Iterator[Batch]]
+    batches: Callable[[int, int], Iterator[Batch]]  # (epoch, index of the first batch) -> batches
 
 
-def read_splits(experiment: Experiment, say: Callable[[str], None]) -> dict[str, Examples]:
-    """The splits under one label order, with what is worth saying of them said. With folds, one of
-    them is a split of its own.
+def read_splits(data: Data) -> dict[str, Examples]:
+    """Read train, val and test with the same order of labels; with folds also `held_out`.
 
-    Raises DataError for a bad file and for a split without a label.
+    Raises DataError for an invalid file and for a split without any label.
     """
-    data = experiment.data
-    first = read(data.train, data.labels)
+    train = read(data.train, data.labels)
     splits = {
-        "train": subsample(first, data.max_train_examples),
-        "val": read(data.val, first.names),
-        "test": read(data.test, first.names),
+        "train": subsample(train, data.max_train_examples),
+        "val": read(data.val, train.names),
+        "test": read(data.test, train.names),
     }
     if data.folds:
         splits["train"], splits[HELD_OUT] = hold_out(splits["train"], data.folds, data.fold)
-    for name, split in splits.items():
-        say(f"{name:<5} {split.source}")
-        if not split.labels.any():
+    for name, examples in splits.items():
+        log.info("%-5s %s", name, examples.source)
+        if not examples.labels.any():
             raise DataError(
-                f"{file_of(experiment, name)}: no example has a label; nothing can be learned or "
+                f"{split_file(data, name)}: no example has a label; nothing can be learned or "
                 "measured"
             )
-    say(f"labels, in this order: {', '.join(first.names)}")
-    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = shared_texts(splits[one], splits[other])
-        if shared:
-            say(
-                f"note: {shared} of {len(splits[other].ids)} {other} texts stand in {one} too; "
-                "scores flatter"
+    log.info("labels, in this order: %s", ", ".join(train.names))
+    for first, second in itertools.combinations(("train", "val", "test"), 2):
+        if count := shared_texts(splits[first], splits[second]):
+            log.warning(
+                "%d of %d %s texts also occur in %s; scores on %s are optimistically biased",
+                *(count, len(splits[second].ids), second, first, second),
             )
     return splits
 
 
-def file_of(experiment: Experiment, split: str) -> str:
-    """The file that a split comes from."""
-    return getattr(experiment.data, "train" if split == HELD_OUT else split)
+def split_file(data: Data, split: str) -> str:
+    """The file that a split is read from."""
+    return getattr(data, "train" if split == HELD_OUT else split)
 
 
 def hold_out(examples: Examples, folds: int, fold: int) -> tuple[Examples, Examples]:
-    """All but one fold, and that fold. Folds are the same for every seed; examples of one group or
-    one text share one."""
+    """Separate one fold from the others.
+
+    Folds do not depend on the seed. Examples of one group or with the same text share a fold.
+    """
     labels = with_unknown(examples.labels, examples.label_mask)
-    within = grouped_folds(labels, connected_groups(examples), folds) == fold
+    is_held_out = grouped_folds(labels, connected_groups(examples), folds) == fold
     return (
-        select(examples, np.flatnonzero(~within), f"all but fold {fold} of {folds}"),
-        select(examples, np.flatnonzero(within), f"fold {fold} of {folds}"),
+        select(examples, np.flatnonzero(~is_held_out), f"all but fold {fold} of {folds}"),
+        select(examples, np.flatnonzero(is_held_out), f"fold {fold} of {folds}"),
     )
 
 
 def make_epochs(
-    experiment: Experiment, examples: Examples, tokenize: Callable[[tuple[str, ...]], Tokens]
+    examples: Examples,
+    tokenize: Callable[[tuple[str, ...]], Tokens],
+    data: Data,
+    sampler: Spec,
+    augment: Spec,
+    train: Train,
+    accumulation_steps: int,
+    seed: int,
 ) -> Epochs:
-    """Every epoch's batches, a pure function of (seed, epoch); each epoch ends with a whole
-    update."""
-    data, train = experiment.data, experiment.train
-    sampler = SAMPLERS[experiment.sampler.name]
-    accumulate = experiment.optim.gradient_accumulation_steps
-    labels, known = targets(experiment, examples)
-    plain = tokenize(examples.texts)
-    varied = experiment.augment.name != "none"
-    # A variation may have more tokens than its text.
-    shape = training_shape(
-        plain, train.batch_size, data.max_length, data.max_windows if varied else 1
-    )
+    """Make the batches of every epoch, a pure function of (seed, epoch).
+
+    Empty batches are appended to an epoch whose size `accumulation_steps` does not divide, so that
+    it ends with an update.
+    """
+    labels, label_mask = make_targets(data, examples)
+    original_tokens = tokenize(examples.texts)
+    is_augmented = augment.name != "none"
+    # An augmented text may have more tokens than the original.
+    min_rows = data.max_windows if is_augmented else 1
+    shape = training_shape(original_tokens, train.batch_size, data.max_length, min_rows)
 
     @functools.lru_cache(maxsize=1)
     def tokens(epoch: int) -> Tokens:
-        return tokenize(vary(experiment, examples.texts, epoch)) if varied else plain
+        if not is_augmented:
+            return original_tokens
+        return tokenize(augment_texts(augment, examples.texts, seed, epoch))
 
     @functools.lru_cache(maxsize=1)
-    def drawn(epoch: int) -> EpochOrder:
-        rng = np.random.default_rng([experiment.seed, epoch])
-        return sampler(examples.labels, rng, **experiment.sampler.options)
+    def epoch_order(epoch: int) -> EpochOrder:
+        rng = np.random.default_rng([seed, epoch])
+        return SAMPLERS[sampler.name](examples.labels, rng, **sampler.options)
 
     def placements(epoch: int) -> list[Placement | None]:
-        order = drawn(epoch).order.tolist()
-        placed: list[Placement | None] = list(plan(tokens(epoch), order, shape))
-        return placed + [None] * (-len(placed) % accumulate)
+        order = epoch_order(epoch).order.tolist()
+        planned: list[Placement | None] = list(plan(tokens(epoch), order, shape))
+        return planned + [None] * (-len(planned) % accumulation_steps)
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
-        weights = drawn(epoch).weights
+        weights = epoch_order(epoch).weights
         for placement in placements(epoch)[first:]:
-            yield fill(tokens(epoch), labels, known, placement, shape, weights)
+            yield fill(tokens(epoch), labels, label_mask, placement, shape, weights)
 
     return Epochs([len(placements(epoch)) for epoch in range(train.epochs)], batches)
 
 
-def targets(experiment: Experiment, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """(labels, known) that are learned: the examples' own, or a teacher's probabilities, in which
-    every label is known. Raises DataError where the teacher lacks a row or a label."""
-    if not experiment.data.soft_labels:
+def make_targets(data: Data, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """The (labels, label_mask) to learn: the examples' own or mixed with soft labels.
+
+    Soft labels are defined for every label. Raises DataError if they lack a row or a label.
+    """
+    if not data.soft_labels:
         return examples.labels, examples.label_mask
-    path, share = Path(experiment.data.soft_labels), experiment.data.soft_label_weight
-    teacher = load_predictions(path)
-    row_of = {str(name): row for row, name in enumerate(teacher.ids)}
-    if missing := [name for name in examples.ids if name not in row_of]:
-        raise DataError(f"{path}: lacks {len(missing)} training rows, {missing[0]!r} first")
-    if teacher.probs.shape[1] != len(examples.names):
-        raise DataError(f"{path}: {teacher.probs.shape[1]} labels for {len(examples.names)}")
-    probs = teacher.probs[[row_of[name] for name in examples.ids]]
-    mixed = share * probs + (1 - share) * examples.labels
-    soft = np.where(examples.label_mask > 0, mixed, probs).astype(np.float32)
-    return soft, np.ones_like(examples.label_mask)
+    path, weight = Path(data.soft_labels), data.soft_label_weight
+    soft_labels = load_predictions(path)
+    row_of = {str(example_id): row for row, example_id in enumerate(soft_labels.ids)}
+    missing = [example_id for example_id in examples.ids if example_id not in row_of]
+    if missing:
+        raise DataError(f"{path}: {len(missing)} training rows are missing, first {missing[0]!r}")
+    if soft_labels.probs.shape[1] != len(examples.names):
+        raise DataError(
+            f"{path}: {soft_labels.probs.shape[1]} labels; the data have {len(examples.names)}"
+        )
+    probs = soft_labels.probs[[row_of[example_id] for example_id in examples.ids]]
+    mixed = weight * probs + (1 - weight) * examples.labels
+    targets = np.where(examples.label_mask > 0, mixed, probs).astype(np.float32)
+    return targets, np.ones_like(examples.label_mask)
 
 
-def vary(experiment: Experiment, texts: tuple[str, ...], epoch: int) -> tuple[str, ...]:
-    """An epoch's variation of each text, a pure function of (seed, epoch, row)."""
-    augmenter = functools.partial(AUGMENTERS[experiment.augment.name], **experiment.augment.options)
+def augment_texts(augment: Spec, texts: tuple[str, ...], seed: int, epoch: int) -> tuple[str, ...]:
+    """Augment each text, as a pure function of (seed, epoch, row)."""
+    augmenter = functools.partial(AUGMENTERS[augment.name], **augment.options)
     return tuple(
-        augmenter(text, np.random.default_rng([experiment.seed, epoch, row, VARIATION]))
+        augmenter(text, np.random.default_rng([seed, epoch, row, AUGMENTATION]))
         for row, text in enumerate(texts)
     )

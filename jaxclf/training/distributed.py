@@ -1,8 +1,7 @@
-"""Several devices and hosts: a batch's rows lie over all of them, parameters on each.
+"""Several devices and processes: the rows of a batch are sharded, the state is replicated.
 
-Every host runs the same loop, in step with the others. What is not arithmetic, the first one does:
-it reads checkpoints, evaluates, writes, and tells the others what follows. They need the same data
-and no common disk.
+Every process runs the same loop in step with the others. Process 0 does all I/O and evaluation and
+broadcasts the results. The processes need the same data, but no shared disk.
 """
 
 import hashlib
@@ -20,118 +19,130 @@ from jaxclf import errors
 from jaxclf.errors import ConfigError, DataError, JaxclfError
 from jaxclf.types import Batch
 
-ROWS, EVERYWHERE = PartitionSpec("data"), PartitionSpec()
-TO_JOIN, TO_LEAVE = 300, 60  # seconds that hosts wait for one another
+BY_ROW, REPLICATED = PartitionSpec("data"), PartitionSpec()
+CONNECT_TIMEOUT, SHUTDOWN_TIMEOUT = 300, 60  # seconds that processes wait for each other
 
 
-def initialize(host: str, coordinator: str) -> None:
-    """Become host I of N, from 0; to be called before anything is computed.
+def initialize(process_id: int, num_processes: int, coordinator_address: str) -> None:
+    """Join the processes of one run; call it before any computation.
 
-    host: "I/N". coordinator: "ADDRESS:PORT" of the first host, at which the others find it.
-    Raises ConfigError for what is not of that form, and where they do not all come.
+    process_id: 0 to num_processes - 1. coordinator_address: "ADDRESS:PORT" of process 0, as the
+        others reach it.
+    Raises ConfigError for invalid values and if not all processes connect in time.
     """
-    found = re.fullmatch(r"(\d+)/(\d+)", host)
-    if not found or int(found[1]) >= int(found[2]):
-        raise ConfigError(f"--host {host!r}: give I/N, the first of two as 0/2, the second as 1/2")
-    if not re.fullmatch(r"\S+:\d+", coordinator):
-        raise ConfigError(f"--coordinator {coordinator!r}: give the first host's ADDRESS:PORT")
+    if not 0 <= process_id < num_processes:
+        raise ConfigError(
+            f"--process-id {process_id}: not in 0 to {num_processes - 1} "
+            f"(--num-processes {num_processes})"
+        )
+    if not re.fullmatch(r"\S+:\d+", coordinator_address):
+        raise ConfigError(
+            f"--coordinator-address {coordinator_address!r}: expected ADDRESS:PORT of process 0"
+        )
     try:
         jax.distributed.initialize(
-            coordinator,
-            int(found[2]),
-            int(found[1]),
-            initialization_timeout=TO_JOIN,
-            shutdown_timeout_seconds=TO_LEAVE,
+            coordinator_address,
+            num_processes,
+            process_id,
+            initialization_timeout=CONNECT_TIMEOUT,
+            shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
         )
     except jax.errors.JaxRuntimeError as error:
-        raise ConfigError(f"{found[2]} hosts do not meet at {coordinator}: {error}") from None
+        raise ConfigError(
+            f"the {num_processes} processes could not connect to {coordinator_address}: {error}"
+        ) from None
 
 
 def is_primary() -> bool:
-    """Whether this host is the one that reads and writes."""
+    """Whether this process does the I/O and the evaluation."""
     return jax.process_index() == 0
 
 
-def sharding_for(where: PartitionSpec) -> NamedSharding | None:
-    """Over all devices of all hosts; None where there is but one device."""
+def sharding_for(spec: PartitionSpec) -> NamedSharding | None:
+    """The sharding over all devices of all processes; None with a single device."""
     if jax.device_count() == 1:
         return None
-    return NamedSharding(Mesh(np.array(jax.devices()), ("data",)), where)
+    return NamedSharding(Mesh(np.array(jax.devices()), ("data",)), spec)
 
 
 def shard_batch(batch: Batch) -> Batch:
-    """The batch with its rows over all devices, where need be with empty rows below them; what is
-    of its examples lies everywhere."""
-    by_row, everywhere = sharding_for(ROWS), sharding_for(EVERYWHERE)
-    if by_row is None or everywhere is None:
+    """Spread a batch's rows over all devices and replicate its arrays per example.
+
+    Empty rows are appended where the rows do not divide evenly.
+    """
+    by_row, replicated = sharding_for(BY_ROW), sharding_for(REPLICATED)
+    if by_row is None or replicated is None:
         return batch
-    slots, more = len(batch.weight), -len(batch.ids) % jax.device_count()
-    empty = {"ids": 0, "positions": 0, "segments": 0, "examples": slots}
+    slots, missing_rows = len(batch.weight), -len(batch.ids) % jax.device_count()
+    padding_value = {"ids": 0, "positions": 0, "segments": 0, "examples": slots}
 
-    def put(name: str, part: np.ndarray) -> jax.Array:
-        if name not in empty:
-            return _put(part, everywhere)
-        return _put(np.pad(part, ((0, more), (0, 0)), constant_values=empty[name]), by_row)
+    def put(name: str, array: np.ndarray) -> jax.Array:
+        if name not in padding_value:
+            return _put(array, replicated)
+        padding = ((0, missing_rows), (0, 0))
+        return _put(np.pad(array, padding, constant_values=padding_value[name]), by_row)
 
-    return Batch(**{name: put(name, part) for name, part in batch._asdict().items()})
+    return Batch(**{name: put(name, array) for name, array in batch._asdict().items()})
 
 
 def replicate(tree: Any) -> Any:
-    """The first host's arrays, on every device."""
-    everywhere = sharding_for(EVERYWHERE)
-    if everywhere is None:
+    """Copy process 0's arrays to every device."""
+    replicated = sharding_for(REPLICATED)
+    if replicated is None:
         return tree
     if jax.process_count() > 1:
         tree = multihost_utils.broadcast_one_to_all(tree)
-    return jax.tree.map(lambda leaf: _put(np.asarray(leaf), everywhere), tree)
+    return jax.tree.map(lambda leaf: _put(np.asarray(leaf), replicated), tree)
 
 
 def to_local(tree: Any) -> Any:
-    """What lies everywhere, on one device of this host."""
+    """The copy of replicated arrays that lies on the first device of this process."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
-def _put(whole: np.ndarray, where: NamedSharding) -> jax.Array:
-    return jax.make_array_from_callback(whole.shape, where, lambda index: whole[index])
+def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def broadcast_from_primary(decide: Callable[[], Any]) -> Any:
-    """What the first host decides or has done, on all: anything that JSON holds, or the error it
-    raises."""
+def broadcast_from_primary(function: Callable[[], Any]) -> Any:
+    """Call a function in process 0 and return its result in all processes.
+
+    The result must be a JSON value. An error of process 0 is raised in all processes.
+    """
     if jax.process_count() == 1:
-        return decide()
-    answer, error = None, None
+        return function()
+    result, error = None, None
     if is_primary():
         try:
-            answer = decide()
+            result = function()
         except JaxclfError as raised:
             error = [type(raised).__name__, *raised.args]
         except OSError as raised:
             error = ["StorageError", f"{raised.filename or 'disk'}: {raised.strerror or raised}"]
-    said = np.frombuffer(json.dumps([answer, error]).encode(), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
-    said = said if is_primary() else np.zeros(size, np.uint8)
-    answer, error = json.loads(bytes(multihost_utils.broadcast_one_to_all(said)))
+    message = np.frombuffer(json.dumps([result, error]).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
+    message = message if is_primary() else np.zeros(size, np.uint8)
+    result, error = json.loads(bytes(multihost_utils.broadcast_one_to_all(message)))
     if error is not None:
         raise getattr(errors, error[0])(*error[1:])
-    return answer
+    return result
 
 
-def any_of(flag: bool) -> bool:
-    """Whether it holds on some host."""
+def is_true_anywhere(flag: bool) -> bool:
+    """Whether the flag is true in at least one process."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
 
 
 def check_same(value: Any) -> None:
-    """DataError where hosts hold different values."""
+    """Raise DataError if the processes have different JSON values."""
     if jax.process_count() == 1:
         return
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
-    each = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
-    if other := np.flatnonzero((each != each[0]).any(axis=1)).tolist():
+    digests = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    if differing := np.flatnonzero((digests != digests[0]).any(axis=1)).tolist():
         raise DataError(
-            f"host {other[0]} has other data or another experiment than the first host; give all "
-            "the same command and the same files"
+            f"process {differing[0]} has a different experiment or different data than process 0; "
+            "start all processes with the same command and the same files"
         )

@@ -1,5 +1,6 @@
-"""A network's probabilities of a whole split, and its figures on validation."""
+"""Predictions of a split, and the figures of the validation split that choose the epoch."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -13,16 +14,18 @@ from jaxclf.training.checkpoint import Figures
 from jaxclf.training.setup import RunSetup
 from jaxclf.types import Predictions
 
+log = logging.getLogger(__name__)
 
-def make_predict(prepared: RunSetup) -> Callable[[dict, str], Predictions]:
-    """(params, split) -> the network's own probabilities, before calibration."""
-    data, classes = prepared.experiment.data, len(prepared.names)
-    shape = prediction_shape(data.windows)
-    predict_step = make_predict_step(prepared.apply)
+
+def make_predict(setup: RunSetup) -> Callable[[dict, str], Predictions]:
+    """Make (params, split) -> predictions with the network's probabilities, not calibrated."""
+    windows, classes = setup.experiment.data.windows, len(setup.names)
+    shape = prediction_shape(windows)
+    predict_step = make_predict_step(setup.apply)
 
     def predict(params: dict, split: str) -> Predictions:
-        examples = prepared.splits[split]
-        scored = score(predict_step, params, prepared.tokens[split], shape, classes)
+        examples = setup.splits[split]
+        scored = score(predict_step, params, setup.tokens[split], shape, classes)
         probs = gather(scored, len(examples.ids), classes)
         labels = with_unknown(examples.labels, examples.label_mask)
         return Predictions(np.array(examples.ids), probs, labels, split)
@@ -31,24 +34,22 @@ def make_predict(prepared: RunSetup) -> Callable[[dict, str], Predictions]:
 
 
 def make_evaluate(
-    prepared: RunSetup,
-    predict: Callable[[dict, str], Predictions],
-    say: Callable[[str], None],
+    setup: RunSetup, predict: Callable[[dict, str], Predictions]
 ) -> Callable[[dict], Figures]:
-    """params -> figures of validation with thresholds fitted on it, and `score`, the one that
-    chooses."""
-    experiment = prepared.experiment
+    """Make params -> figures of the validation split, with thresholds fitted on it.
+
+    `score` is the figure of `train.metric`.
+    """
+    experiment = setup.experiment
     metric = experiment.train.metric
 
     def evaluate(params: dict) -> Figures:
         calibrated, _ = calibrate({"val": predict(params, "val")}, experiment.calibration)
-        found = calibrated["val"]
-        thresholds = fit_thresholds(found, experiment.threshold, prepared.names)
-        figures = aggregate(found.labels, found.probs, decide(found.probs, thresholds))
-        say(
-            f"  val {metric} {figures[metric]:.4f}, "
-            f"log loss {log_loss(found.labels, found.probs):.4f}"
-        )
+        val = calibrated["val"]
+        thresholds = fit_thresholds(val, experiment.threshold, setup.names)
+        figures = aggregate(val.labels, val.probs, decide(val.probs, thresholds))
+        loss = log_loss(val.labels, val.probs)
+        log.info("  val %s %.4f, log loss %.4f", metric, figures[metric], loss)
         return {"score": figures[metric], **figures}
 
     return evaluate

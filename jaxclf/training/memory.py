@@ -1,6 +1,7 @@
-"""Memory: freed pages kept for the next step, and batches halved where a device has no room."""
+"""Memory: freed pages are reused, and micro-batches are halved if the device runs out of memory."""
 
 import ctypes
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,20 +13,22 @@ from jaxclf.errors import OutOfMemoryError
 from jaxclf.experiment.config import Experiment, override, to_dict
 from jaxclf.files.json_file import write_json
 from jaxclf.training import checkpoint
-from jaxclf.training.run_folder import as_started
+from jaxclf.training.run_folder import with_recorded_settings
 from jaxclf.training.step import StepMetrics
 from jaxclf.types import Batch, State
+
+log = logging.getLogger(__name__)
 
 # From malloc.h.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
 
 
 def tune_malloc() -> None:
-    """Call before the first computation; does nothing where there is no glibc.
+    """Make glibc keep freed memory; call it before the first computation.
 
-    XLA allocates a step's buffers anew each step. glibc gives those over 32 MB back to the kernel
-    at once, and touching fresh pages then costs a tenth of a training step. A setting of the whole
-    process: for commands, not for a library.
+    XLA allocates new buffers in every step. By default, glibc returns those over 32 MB to the
+    kernel at once, and page faults slow down the next step. The setting holds for the whole
+    process, so commands use it and the library does not. Without glibc it does nothing.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -37,69 +40,71 @@ def tune_malloc() -> None:
         mallopt(ARENA_MAX, 1)
 
 
-Step = Callable[[State, Batch], tuple[State, StepMetrics]]
+TrainStep = Callable[[State, Batch], tuple[State, StepMetrics]]
 
-# (experiment, "auto" or "never") -> what training gives.
+# (experiment, "auto" or "never") -> the result of training.
 Attempt = Callable[[Experiment, str], dict[str, Any]]
 
 
-def raise_on_oom(step: Step) -> Step:
-    """The step, waited for, with OutOfMemoryError where the device has no room for it."""
+def raise_on_oom(train_step: TrainStep) -> TrainStep:
+    """Wait for each step and raise OutOfMemoryError if the device runs out of memory."""
 
-    def told(state: State, batch: Batch) -> tuple[State, StepMetrics]:
+    def checked_step(state: State, batch: Batch) -> tuple[State, StepMetrics]:
         try:
-            return jax.block_until_ready(step(state, batch))
+            return jax.block_until_ready(train_step(state, batch))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise OutOfMemoryError("the device has no room for a batch of this size") from None
+            raise OutOfMemoryError("the device has no memory for a batch of this size") from None
 
-    return told
+    return checked_step
 
 
 def retry_with_smaller_micro_batches(
-    attempt: Attempt, experiment: Experiment, out: Path, resume: str, say: Callable[[str], None]
+    attempt: Attempt, experiment: Experiment, out: Path, resume: str
 ) -> dict[str, Any]:
-    """The attempt, made anew with half the micro-batch and twice the accumulation as long as the
-    device has no room: the same batch to an update.
+    """Call `attempt`; if the device runs out of memory, halve the micro-batch, double the
+    accumulation steps and call it again.
 
-    All batches are of one shape, so it is the first that finds no room. A run that has a checkpoint
-    ends with OutOfMemoryError instead, since something else took what it had.
+    All batches have one shape, so the first one already fails. If the run has a checkpoint, other
+    programs took the memory, and OutOfMemoryError is raised.
     """
     while True:
-        experiment = as_started(out, experiment)
+        experiment = with_recorded_settings(out, experiment)
         try:
             return attempt(experiment, resume)
         except OutOfMemoryError as error:
             if jax.process_count() > 1:
                 raise OutOfMemoryError(
-                    f"{error}; several hosts do not halve it by themselves: give all of them half "
-                    "the train.batch_size and twice the optim.gradient_accumulation_steps"
+                    f"{error}; several processes do not halve it automatically: halve "
+                    "train.batch_size and double optim.gradient_accumulation_steps for all of them"
                 ) from None
-            if checkpoint.saved(out):
+            if checkpoint.list_checkpoints(out):
                 raise OutOfMemoryError(
-                    f"{error} any more; when there is, the same command goes on from {out}"
+                    f"{error} any more; free memory and run the same command again to resume from "
+                    f"{out}"
                 ) from None
-        # Here the arrays of the attempt are gone, which its traceback held.
-        experiment, resume = halved(as_started(out, experiment)), "auto"
-        say(
-            "the device has no room for a batch: begun anew with "
-            f"train.batch_size={experiment.train.batch_size} "
-            f"optim.gradient_accumulation_steps={experiment.optim.gradient_accumulation_steps}, as many texts to an update as before"
+        # Outside the except block, where the traceback would keep the arrays of the attempt alive.
+        experiment, resume = halve_micro_batch(with_recorded_settings(out, experiment)), "auto"
+        log.warning(
+            "the device has no memory for a batch; restarting with train.batch_size=%d "
+            "optim.gradient_accumulation_steps=%d: the number of texts per update stays the same",
+            experiment.train.batch_size,
+            experiment.optim.gradient_accumulation_steps,
         )
         write_json(out / "config.json", to_dict(experiment))
 
 
-def halved(experiment: Experiment) -> Experiment:
-    """Half the micro-batch, twice the accumulation. Raises OutOfMemoryError where it cannot be
-    halved."""
-    size, accumulate = experiment.train.batch_size, experiment.optim.gradient_accumulation_steps
+def halve_micro_batch(experiment: Experiment) -> Experiment:
+    """Halve the micro-batch and double the accumulation steps. Raises OutOfMemoryError if the size
+    is odd."""
+    size, steps = experiment.train.batch_size, experiment.optim.gradient_accumulation_steps
     if size % 2:
         raise OutOfMemoryError(
-            f"the device has no room for {size} texts at a time, which cannot be halved; give an "
+            f"the device has no memory for {size} texts, and the number cannot be halved; give an "
             "even train.batch_size, a smaller data.max_length or a smaller encoder"
         )
     return override(
         experiment,
-        {"train.batch_size": size // 2, "optim.gradient_accumulation_steps": 2 * accumulate},
+        {"train.batch_size": size // 2, "optim.gradient_accumulation_steps": 2 * steps},
     )

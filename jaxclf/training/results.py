@@ -1,4 +1,4 @@
-"""What a finished run leaves: predictions, thresholds, the model with its card, the report."""
+"""The results of a finished run: predictions, thresholds, the model and its card, the report."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,9 @@ from jaxclf.decisions.predictions import save_predictions
 from jaxclf.files.json_file import write_json
 from jaxclf.model.storage.saved_model import SavedModel, save_model
 from jaxclf.reports.diagnosis import diagnose
+from jaxclf.reports.html_report import write_page
 from jaxclf.reports.model_card import card
+from jaxclf.text.tokenizer.tokenize import lengths
 from jaxclf.training.checkpoint import Figures
 from jaxclf.training.setup import RunSetup
 from jaxclf.types import Predictions
@@ -18,36 +20,49 @@ from jaxclf.types import Predictions
 
 def write_results(
     out: Path,
-    prepared: RunSetup,
+    setup: RunSetup,
     params: dict[str, Any],
     predict: Callable[[dict, str], Predictions],
     history: list[Figures],
 ) -> dict[str, Any]:
-    """Calibrate, fit thresholds, score validation and test, and write all of it; report.json, which
-    marks a finished run, last. Returns what it holds.
+    """Calibrate, fit thresholds, score validation and test, and write all results.
 
-    params: of the trained network. predict: (params, split) -> its own probabilities.
+    params: the trained parameters. predict: (params, split) -> predictions, not calibrated.
+    report.json marks a finished run and is written last. Returns its content.
     """
-    experiment, names, ledger = prepared.experiment, prepared.names, prepared.provenance
-    found = {split: predict(params, split) for split in prepared.tokens}
-    found, calibration = calibrate(found, experiment.calibration)
-    for split, predictions in found.items():
-        save_predictions(out / "predictions" / f"{split}.npz", predictions)
-    reported = {split: found[split] for split in ("val", "test")}
-    report, record = score_run(reported, experiment.threshold, names, ledger)
-    write_json(out / "thresholds.json", record)
-    text = card(
+    experiment, names, provenance = setup.experiment, setup.names, setup.provenance
+    predictions = {split: predict(params, split) for split in setup.tokens}
+    predictions, calibration = calibrate(predictions, experiment.calibration)
+    for split, split_predictions in predictions.items():
+        save_predictions(out / "predictions" / f"{split}.npz", split_predictions)
+    reported = {split: predictions[split] for split in ("val", "test")}
+    report, thresholds = score_run(reported, experiment.threshold, names, provenance)
+    write_json(out / "thresholds.json", thresholds)
+    model_card = card(
         out.name,
         experiment.encoder.name,
         report,
         experiment.threshold.name,
         experiment.calibration.name,
-        {name: len(split.ids) for name, split in prepared.splits.items()},
+        {split: len(examples.ids) for split, examples in setup.splits.items()},
         experiment.data.label_descriptions,
     )
-    curves = to_json(calibration)
-    handover = SavedModel(experiment, prepared.hf_config, names, record, curves, ledger, params)
-    save_model(out / "model", handover, prepared.tokenizer, text)
+    model = SavedModel(
+        experiment,
+        setup.hf_config,
+        names,
+        thresholds,
+        to_json(calibration),
+        provenance,
+        params,
+    )
+    save_model(out / "model", model, setup.tokenizer, model_card)
     write_json(out / "diagnosis.json", diagnose(history, report))
     write_json(out / "report.json", report)
     return report
+
+
+def write_html_report(out: Path, setup: RunSetup, include_texts: bool) -> None:
+    """Write report.html and its figures; `include_texts` shows the hardest test examples' texts."""
+    texts = setup.splits["test"].texts if include_texts else None
+    write_page(out, lengths(setup.tokens["test"]), texts)

@@ -1,5 +1,6 @@
-"""The run folder: begun once, gone on with only by the experiment it was begun for."""
+"""The run folder: created once, and resumed only with the same experiment."""
 
+import importlib.metadata
 import platform
 import sys
 from pathlib import Path
@@ -7,61 +8,81 @@ from typing import Any
 
 import jax
 
-from jaxclf import __version__
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, iter_fields, override, to_dict
-from jaxclf.files.json_file import write_json
+from jaxclf.files.json_file import read_json, write_json
 
 
 def open_run(out: Path, experiment: Experiment, resume: str) -> None:
-    """Make the folder, or see that the run in it is of this very experiment."""
+    """Create the folder, or check that its run has this experiment.
+
+    resume: "auto" or "never". Raises ConfigError.
+    """
+    check_version(out)
     path = out / "config.json"
     if path.is_file():
         if resume == "never":
-            raise ConfigError(f"{out} exists; give another --out, or --resume auto to go on")
-        found = dict(iter_fields(catalog.load(str(path))))
-        changed = [key for key, value in iter_fields(experiment) if found[key] != value]
+            raise ConfigError(f"{out} exists; give another --out, or --resume auto")
+        recorded = dict(iter_fields(catalog.load(str(path))))
+        changed = [key for key, value in iter_fields(experiment) if recorded[key] != value]
         if changed:
             raise ConfigError(
-                f"{out} holds a run of another experiment (differs in {', '.join(changed)}); "
+                f"{out} contains a run of another experiment (different {', '.join(changed)}); "
                 "give another --out"
             )
     elif out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty and holds no run; give another --out")
+        raise ConfigError(f"{out} is not empty and contains no run; give another --out")
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, to_dict(experiment))
 
 
-def as_started(out: Path, experiment: Experiment) -> Experiment:
-    """The experiment as the run in `out` was begun: with that encoder's commit where none is asked
-    for, and with the smaller micro-batches that had to do, where they make up the batch asked
-    for."""
+def check_version(run: Path) -> None:
+    """Raise ConfigError if version 0.1 wrote the run, whose keys and checkpoints were different."""
+    paths = [run / "config.json", run / "environment.json", *(run / "integrity").glob("*.json")]
+    config, environment, *manifests = (
+        content if path.is_file() and isinstance(content := read_json(path), dict) else {}
+        for path in paths
+    )
+    version = str(environment.get("jaxclf", ""))
+    if not version and ("regular" in config or any("ledger" in part for part in manifests)):
+        version = "0.1"
+    if version == "0.1" or version.startswith("0.1."):
+        raise ConfigError(
+            f"{run}: written by jaxclf {version}, which version "
+            f"{importlib.metadata.version('jaxclf')} cannot resume or read; train again with "
+            f"another --out, or install jaxclf {version}"
+        )
+
+
+def with_recorded_settings(out: Path, experiment: Experiment) -> Experiment:
+    """Take over what the run in `out` settled at its start: the encoder's commit if none is asked
+    for, and smaller micro-batches that make up the same batch."""
+    check_version(out)
     path = out / "config.json"
     if not path.is_file():
         return experiment
-    found = catalog.load(str(path))
+    recorded = catalog.load(str(path))
     if not experiment.encoder.revision:
-        experiment = override(experiment, {"encoder.revision": found.encoder.revision})
-    (size, accumulate), (asked, asked_accumulate) = (
-        (one.train.batch_size, one.optim.gradient_accumulation_steps) for one in (found, experiment)
-    )
-    if size < asked and size * accumulate == asked * asked_accumulate:
-        changes = {"train.batch_size": size, "optim.gradient_accumulation_steps": accumulate}
+        experiment = override(experiment, {"encoder.revision": recorded.encoder.revision})
+    size, steps = recorded.train.batch_size, recorded.optim.gradient_accumulation_steps
+    batch = experiment.train.batch_size * experiment.optim.gradient_accumulation_steps
+    if size < experiment.train.batch_size and size * steps == batch:
+        changes = {"train.batch_size": size, "optim.gradient_accumulation_steps": steps}
         experiment = override(experiment, changes)
     return experiment
 
 
-def environment() -> dict[str, Any]:
-    """What else a result may depend on."""
+def describe_environment() -> dict[str, Any]:
+    """The versions and devices that a result may depend on."""
     device = jax.devices()[0]
     versions = {name: sys.modules[name].__version__ for name in ("jax", "flax", "optax", "numpy")}
     return {
-        "jaxclf": __version__,
+        "jaxclf": importlib.metadata.version("jaxclf"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "hosts": jax.process_count(),
+        "processes": jax.process_count(),
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         **versions,
     }

@@ -1,5 +1,7 @@
-"""Learning-rate schedules: (peak, warmup, steps) -> optax schedule; all rise linearly from 0 over
-the warm-up."""
+"""Learning-rate schedules: (peak, warmup, steps) -> optax schedule.
+
+All rise linearly to the peak over the warmup. Steps are optimizer updates.
+"""
 
 from typing import Annotated
 
@@ -7,28 +9,25 @@ import optax
 
 from jaxclf.types import Bound
 
+EndFactor = Annotated[float, Bound(0, 2)]
+
 
 def constant(peak: float, warmup: int, steps: int) -> optax.Schedule:
-    """The peak rate to the end."""
+    """The peak until the end."""
     return _after_warmup(peak, warmup, optax.constant_schedule(peak))
 
 
-def linear(
-    peak: float, warmup: int, steps: int, *, end_factor: Annotated[float, Bound(0, 2)] = 0.0
-) -> optax.Schedule:
-    """A straight fall to `end_factor` times the peak."""
-    return _after_warmup(
-        peak, warmup, optax.linear_schedule(peak, end_factor * peak, steps - warmup)
-    )
+def linear(peak: float, warmup: int, steps: int, *, end_factor: EndFactor = 0.0) -> optax.Schedule:
+    """A linear decay to `end_factor` times the peak."""
+    decay = optax.linear_schedule(peak, end_factor * peak, steps - warmup)
+    return _after_warmup(peak, warmup, decay)
 
 
-def cosine(
-    peak: float, warmup: int, steps: int, *, end_factor: Annotated[float, Bound(0, 2)] = 0.0
-) -> optax.Schedule:
-    """Half a cosine down to `end_factor` times the peak (Loshchilov and Hutter 2017, arXiv
+def cosine(peak: float, warmup: int, steps: int, *, end_factor: EndFactor = 0.0) -> optax.Schedule:
+    """A cosine decay to `end_factor` times the peak (Loshchilov and Hutter 2017, arXiv
     1608.03983)."""
-    fall = optax.cosine_decay_schedule(peak, max(steps - warmup, 1), alpha=end_factor)
-    return _after_warmup(peak, warmup, fall)
+    decay = optax.cosine_decay_schedule(peak, max(steps - warmup, 1), alpha=end_factor)
+    return _after_warmup(peak, warmup, decay)
 
 
 def cosine_restarts(
@@ -39,22 +38,23 @@ def cosine_restarts(
     cycles: Annotated[int, Bound(1, 2**20)] = 3,
     decay: Annotated[float, Bound(0, 2)] = 1.0,
 ) -> optax.Schedule:
-    """`cycles` cosine falls of equal length, each from `decay` times the peak before (SGDR, arXiv
-    1608.03983)."""
+    """`cycles` cosine decays of equal length (SGDR, Loshchilov and Hutter 2017, arXiv 1608.03983).
+
+    decay: the peak of a cycle as a fraction of the previous one.
+    """
     bounds = [warmup + (steps - warmup) * cycle // cycles for cycle in range(cycles + 1)]
-    falls = [
+    schedules = [
         optax.cosine_decay_schedule(peak * decay**cycle, max(bounds[cycle + 1] - bounds[cycle], 1))
         for cycle in range(cycles)
     ]
-    return _after_warmup(
-        peak, warmup, optax.join_schedules(falls, [b - warmup for b in bounds[1:-1]])
-    )
+    restarts = [bound - warmup for bound in bounds[1:-1]]
+    return _after_warmup(peak, warmup, optax.join_schedules(schedules, restarts))
 
 
-def _after_warmup(peak: float, warmup: int, then: optax.Schedule) -> optax.Schedule:
-    # From 1 / (warmup + 1): the first update is never idle.
+def _after_warmup(peak: float, warmup: int, schedule: optax.Schedule) -> optax.Schedule:
+    # From 1 / (warmup + 1): the learning rate of the first update is above 0.
     rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
-    return optax.join_schedules([rise, then], [warmup])
+    return optax.join_schedules([rise, schedule], [warmup])
 
 
 SCHEDULES = {

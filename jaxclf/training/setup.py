@@ -1,7 +1,10 @@
-"""What a run needs before its first update: its files read, its network built, nothing written."""
+"""Everything a run needs before its first update. Reads files and builds the network; writes
+nothing."""
 
+import difflib
 import functools
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +20,11 @@ from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.splits import describe
 from jaxclf.text.tokenizer.tokenize import tokenize
-from jaxclf.training.data import Epochs, file_of, make_epochs, read_splits
+from jaxclf.training.data import Epochs, make_epochs, read_splits, split_file
 from jaxclf.training.param_groups import check_groups, init_bias_from_prior, without_last_layers
 from jaxclf.types import Batch, Examples, LabelStats, Tokens
+
+log = logging.getLogger(__name__)
 
 
 class RunSetup(NamedTuple):
@@ -27,14 +32,14 @@ class RunSetup(NamedTuple):
     splits: dict[str, Examples]
     tokens: dict[str, Tokens]  # of every split but train
     epochs: Epochs
-    example: Batch  # the first
+    first_batch: Batch
     stats: LabelStats
     hf_config: dict[str, Any]
     tokenizer: Tokenizer
     init: Callable[[jax.Array, Batch], dict]
     apply: Callable[..., jax.Array]
-    pretrained: dict[str, Any]  # the parameters that the encoder's folder holds
-    provenance: dict[str, Any]  # of splits: what each of them fits
+    pretrained: dict[str, Any]  # the encoder folder's parameters
+    provenance: dict[str, Any]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -42,65 +47,85 @@ class RunSetup(NamedTuple):
         return self.splits["train"].names
 
 
-def make_setup(experiment: Experiment, say: Callable[[str], None]) -> RunSetup:
-    """Read data and encoder, find them to fit the experiment and each other. Raises JaxclfError."""
-    splits = read_splits(experiment, say)
-    names = splits["train"].names
+def make_setup(experiment: Experiment) -> RunSetup:
+    """Read the data and the encoder, and check that they fit the experiment. Raises JaxclfError."""
+    data, optim = experiment.data, experiment.optim
+    splits = read_splits(data)
+    train, names = splits["train"], splits["train"].names
     resolved = resolve(experiment.encoder.name, experiment.encoder.revision)
     experiment = override(experiment, {"encoder.revision": resolved.revision})
     hf_config, tokenizer = open_encoder(resolved.folder)
     init, apply = build(experiment, hf_config, len(names))
     check_labels(experiment, names)
-    data = experiment.data
-    if surplus := sorted(data.label_descriptions.keys() - set(names)):
-        say(
-            f"note: data.label_descriptions speaks of {', '.join(surplus)}, which the data do not have"
-        )
-    cut = functools.partial(
-        tokenize,
-        tokenizer,
-        windows=data.windows,
+    _check_label_descriptions(data.label_descriptions, names)
+    tokenize_texts = functools.partial(tokenize, tokenizer, windows=data.windows)
+    epochs = make_epochs(
+        train,
+        tokenize_texts,
+        data,
+        experiment.sampler,
+        experiment.augment,
+        experiment.train,
+        optim.gradient_accumulation_steps,
+        experiment.seed,
     )
-    tokens = {name: cut(split.texts) for name, split in splits.items() if name != "train"}
-    epochs = make_epochs(experiment, splits["train"], cut)
-    example = next(epochs.batches(0, 0))
-    shapes = jax.eval_shape(init, jax.random.key(0), example)
-    check_groups(experiment.optim, shapes)
+    first_batch = next(epochs.batches(0, 0))
+    shapes = jax.eval_shape(init, jax.random.key(0), first_batch)
+    check_groups(optim, shapes)
     pretrained = pretrained_params(resolved.folder, shapes)
-    labels, known = splits["train"].labels, splits["train"].label_mask
     return RunSetup(
         experiment,
         splits,
-        tokens,
+        {name: tokenize_texts(split.texts) for name, split in splits.items() if name != "train"},
         epochs,
-        example,
-        LabelStats(labels.sum(axis=0), known.sum(axis=0)),
+        first_batch,
+        LabelStats(train.labels.sum(axis=0), train.label_mask.sum(axis=0)),
         hf_config,
         tokenizer,
         init,
         apply,
-        without_last_layers(pretrained, experiment.optim.reinit_layers),
-        make_provenance(
-            {name: describe(split, file_of(experiment, name)) for name, split in splits.items()},
-            {
-                "average": experiment.regularization.weight_averaging.name,
-                "calibration": experiment.calibration.name,
-                "threshold": experiment.threshold.name,
-            },
-        ),
+        without_last_layers(pretrained, optim.reinit_layers),
+        _make_provenance(experiment, splits),
     )
 
 
-def init_params(prepared: RunSetup) -> dict[str, Any]:
-    """The parameters a run begins with: what the encoder's folder holds, the rest random by the
+def _check_label_descriptions(descriptions: Mapping[str, str], names: tuple[str, ...]) -> None:
+    """Warn of a described label that is probably a misspelled label of the data.
+
+    The descriptions may be those of another data set, so an unknown label alone is no mistake.
+    """
+    undescribed = [name for name in names if name not in descriptions]
+    for label in sorted(descriptions.keys() - set(names)):
+        if matches := difflib.get_close_matches(label, undescribed, 1, cutoff=0.8):
+            log.warning(
+                "data.label_descriptions: unknown label %r; did you mean %r?", label, matches[0]
+            )
+
+
+def _make_provenance(experiment: Experiment, splits: Mapping[str, Examples]) -> dict[str, Any]:
+    return make_provenance(
+        {
+            name: describe(split, split_file(experiment.data, name))
+            for name, split in splits.items()
+        },
+        {
+            "average": experiment.regularization.weight_averaging.name,
+            "calibration": experiment.calibration.name,
+            "threshold": experiment.threshold.name,
+        },
+    )
+
+
+def init_params(setup: RunSetup) -> dict[str, Any]:
+    """The initial parameters: pretrained where the encoder's folder has them, else random by the
     seed."""
-    optim, seed = prepared.experiment.optim, prepared.experiment.seed
-    given = flatten_params(prepared.pretrained)
+    optim, seed = setup.experiment.optim, setup.experiment.seed
+    pretrained = flatten_params(setup.pretrained)
 
-    def fresh(key: jax.Array, batch: Batch) -> dict[tuple[str, ...], jax.Array]:
-        made = flatten_params(prepared.init(key, batch))
-        return {path: leaf for path, leaf in made.items() if path not in given}
+    def init_missing(key: jax.Array, batch: Batch) -> dict[tuple[str, ...], jax.Array]:
+        leaves = flatten_params(setup.init(key, batch))
+        return {path: leaf for path, leaf in leaves.items() if path not in pretrained}
 
-    made = {**jax.jit(fresh)(jax.random.key(seed), prepared.example), **given}
-    params = jax.tree.map(jax.numpy.asarray, unflatten_dict(made))
-    return init_bias_from_prior(params, prepared.stats) if optim.init_bias_from_prior else params
+    leaves = {**jax.jit(init_missing)(jax.random.key(seed), setup.first_batch), **pretrained}
+    params = jax.tree.map(jax.numpy.asarray, unflatten_dict(leaves))
+    return init_bias_from_prior(params, setup.stats) if optim.init_bias_from_prior else params

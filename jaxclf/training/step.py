@@ -1,4 +1,4 @@
-"""The train step: pure, jitted, donated."""
+"""The train step: pure, jitted, with donated state."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,22 +18,24 @@ from jaxclf.types import Batch, LabelStats, State
 
 class StepMetrics(NamedTuple):
     loss: Float[Array, ""]
-    grad_norm: Float[Array, ""]
+    grad_norm: Float[Array, ""]  # before clipping
 
 
-def key_kind() -> str:
-    """Philox is counter-based like threefry and four times as fast on a CPU, but XLA cannot yet
-    split its product of high words among devices."""
+def key_implementation() -> str:
+    """The random number generator of dropout.
+
+    Philox is the fastest on a CPU, but XLA cannot shard it over devices yet.
+    """
     return "philox4x32" if jax.device_count() == 1 else "threefry2x32"
 
 
 def dropout_key(seed: int) -> UInt32[np.ndarray, " words"]:
-    """The raw key of a run."""
-    return np.asarray(jax.random.key_data(jax.random.key(seed, impl=key_kind())))
+    """The raw dropout key of a run."""
+    return np.asarray(jax.random.key_data(jax.random.key(seed, impl=key_implementation())))
 
 
 def weights_of(state: State) -> dict[str, Any]:
-    """What the model is: the running mean of the parameters where one is kept."""
+    """The parameters of the model: their moving average if there is one."""
     return state.ema or state.params
 
 
@@ -44,73 +46,75 @@ def make_train_step(
     stats: LabelStats,
     batch_size: int,
     regularization: Regularization,
-    accumulate: int = 1,
-    placed: jax.sharding.Sharding | None = None,
+    accumulation_steps: int = 1,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> Callable[[State, Batch], tuple[State, StepMetrics]]:
-    """(state, batch) -> (state, metrics); the given state is donated.
+    """Make the jitted step (state, batch) -> (state, metrics), which donates the state it is called
+    with.
 
-    placed: where both lie, if not on one device.
-
-    The loss is the sum over the batch's examples divided by the nominal `batch_size`, so that k
-    micro-batches give the gradient of one batch of k times the size.
+    sharding: of the new state and the metrics; None with a single device.
+    The loss is the sum over the batch's examples divided by the nominal `batch_size`, so k
+    micro-batches give the gradient of one batch that is k times larger.
     """
-    adversary = ADVERSARIES[regularization.adversarial.name]
+    perturb = ADVERSARIES[regularization.adversarial.name]
 
-    def step(state: State, batch: Batch) -> tuple[State, StepMetrics]:
+    def train_step(state: State, batch: Batch) -> tuple[State, StepMetrics]:
         key = jax.random.fold_in(
-            jax.random.wrap_key_data(jnp.asarray(state.key), impl=key_kind()), state.step
+            jax.random.wrap_key_data(jnp.asarray(state.key), impl=key_implementation()), state.step
         )
         mix = None
         if regularization.mixup:
-            key, own = jax.random.split(key)
-            mix = sample_mixup(own, batch.weight, regularization.mixup)
+            key, mixup_key = jax.random.split(key)
+            mix = sample_mixup(mixup_key, batch.weight, regularization.mixup)
             batch = mix_labels(batch, mix)
         keys = list(jax.random.split(key)) if regularization.rdrop else [key]
 
         def objective(params: dict) -> Float[Array, ""]:
-            # Clones, since an adversary is met with the same dropout.
-            logits = [apply(params, batch, jax.random.clone(one), mix) for one in keys]
-            each = sum(loss(one, batch.labels, batch.label_mask, stats) for one in logits) / len(
-                keys
-            )
+            # Cloned keys: the adversarial pass uses the same dropout masks.
+            passes = [apply(params, batch, jax.random.clone(key), mix) for key in keys]
+            losses = sum(
+                loss(logits, batch.labels, batch.label_mask, stats) for logits in passes
+            ) / len(keys)
             if regularization.rdrop:
-                each = each + regularization.rdrop * disagreement(
-                    logits[0], logits[1], batch.label_mask
-                )
-            return (each * batch.weight).sum() / batch_size
+                divergence = symmetric_kl(passes[0], passes[1], batch.label_mask)
+                losses = losses + regularization.rdrop * divergence
+            return (losses * batch.weight).sum() / batch_size
 
         value, gradient = jax.value_and_grad(objective)(state.params)
         if regularization.adversarial.name != "none":
-            worse = adversary(state.params, gradient, **regularization.adversarial.options)
-            gradient = jax.tree.map(jnp.add, gradient, jax.grad(objective)(worse))
+            perturbed = perturb(state.params, gradient, **regularization.adversarial.options)
+            gradient = jax.tree.map(jnp.add, gradient, jax.grad(objective)(perturbed))
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(value, optax.tree.norm(gradient))
         ema = state.ema
         if regularization.ema_decay:
-            ema = running_mean(ema, params, state.step, regularization.ema_decay, accumulate)
+            decay = regularization.ema_decay
+            ema = update_ema(ema, params, state.step, decay, accumulation_steps)
         return State(state.step + 1, params, opt_state, state.key, ema), metrics  # type: ignore[arg-type]
 
-    return jax.jit(step, donate_argnums=0, out_shardings=placed)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
 
 
-def disagreement(
-    one: Float[Array, "slots classes"],
-    other: Float[Array, "slots classes"],
-    known: Float[Array, "slots classes"],
+def symmetric_kl(
+    logits_a: Float[Array, "slots classes"],
+    logits_b: Float[Array, "slots classes"],
+    label_mask: Float[Array, "slots classes"],
 ) -> Float[Array, " slots"]:
-    """Of two passes' probabilities: the mean of both Kullback-Leibler divergences, over an
-    example's known labels (R-Drop, Liang et al. 2021, arXiv 2106.14448)."""
-    divergence = (jax.nn.sigmoid(one) - jax.nn.sigmoid(other)) * (one - other) / 2
-    return (divergence * known).sum(axis=1) / jnp.maximum(known.sum(axis=1), 1)
+    """The mean of both Kullback-Leibler divergences between two passes, averaged over an example's
+    known labels (R-Drop, Liang et al. 2021, arXiv 2106.14448)."""
+    divergence = (jax.nn.sigmoid(logits_a) - jax.nn.sigmoid(logits_b)) * (logits_a - logits_b) / 2
+    return (divergence * label_mask).sum(axis=1) / jnp.maximum(label_mask.sum(axis=1), 1)
 
 
-def running_mean(mean: Any, params: Any, step: Array, decay: float, accumulate: int) -> Any:
-    """The mean moved by one update; between updates as it was.
+def update_ema(ema: Any, params: Any, step: Array, decay: float, accumulation_steps: int) -> Any:
+    """The exponential moving average of the parameters after one update; unchanged after the other
+    micro-batches.
 
-    A young mean forgets faster, (1 + updates) / (10 + updates), lest it be of the start for long.
+    The decay is ramped up, (1 + updates) / (10 + updates), so early weights do not dominate the
+    average.
     """
-    updates = (step + 1) // accumulate
-    rate = jnp.minimum(decay, (1 + updates) / (10 + updates))
-    kept = jnp.where((step + 1) % accumulate == 0, rate, 1)
-    return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, mean, params)
+    updates = (step + 1) // accumulation_steps
+    ramped = jnp.minimum(decay, (1 + updates) / (10 + updates))
+    kept = jnp.where((step + 1) % accumulation_steps == 0, ramped, 1)
+    return jax.tree.map(lambda average, new: kept * average + (1 - kept) * new, ema, params)

@@ -67,14 +67,16 @@ STAND_IN = """
 import math, os, time
 import jaxclf.training.run
 
-def train(experiment, out, resume="auto", show_text=False, watch=None, test=True):
-    assert resume == "never" and not test
+def train(
+    experiment, out, resume="auto", include_texts=False, report_score=None, score_test=True
+):
+    assert resume == "never" and not score_test
     out.mkdir(parents=True)
     (out / "checkpoint").write_text("large")
     score = 1 / (1 + abs(math.log10(experiment.optim.lr / 7e-4)))
     for epoch in range(experiment.train.epochs):
         time.sleep(0.05)
-        watch(score)
+        report_score(score)
         while int(out.name) == int(os.environ["HELD"]):
             time.sleep(0.05)
     return {"val": {"score": score}}

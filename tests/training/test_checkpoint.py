@@ -39,7 +39,7 @@ def nothing(text):
 
 def test_there_and_back(tmp_path):
     checkpoint.save(tmp_path, state_of(3), ledger_of([0.25], batches=2))
-    found = checkpoint.latest(tmp_path, nothing)
+    found = checkpoint.latest_checkpoint(tmp_path)
     assert found is not None
     assert found.step == 3
     assert found.progress == ledger_of([0.25], batches=2)
@@ -47,23 +47,23 @@ def test_there_and_back(tmp_path):
 
 
 def test_nothing_saved_is_nothing_found(tmp_path):
-    assert checkpoint.latest(tmp_path, nothing) is None
+    assert checkpoint.latest_checkpoint(tmp_path) is None
 
 
 def test_the_best_and_the_latest_two_are_kept(tmp_path):
     scores = [0.1, 0.9, 0.3, 0.2, 0.4]
     for epoch in range(1, 6):
         checkpoint.save(tmp_path, state_of(10 * epoch), ledger_of(scores[:epoch]))
-    assert [one.step for one in checkpoint.saved(tmp_path)] == [20, 40, 50]
+    assert [one.step for one in checkpoint.list_checkpoints(tmp_path)] == [20, 40, 50]
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"20", "40", "50"}
-    assert checkpoint.epochs(tmp_path, nothing)[0].step == 20
+    assert checkpoint.epoch_checkpoints(tmp_path)[0].step == 20
 
 
 def test_a_checkpoint_within_an_epoch_is_no_candidate_for_the_best(tmp_path):
     checkpoint.save(tmp_path, state_of(10), ledger_of([0.1]))
     checkpoint.save(tmp_path, state_of(15), ledger_of([0.1], batches=5))
-    assert checkpoint.epochs(tmp_path, nothing)[0].step == 10
-    assert checkpoint.latest(tmp_path, nothing).step == 15
+    assert checkpoint.epoch_checkpoints(tmp_path)[0].step == 10
+    assert checkpoint.latest_checkpoint(tmp_path).step == 15
 
 
 def files_of(tmp_path, step):
@@ -115,6 +115,6 @@ def test_a_checkpoint_without_a_manifest_was_never_finished(tmp_path):
     checkpoint.save(tmp_path, state_of(2), ledger_of([0.1, 0.2]))
     (tmp_path / "integrity" / "2.json").unlink()
     (tmp_path / "checkpoints" / "9").mkdir()  # as a killed process leaves it
-    assert checkpoint.latest(tmp_path, nothing).step == 1
+    assert checkpoint.latest_checkpoint(tmp_path).step == 1
     checkpoint.save(tmp_path, state_of(3), ledger_of([0.1, 0.2]))
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"1", "3"}

@@ -59,7 +59,7 @@ def begin():
 def run(folder, evaluate=evaluate, step=train_step, sizes=SIZES, seen=None, patience=0, every=2):
     """As train.py does: from the latest checkpoint where there is one."""
     state, progress = begin()
-    last = checkpoint.latest(folder, lambda text: pytest.fail(text))
+    last = checkpoint.latest_checkpoint(folder)
     if last is not None:
         state, progress = (
             checkpoint.restore(folder, last, checkpoint.abstract_state(state)),
@@ -79,7 +79,7 @@ def run(folder, evaluate=evaluate, step=train_step, sizes=SIZES, seen=None, pati
 
 
 def last_state(folder):
-    found = checkpoint.saved(folder)[-1]
+    found = checkpoint.list_checkpoints(folder)[-1]
     return checkpoint.restore(folder, found, checkpoint.abstract_state(begin()[0])), found.progress
 
 
@@ -160,7 +160,7 @@ def test_patience_counts_epochs_without_gain_also_across_a_restart(tmp_path):
         run(tmp_path, evaluate=scripted, sizes=sizes, patience=2)
     progress = run(tmp_path, evaluate=scripted, sizes=sizes, patience=2)
     assert [epoch["score"] for epoch in progress.history] == [0.5, 0.4, 0.6, 0.5, 0.55]
-    assert checkpoint.epochs(tmp_path, pytest.fail)[0].progress.history[-1]["score"] == 0.6
+    assert checkpoint.epoch_checkpoints(tmp_path)[0].progress.history[-1]["score"] == 0.6
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -172,7 +172,7 @@ def test_divergence_stops_before_a_bad_state_is_saved(tmp_path, bad):
     with pytest.raises(DivergedError, match="batch 6, epoch 2") as caught:
         run(tmp_path, step=diverging, every=3)
     assert caught.value.exit_code == 3
-    assert max(one.step for one in checkpoint.saved(tmp_path)) < 6
+    assert max(one.step for one in checkpoint.list_checkpoints(tmp_path)) < 6
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -185,7 +185,7 @@ def test_a_signal_saves_and_stops(tmp_path, number, code):
     with pytest.raises(StoppedError) as caught:
         run(tmp_path, step=interrupted, every=1000)
     assert caught.value.exit_code == code
-    assert checkpoint.saved(tmp_path)[-1].step == 5
+    assert checkpoint.list_checkpoints(tmp_path)[-1].step == 5
     whole = tmp_path / "whole"
     whole.mkdir()
     assert run(tmp_path, every=1000) == run(whole, every=1000)

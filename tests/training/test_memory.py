@@ -60,7 +60,7 @@ def test_without_room_a_run_is_that_of_smaller_batches(experiment, little_room, 
 
     out = tmp_path / "run"
     with pytest.raises(KilledError):
-        run.train(experiment, out, watch=killed, test=False)
+        run.train(experiment, out, report_score=killed, score_test=False)
     assert little_room == [16, 8, 4]
     said = capsys.readouterr().err
     for words in (
@@ -72,10 +72,10 @@ def test_without_room_a_run_is_that_of_smaller_batches(experiment, little_room, 
     assert (config["train"]["batch_size"], config["optim"]["gradient_accumulation_steps"]) == (4, 4)
 
     # The same command goes on with them, to what asking for them gives.
-    found = run.train(experiment, out, test=False)
+    found = run.train(experiment, out, score_test=False)
     assert little_room == [16, 8, 4, 4]
     asked = override(experiment, {"train.batch_size": 4, "optim.gradient_accumulation_steps": 4})
-    whole = run.train(asked, tmp_path / "asked", test=False)
+    whole = run.train(asked, tmp_path / "asked", score_test=False)
     assert found["val"] == whole["val"]
 
 

@@ -53,7 +53,7 @@ def apply(params, batch, key, mix):
     pooled = words["word"]["embedding"][batch.ids].mean(axis=1) * words["norm"]["scale"][None]
     pooled = pooled * jax.random.bernoulli(key, 0.8, pooled.shape) / 0.8
     if mix is not None:
-        pooled = mix.share * pooled + (1 - mix.share) * pooled[mix.partner]
+        pooled = mix.lam * pooled + (1 - mix.lam) * pooled[mix.index]
     head = params["head"]["classifier"]
     return pooled @ head["kernel"] + head["bias"][None]
 
