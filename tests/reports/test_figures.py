@@ -29,10 +29,10 @@ NAMES = ("stress", "joie", "rare")
 CUTS = np.array([0.5, 0.4, 0.6])
 NAN = float("nan")
 LINES = [
-    {"step": 10, "epoch": 1, "loss": 0.9, "rate": 1e-4},
-    {"step": 20, "epoch": 1, "loss": 0.5, "rate": 5e-5},
+    {"step": 10, "epoch": 1, "loss": 0.9, "learning_rate": 1e-4},
+    {"step": 20, "epoch": 1, "loss": 0.5, "learning_rate": 5e-5},
     {"step": 25, "epoch/epoch": 1, "epoch/score": 0.4, "epoch/log_loss": 0.3},
-    {"step": 30, "epoch": 2, "loss": 0.4, "rate": 2e-5},
+    {"step": 30, "epoch": 2, "loss": 0.4, "learning_rate": 2e-5},
     {"step": 50, "epoch/epoch": 2, "epoch/log_loss": 0.35},  # its score was NaN
 ]
 

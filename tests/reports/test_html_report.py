@@ -29,8 +29,8 @@ ROWS = 40
 ID = '"><img src=x onerror=alert(1)>'
 TEXTS = [f"secret number {row} <script>alert('text')</script> & \"more\"" for row in range(ROWS)]
 LINES = [
-    {"step": 10, "loss": 0.9, "rate": 1e-4},
-    {"step": 20, "loss": 0.5, "rate": 1e-5},
+    {"step": 10, "loss": 0.9, "learning_rate": 1e-4},
+    {"step": 20, "loss": 0.5, "learning_rate": 1e-5},
     {"step": 20, "epoch/epoch": 1, "epoch/score": 0.5, "epoch/log_loss": 0.3},
 ]
 PICTURES = tuple(pictures.PICTURES)

@@ -153,7 +153,7 @@ def training(lines: Sequence[Mapping[str, Any]]) -> Columns:
     loss, step = of(batches, "loss"), of(batches, "step")
     after = tuple(of(epochs, f"epoch/{key}") for key in ("epoch", "score", "log_loss"))
     pieces = (
-        (step, nan, loss, _running_mean(loss), of(batches, "rate"), nan, nan),
+        (step, nan, loss, _running_mean(loss), of(batches, "learning_rate"), nan, nan),
         (of(epochs, "step"), after[0], nan, nan, nan, *after[1:]),
     )
     return _stack("batch epoch loss running_mean rate score log_loss", pieces)
