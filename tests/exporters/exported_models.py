@@ -2,7 +2,7 @@
 
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from torch_models import hf_config
+from tiny_encoders import hf_config
 
 from jaxclf.decisions.calibration import Calibration, to_json
 from jaxclf.decisions.provenance import make_provenance
@@ -14,13 +14,13 @@ from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("joy", "fear", "anger")
-# One is no float32, so that rounding it decides.
+# The second is not a float32, so its rounding decides.
 THRESHOLDS = {
     name: {"value": value, "split": "val", "rule": "fixed"}
     for name, value in zip(LABELS, (0.5, 0.4 + 1e-12, 0.6), strict=True)
 }
 NONE = Calibration("none", ({}, {}, {}))
-LENGTH = 20  # of a row, of which a text may have three
+LENGTH = 20  # tokens of a window; a text has at most three
 
 
 def make_model(
@@ -36,7 +36,6 @@ def make_model(
 ):
     """The folder of a random model; layer norms scale and shift too."""
     config = hf_config(variant, vocab_size=400, max_position_embeddings=34, pad_token_id=0)
-    hf = config.to_dict()
     experiment = Experiment(
         Data("", "", "", max_length=length, max_windows=3, window_overlap=4),
         encoder=Encoder(name="tiny", dtype=dtype),
@@ -46,19 +45,19 @@ def make_model(
     rng = np.random.default_rng(seed)
     params = {
         path: (0.2 * rng.normal(size=leaf.shape) + (path[-1] == "scale")).astype(np.float32)
-        for path, leaf in flatten_params(param_shapes(experiment, hf, len(LABELS))).items()
+        for path, leaf in flatten_params(param_shapes(experiment, config, len(LABELS))).items()
     }
     rules = {"average": "best", "calibration": calibration.kind, "threshold": "fixed"}
-    handover = SavedModel(
+    saved_model = SavedModel(
         experiment,
-        hf,
+        config,
         LABELS,
         THRESHOLDS,
         to_json(calibration),
         make_provenance({}, rules),
         unflatten_dict(params),
     )
-    save_model(folder, handover, load_tokenizer(tiny_encoder), "a card\n")
+    save_model(folder, saved_model, load_tokenizer(tiny_encoder), "a card\n")
     return folder
 
 

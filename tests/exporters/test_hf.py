@@ -1,31 +1,24 @@
-"""A model given to transformers: the same logits there, the same model back here."""
+"""A model exported to transformers: the same files and logits there, the same model back here."""
 
-import json
-
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import transformers
-from flax.traverse_util import unflatten_dict
-from torch_models import hf_config, randomize
+import safetensors.numpy
+from exported_models import LABELS, make_model
+from tiny_encoders import GOLDEN
 
 import jaxclf
-from jaxclf.decisions.calibration import Calibration, to_json
-from jaxclf.decisions.provenance import make_provenance
+from jaxclf.decisions.calibration import Calibration
 from jaxclf.errors import ConfigError
-from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.exporters.hf import to_hf
 from jaxclf.inference.members import param_shapes
 from jaxclf.model.inference import gather, prediction_shape, score
-from jaxclf.model.storage.saved_model import SavedModel, open_encoder, pretrained_params, save_model
-from jaxclf.model.storage.weights import flatten_params
-from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
+from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
+from jaxclf.text.tokenizer.tokenize import tokenize
 
-LABELS = ("joy", "fear", "anger")
-LENGTH = 40
-# One of each family, with what its classifier has of its own.
+# One variant of each family: the one with the most parameters of its own.
 FAMILIES = [
     "bert",
     "roberta",
@@ -36,6 +29,9 @@ FAMILIES = [
     "deberta-v2-xlarge",
     "modernbert-bias",
 ]
+# (exported, golden): words, positions, relative positions.
+SIZES = {(400, 60), (34, 24), (34, 26)}
+CURVE = Calibration("temperature", ({"temperature": 2.0},) * len(LABELS))
 
 
 @pytest.fixture(scope="module")
@@ -43,53 +39,35 @@ def texts(demo_rows):
     return [*[row["text"] for row in demo_rows["val"]][:97], "a", "ok ok", "x" * 300]
 
 
-def make_run(folder, variant, tokenizer_folder, pool="cls", head="native"):
-    """A run's folder with a random model of that family."""
-    torch.manual_seed(0)
-    # The tokenizer's padding is 0; RoBERTa counts positions from the padding's id.
-    config = hf_config(variant, vocab_size=400, max_position_embeddings=LENGTH + 2, pad_token_id=0)
-    encoder = folder / "encoder"
-    randomize(transformers.AutoModel.from_config(config)).save_pretrained(encoder)
-    tokenizer = load_tokenizer(tokenizer_folder)
-    tokenizer.save(str(encoder / "tokenizer.json"))
-    hf, tokenizer = open_encoder(encoder)
-    experiment = Experiment(
-        Data("", "", "", max_length=LENGTH, max_windows=1, window_overlap=2),
-        encoder=Encoder(name="tiny"),
-        pool=Spec(pool),
-        head=Spec(head),
-    )
-    shapes = param_shapes(experiment, hf, len(LABELS))
-    rng = np.random.default_rng(1)
-    params = {
-        path: rng.normal(size=leaf.shape).astype(np.float32)
-        for path, leaf in flatten_params(shapes).items()
-    } | flatten_params(pretrained_params(encoder, shapes))
-    record = {name: {"value": 0.25, "split": "val", "rule": "fixed"} for name in LABELS}
-    curves = to_json(Calibration("temperature", ({"temperature": 2.0},) * 3))
-    rules = {"average": "best", "calibration": "temperature", "threshold": "fixed"}
-    provenance = make_provenance({}, rules)
-    handover = SavedModel(
-        experiment, hf, LABELS, record, curves, provenance, unflatten_dict(params)
-    )
-    save_model(folder / "run" / "model", handover, tokenizer, "a card")
-    return folder / "run"
+@pytest.fixture
+def make_run(tiny_encoder, tmp_path):
+    """A model's folder, with the native head on the first token unless asked otherwise."""
+
+    def make(variant, pool="cls", head="native"):
+        folder = tmp_path / "model"
+        return make_model(folder, tiny_encoder, variant, pool, head, calibration=CURVE)
+
+    return make
 
 
-def logits_of(classifier, texts):
-    data = classifier.experiment.data
-    tokens = tokenize(classifier.tokenizer, texts, data.windows._replace(max_windows=1))
-    shape = prediction_shape(data.windows._replace(max_windows=1))
+def first_window_logits(classifier, texts):
+    """The logits of every text's first window, which is all that transformers reads."""
+    windows = classifier.experiment.data.windows._replace(max_windows=1)
+    tokens = tokenize(classifier.tokenizer, texts, windows)
     step = jax.jit(classifier.apply)
-    scored = score(step, classifier.params, tokens, shape, len(LABELS))
+    scored = score(step, classifier.params, tokens, prediction_shape(windows), len(LABELS))
     return gather(scored, len(texts), len(LABELS))
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("variant", FAMILIES)
-def test_the_same_logits_in_transformers(variant, tiny_encoder, texts, tmp_path):
-    run = make_run(tmp_path, variant, tiny_encoder)
+def test_logits_are_the_same_in_transformers(variant, make_run, texts, tmp_path):
+    import torch
+    import transformers
+
+    run = make_run(variant)
     to_hf(run, tmp_path / "out")
-    ours = logits_of(jaxclf.load(run), texts)
+    ours = first_window_logits(jaxclf.load(run), texts)
     model, loading = transformers.AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "out", output_loading_info=True
     )
@@ -104,61 +82,74 @@ def test_the_same_logits_in_transformers(variant, tiny_encoder, texts, tmp_path)
     np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("variant", FAMILIES)
-def test_what_went_out_comes_back_to_the_bit(variant, tiny_encoder, tmp_path):
-    run = make_run(tmp_path, variant, tiny_encoder)
-    to_hf(run, tmp_path / "out")
-    before, after = jaxclf.load(run), jaxclf.load(tmp_path / "out")
-    assert not (tmp_path / "out" / "head.safetensors").exists()
-    assert (before.experiment, before.labels) == (after.experiment, after.labels)
-    one, other = flatten_params(before.params), flatten_params(after.params)
-    assert one.keys() == other.keys()
-    for path in one:
-        np.testing.assert_array_equal(one[path], other[path])
-    np.testing.assert_array_equal(before.thresholds, after.thresholds)
-    assert before.calibrations == after.calibrations
-
-
+@pytest.mark.parity
 @pytest.mark.parametrize(("pool", "head"), [("attention", "linear"), ("mean", "native")])
-def test_with_another_head_the_encoder_opens_alone(pool, head, tiny_encoder, texts, tmp_path):
-    run = make_run(tmp_path, "roberta", tiny_encoder, pool, head)
-    assert "AutoModel (" in to_hf(run, tmp_path / "out")
+def test_the_encoder_alone_opens_in_transformers(pool, head, make_run, tmp_path):
+    import transformers
+
+    run = make_run("roberta", pool, head)
+    to_hf(run, tmp_path / "out")
     model, loading = transformers.AutoModel.from_pretrained(
         tmp_path / "out", output_loading_info=True, add_pooling_layer=False
     )
     assert not any(loading.values()), loading
     word = jaxclf.load(run).params["encoder"]["embeddings"]["word"]["embedding"]
     np.testing.assert_array_equal(model.get_input_embeddings().weight.detach().numpy(), word)
-    again = jaxclf.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("variant", FAMILIES)
+def test_tensors_have_the_names_and_axes_that_transformers_gives_them(variant, make_run, tmp_path):
+    to_hf(make_run(variant), tmp_path / "out")
+    written = safetensors.numpy.load_file(tmp_path / "out" / "model.safetensors")
+    expected = safetensors.numpy.load_file(GOLDEN / variant / "model.safetensors")
+    assert written.keys() == expected.keys()
+    for name, tensor in expected.items():
+        sizes = zip(written[name].shape, tensor.shape, strict=True)
+        # The vocabulary and the positions of the exported model are larger.
+        assert all(ours == theirs or (ours, theirs) in SIZES for ours, theirs in sizes), name
+
+
+@pytest.mark.parametrize("variant", FAMILIES)
+def test_an_exported_model_is_the_same_to_the_bit(variant, make_run, tmp_path):
+    run = make_run(variant)
+    to_hf(run, tmp_path / "out")
+    before, after = jaxclf.load(run), jaxclf.load(tmp_path / "out")
+    assert not (tmp_path / "out" / "head.safetensors").exists()
+    assert (before.experiment, before.labels) == (after.experiment, after.labels)
+    chex.assert_trees_all_equal(before.params, after.params)
+    np.testing.assert_array_equal(before.thresholds, after.thresholds)
+    assert before.calibrations == after.calibrations
+
+
+def test_a_pool_and_head_of_ours_lie_beside_the_encoder(make_run, texts, tmp_path):
+    run = make_run("roberta", "attention", "linear")
+    assert "AutoModel (" in to_hf(run, tmp_path / "out")
+    assert (tmp_path / "out" / "head.safetensors").is_file()
     np.testing.assert_array_equal(
-        again.predict_proba(texts[:8]), jaxclf.load(run).predict_proba(texts[:8])
+        jaxclf.load(tmp_path / "out").predict_proba(texts[:8]),
+        jaxclf.load(run).predict_proba(texts[:8]),
     )
 
 
-def test_a_folder_that_is_there_is_left_alone(tiny_encoder, tmp_path):
-    run = make_run(tmp_path, "bert", tiny_encoder)
+def test_an_existing_folder_is_left_alone(make_run, tmp_path):
+    run = make_run("bert")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(ConfigError, match="give a new folder"):
+    with pytest.raises(ConfigError, match="--out"):
         to_hf(run, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
-def test_an_exported_folder_serves_as_an_encoder_again(tiny_encoder, tmp_path):
-    """Fine-tuning goes on from it: the encoder is taken, the classifier of other labels is not."""
-    run = make_run(tmp_path, "distilbert", tiny_encoder)
+def test_an_exported_folder_serves_as_an_encoder_again(make_run, tmp_path):
+    """Fine-tuning on other labels takes the encoder and the pooler, not the classifier."""
+    run = make_run("distilbert")
     to_hf(run, tmp_path / "out")
-    hf, _ = open_encoder(tmp_path / "out")
-    experiment = jaxclf.load(run).experiment
-    shapes = param_shapes(experiment, hf, 7)
-    params = pretrained_params(tmp_path / "out", shapes)
-    assert set(params["head"]) == {"pooler"}
-    config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config["architectures"] == ["DistilBertForSequenceClassification"]
-    assert jax.tree.all(
-        jax.tree.map(
-            lambda one, other: bool((jnp.asarray(one) == other).all()),
-            params["encoder"],
-            jaxclf.load(run).params["encoder"],
-        )
+    config, _ = open_encoder(tmp_path / "out")
+    classifier = jaxclf.load(run)
+    params = pretrained_params(
+        tmp_path / "out", param_shapes(classifier.experiment, config, classes=7)
     )
+    assert set(params["head"]) == {"pooler"}
+    assert config["architectures"] == ["DistilBertForSequenceClassification"]
+    expected = classifier.params["encoder"]
+    chex.assert_trees_all_equal(jax.tree.map(jnp.asarray, params["encoder"]), expected)

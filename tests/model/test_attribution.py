@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
-from torch_models import hf_config
+from tiny_encoders import hf_config
 
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.model.attribution import make_slopes_step, path_gradients, slopes_shape
@@ -44,7 +44,7 @@ def shapes_of(config):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_has_the_table_that_slopes_are_taken_by(name):
-    config = hf_config(name).to_dict()
+    config = hf_config(name)
     step = make_slopes_step(EXPERIMENT, config, CLASSES, 1, SHAPE)
     batch = packed(TOKENS)
     shares = np.zeros(batch.ids.shape, np.float32)
@@ -57,7 +57,7 @@ def test_every_family_has_the_table_that_slopes_are_taken_by(name):
 @pytest.fixture(scope="module")
 def network():
     """(config, parameters, step) of a random ELECTRA, whose embeddings are projected."""
-    config = hf_config("electra").to_dict()
+    config = hf_config("electra")
     rng = np.random.default_rng(0)
     leaves = {
         path: jnp.asarray(0.3 * rng.normal(size=leaf.shape) + (path[-1] == "scale"), jnp.float32)

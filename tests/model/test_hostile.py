@@ -373,7 +373,7 @@ HOSTILE = {
         "whole numbers": (tensor(BIAS, lambda x: x.astype(np.int64)), f"{BIAS} is of I64"),
         "missing, surplus, misshapen, of another kind": (
             tensors(many_faults),
-            f"(?=.*missing {BIAS})(?=.*surplus more)"
+            f"(?=.*missing {BIAS})(?=.*unexpected more)"
             rf"(?=.*{QUERY} has shape \(3, 3\))(?=.*{WORDS} is of I32)",
         ),
         "one tensor of 512 MB, another missing": (huge_words, f"missing {BIAS}"),
@@ -383,18 +383,18 @@ HOSTILE = {
         ),
         "name of a megabyte": (
             tensors(lambda found: found.update({"x" * 10**6: np.zeros(1)})),
-            "surplus .?xxx",
+            "unexpected .?xxx",
         ),
         "name that clears the terminal": (
             tensors(lambda found: found.update({"x\x1b[2J\n": np.zeros(1)})),
-            "surplus .?x",
+            "unexpected .?x",
         ),
         "header key twice": (header(word_entry_twice), f"'{WORDS}' stands there twice"),
         "header of 2^63 bytes": (raw_header(2**63, b"{}"), "a header of 9,223,372"),
         "header no JSON": (raw_header(8, b"not json"), "not (a safetensors file|JSON)"),
         "header nested deeply": (raw_header(10**6, b"[" * 10**6), "not a safetensors file|deeply"),
         "header of a million names": (more_names(10**6), "a header of"),
-        "header of 200,000 names": (more_names(200_000), "surplus|header"),
+        "header of 200,000 names": (more_names(200_000), "unexpected|header"),
         "tensors that overlap": (entry(data_offsets=[4, 51204]), "not a safetensors file"),
         "tensor beyond the file": (
             entry(data_offsets=[10**12, 10**12 + 51200]),
@@ -634,7 +634,7 @@ HOSTILE = {
         ),
         "head with a name of a megabyte": (
             tensors(lambda found: found.update({"x" * 10**6: np.zeros(1)}), HEAD),
-            "head.safetensors: surplus .?xxx",
+            "head.safetensors: unexpected .?xxx",
         ),
         "head a pickle": (pickled(HEAD), "head.safetensors: not a safetensors file"),
         "encoder of another width": (

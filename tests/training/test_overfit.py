@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
-from torch_models import hf_config
+from tiny_encoders import hf_config
 
 from jaxclf.experiment.config import Data, Encoder, Experiment, Optim, Regularization, Spec
 from jaxclf.model.classifier import FAMILIES, build
@@ -58,7 +58,7 @@ def test_a_tiny_model_overfits(family, examples):
         head=Spec("linear", dropout=0.0),
     )
     config = hf_config(VARIANTS[family], vocab_size=400, max_position_embeddings=LENGTH + 2)
-    init, apply = build(experiment, config.to_dict(), labels.shape[1])
+    init, apply = build(experiment, config, labels.shape[1])
     shape = Shape(TEXTS, LENGTH, TEXTS)
     (placement,) = plan(tokens, range(TEXTS), shape)
     batch = fill(tokens, labels, np.ones_like(labels), placement, shape)

@@ -218,7 +218,7 @@ def _read_head(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
     stored = open_safetensors(folder, HEAD)
     expected = {"/".join(path): leaf.shape for path, leaf in flatten_params(shapes).items()}
     fitting, faults = match_tensors(stored, expected)
-    faults += [f"surplus {printable(name)}" for name in stored if name not in expected]
+    faults += [f"unexpected {printable(name)}" for name in stored if name not in expected]
     raise_if_any(faults, str(folder / HEAD))
     found = read_all(fitting, str(folder / HEAD))
     return flax.traverse_util.unflatten_dict(found, sep="/")

@@ -165,7 +165,7 @@ def to_params(
     fitting, more = match_tensors(left, wanted)
     faults += more
     faults += [
-        f"surplus {printable(name)}"
+        f"unexpected {printable(name)}"
         for name in left
         if name not in paths and not name.startswith(surplus)
     ]
