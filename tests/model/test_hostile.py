@@ -35,7 +35,7 @@ from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.inference.members import param_shapes
 from jaxclf.model.storage.saved_model import SavedModel, open_encoder, pretrained_params, save_model
 
-SECONDS, MEMORY, LETTERS = 1.0, 200e6, 25_000
+CPU_SECONDS, MEMORY, LETTERS = 2.0, 200e6, 25_000
 
 NAN = float("nan")
 LABELS = ("alpha", "beta", "gamma")
@@ -861,7 +861,7 @@ def test_a_hostile_folder_is_refused(folder, name, watching):
     spoil, reason = HOSTILE[folder.name][name]
     spoil(folder)
     before, error = forget_peak(), None
-    began = time.perf_counter()
+    start = time.process_time()
     watching(folder)
     try:
         with patience():
@@ -869,14 +869,14 @@ def test_a_hostile_folder_is_refused(folder, name, watching):
     except BaseException as caught:  # a panic of a Rust library is no Exception
         error = caught
     watched.clear()
-    took, grown = time.perf_counter() - began, status("VmHWM") - before
+    seconds, grown = time.process_time() - start, status("VmHWM") - before
     assert isinstance(error, JaxclfError), repr(error)[:1000]
     message = str(error)
     assert re.search(reason, message), message[:1000]
     assert str(folder) in message or CONFIG in message, message[:1000]
     assert len(message) < LETTERS
     assert all(letter.isprintable() or letter == "\n" for letter in message), ascii(message[:1000])
-    assert took < SECONDS
+    assert seconds < CPU_SECONDS
     assert grown < MEMORY
     assert seen == []
     assert not (folder.parent / "touched").exists()

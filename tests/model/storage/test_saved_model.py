@@ -62,7 +62,7 @@ def test_tensors_that_do_not_fit_are_all_named(saved):
         load_model(folder, param_shapes)
     message = str(caught.value)
     assert "missing pool/score/kernel" in message
-    assert "surplus head/more" in message
+    assert "unexpected head/more" in message
     assert "head/classifier/bias has shape (7,), expected (3,)" in message
 
 
