@@ -1,141 +1,176 @@
-"""An epoch's batches are a pure function of (seed, epoch); a fold held out is nowhere else."""
+"""An epoch's batches are a pure function of (seed, epoch); a held-out fold shares no text."""
 
 import json
 from dataclasses import replace
 from functools import partial
 
+import chex
 import numpy as np
 import pytest
 
+from jaxclf.decisions.predictions import save_predictions
 from jaxclf.errors import DataError
-from jaxclf.experiment.config import Data, Spec, options_of
+from jaxclf.experiment.config import Data, Spec, Train, options_of
 from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
-from jaxclf.training.data import HELD_OUT, file_of, make_epochs, read_splits, vary
-from jaxclf.types import Windows
+from jaxclf.training.data import (
+    HELD_OUT,
+    augment_texts,
+    make_epochs,
+    make_targets,
+    read_splits,
+    split_file,
+)
+from jaxclf.types import Predictions, Windows
+
+EDA = Spec("eda", probability=0.8, drop=0.3)
 
 
-@pytest.fixture
-def experiment(tiny_experiment, tiny_data):
+@pytest.fixture(scope="module")
+def data(tiny_data):
     files = {split: str(path) for split, path in tiny_data.items()}
-    data = replace(tiny_experiment.data, **files)
-    return replace(tiny_experiment, data=data, augment=Spec("eda", probability=0.8, drop=0.3))
+    return Data(**files, max_length=16, max_windows=2, window_overlap=2)
 
 
-@pytest.fixture
-def cut(tiny_encoder):
+@pytest.fixture(scope="module")
+def examples(data):
+    return read_splits(data)["train"]
+
+
+@pytest.fixture(scope="module")
+def tokenize_texts(tiny_encoder):
     return partial(tokenize, load_tokenizer(tiny_encoder), windows=Windows(16, 2, 2))
 
 
-def silent(text):
-    pass
+@pytest.fixture(scope="module")
+def make(data, examples, tokenize_texts):
+    """Make the epochs of the tiny data."""
+
+    def make(sampler=Spec("shuffle"), augment=EDA, accumulation_steps=1, seed=0):  # noqa: B008
+        train = Train()
+        return make_epochs(
+            examples, tokenize_texts, data, sampler, augment, train, accumulation_steps, seed
+        )
+
+    return make
 
 
-def same(one, other):
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+def write_rows(path, rows):
+    path.write_text(json.dumps(rows))
+    return str(path)
 
 
-def test_batches_are_a_function_of_seed_and_epoch(experiment, cut):
-    examples = read_splits(experiment, silent)["train"]
-    one, again = (make_epochs(experiment, examples, cut) for _ in range(2))
-    assert one.sizes == again.sizes
+def test_batches_are_a_function_of_seed_and_epoch(make):
+    epochs, resumed = make(), make()
+    assert epochs.sizes == resumed.sizes
     for epoch in (1, 0, 2):
-        whole = list(one.batches(epoch, 0))
-        assert len(whole) == one.sizes[epoch]
-        # From the middle, in another object, as a run that goes on would.
-        rest = list(again.batches(epoch, 2))
-        assert all(same(a, b) for a, b in zip(whole[2:], rest, strict=True))
-    other = make_epochs(replace(experiment, seed=1), examples, cut)
-    assert not same(next(one.batches(0, 0)), next(other.batches(0, 0)))
+        batches = list(epochs.batches(epoch, 0))
+        assert len(batches) == epochs.sizes[epoch]
+        chex.assert_trees_all_equal(batches[2:], list(resumed.batches(epoch, 2)))
+    first, reseeded = next(epochs.batches(0, 0)), next(make(seed=1).batches(0, 0))
+    assert not np.array_equal(first.ids, reseeded.ids)
 
 
 @pytest.mark.parametrize("augment", ["none", "eda"])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_an_epoch_is_what_its_sampler_drew_with_the_weights_it_gave(experiment, cut, name, augment):
-    options = (
-        {"importance_weighting": 1.0}
-        if "importance_weighting" in options_of(SAMPLERS[name])
-        else {}
-    )
-    experiment = replace(experiment, sampler=Spec(name, **options), augment=Spec(augment))
-    experiment = replace(experiment, optim=replace(experiment.optim, gradient_accumulation_steps=3))
-    examples = read_splits(experiment, silent)["train"]
-    epochs, again = (make_epochs(experiment, examples, cut) for _ in range(2))
+def test_an_epoch_has_the_examples_and_weights_of_its_sampler(make, examples, name, augment):
+    has_weights = "importance_weighting" in options_of(SAMPLERS[name])
+    options = {"importance_weighting": 1.0} if has_weights else {}
+    epochs = make(Spec(name, **options), Spec(augment), accumulation_steps=3)
     for epoch in (1, 0):
-        rng = np.random.default_rng([experiment.seed, epoch])
+        rng = np.random.default_rng([0, epoch])
         order, weights = SAMPLERS[name](examples.labels, rng, **options)
-        # Examples of the same labels weigh the same, so labels tell which weight a slot must have.
+        # Examples with the same labels have the same weight, so the labels identify it.
         weight_of = dict(zip(map(tuple, examples.labels.tolist()), weights.tolist(), strict=True))
         batches = list(epochs.batches(epoch, 0))
         assert len(batches) == epochs.sizes[epoch]
         assert len(batches) % 3 == 0
         for batch in batches:
-            used = batch.examples[batch.segments > 0]
-            assert set(np.flatnonzero(batch.weight).tolist()) == set(used.tolist())
-            for slot in np.flatnonzero(batch.weight):
+            slots = np.flatnonzero(batch.weight)
+            assert set(slots.tolist()) == set(batch.examples[batch.segments > 0].tolist())
+            for slot in slots:
                 assert batch.weight[slot] == weight_of[tuple(batch.labels[slot].tolist())]
-        slots = np.concatenate([batch.weight[batch.weight > 0] for batch in batches])
-        assert sorted(slots.tolist()) == sorted(weights[order].tolist())
-        assert (len(set(slots.tolist())) > 1) == bool(options)
-        rest = list(again.batches(epoch, 4))  # as a run that goes on would
-        assert all(same(a, b) for a, b in zip(batches[4:], rest, strict=True))
+        used_weights = np.concatenate([batch.weight[batch.weight > 0] for batch in batches])
+        assert sorted(used_weights.tolist()) == sorted(weights[order].tolist())
+        assert (len(set(used_weights.tolist())) > 1) == has_weights
 
 
-def test_each_epoch_has_variations_of_its_own(experiment):
-    texts = read_splits(experiment, silent)["train"].texts
-    first, second = (vary(experiment, texts, epoch) for epoch in (0, 1))
-    changed = sum(one != text for one, text in zip(first, texts, strict=True))
+def test_each_epoch_augments_anew(examples):
+    texts = examples.texts
+    first, second = (augment_texts(EDA, texts, 0, epoch) for epoch in (0, 1))
+    changed = sum(new != text for new, text in zip(first, texts, strict=True))
     assert 0.4 * len(texts) < changed < len(texts)
-    assert sum(one != other for one, other in zip(first, second, strict=True)) > 0.4 * len(texts)
-    assert vary(experiment, texts[:3], 0) == first[:3]  # of a row, not of the company
-    assert vary(replace(experiment, augment=Spec("none")), texts, 0) == texts
+    assert sum(a != b for a, b in zip(first, second, strict=True)) > 0.4 * len(texts)
+    assert augment_texts(EDA, texts[:3], 0, 0) == first[:3]  # independent of the rows after
+    assert augment_texts(Spec("none"), texts, 0, 0) == texts
 
 
-def test_a_variation_of_more_windows_than_any_text_fits(experiment, cut, tmp_path):
-    """Typos fall apart into many pieces: a text of one window may become one of two."""
-    path = tmp_path / "train.json"
-    rows = [{"text": "what can i do about this", "labels": {"x": at % 2}} for at in range(6)]
-    path.write_text(json.dumps(rows))
-    data = Data(str(path), str(path), str(path), max_length=16, max_windows=2, window_overlap=2)
-    wild = replace(experiment, data=data, augment=Spec("eda", probability=1.0, typo=1.0, drop=0.0))
-    wild = replace(wild, train=replace(wild.train, batch_size=1, epochs=8))
-    examples = read_splits(wild, silent)["train"]
-    epochs = make_epochs(wild, examples, cut)
+def test_an_augmented_text_with_more_windows_fits(tokenize_texts, tmp_path):
+    """Typos are split into many tokens: a text of one window may become one of two."""
+    rows = [{"text": "what can i do about this", "labels": {"x": row % 2}} for row in range(6)]
+    path = write_rows(tmp_path / "train.json", rows)
+    data = Data(path, path, path, max_length=16, max_windows=2, window_overlap=2)
+    augment = Spec("eda", probability=1.0, typo=1.0, drop=0.0)
+    train = Train(batch_size=1, epochs=8)
+    examples = read_splits(data)["train"]
+    epochs = make_epochs(examples, tokenize_texts, data, Spec("shuffle"), augment, train, 1, 0)
     for epoch, size in enumerate(epochs.sizes):
         batches = list(epochs.batches(epoch, 0))
         assert len(batches) == size
         assert sum(batch.weight.sum() for batch in batches) == len(examples.ids)
 
 
-def test_a_fold_is_held_out_with_all_that_is_bound_to_it(experiment, tmp_path):
-    words = ["the same", "The  same", "other", "third", "fourth", "fifth", "sixth", "seventh"]
+def test_a_fold_is_held_out_with_its_groups_and_duplicates(tmp_path):
+    texts = ["the same", "The  same", "second", "third", "fourth", "fifth", "sixth", "seventh"]
+    groups = ["", "", "g", "g", "", "", "", ""]
     rows = [
-        {"text": text, "group": group, "labels": {"x": at % 2, "y": 1}}
-        for at, (text, group) in enumerate(
-            zip(words, ["", "", "g", "g", "", "", "", ""], strict=True)
-        )
+        {"text": text, "group": group, "labels": {"x": row % 2, "y": 1}}
+        for row, (text, group) in enumerate(zip(texts, groups, strict=True))
     ]
-    path = tmp_path / "rows.json"
-    path.write_text(json.dumps(rows))
-    data = Data(str(path), str(path), str(path), folds=2)
-    held = []
+    path = write_rows(tmp_path / "rows.json", rows)
+    data = Data(path, path, path, folds=2)
+    held_out = []
     for fold in (0, 1):
-        splits = read_splits(replace(experiment, data=replace(data, fold=fold)), silent)
+        splits = read_splits(replace(data, fold=fold))
         assert set(splits) == {"train", "val", "test", HELD_OUT}
-        train, out = set(splits["train"].ids), set(splits[HELD_OUT].ids)
-        assert not train & out
-        assert len(train | out) == len(rows)
-        assert len({"0", "1"} & out) != 1
-        assert len({"2", "3"} & out) != 1
-        held.append(out)
-    assert not held[0] & held[1]
-    assert file_of(replace(experiment, data=data), HELD_OUT) == str(path)
+        train_ids, held_out_ids = set(splits["train"].ids), set(splits[HELD_OUT].ids)
+        assert not train_ids & held_out_ids
+        assert len(train_ids | held_out_ids) == len(rows)
+        for ids in ({"0", "1"}, {"2", "3"}):
+            assert len(ids & held_out_ids) != 1
+        held_out.append(held_out_ids)
+    assert not held_out[0] & held_out[1]
+    assert split_file(data, HELD_OUT) == path
 
 
-def test_a_split_without_a_label_is_named(experiment, tmp_path):
-    path = tmp_path / "none.json"
-    names = read_splits(experiment, silent)["train"].names
-    path.write_text(json.dumps([{"text": "a", "labels": dict.fromkeys(names, 0)}]))
-    bad = replace(experiment, data=replace(experiment.data, val=str(path)))
+def test_a_split_without_a_label_is_an_error(data, examples, tmp_path):
+    row = {"text": "a", "labels": dict.fromkeys(examples.names, 0)}
+    path = write_rows(tmp_path / "none.json", [row])
     with pytest.raises(DataError, match=r"none\.json: no example has a label"):
-        read_splits(bad, silent)
+        read_splits(replace(data, val=path))
+
+
+def test_shared_texts_are_a_warning(data, caplog):
+    read_splits(replace(data, test=data.val))
+    (message,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "48 of 48 test texts also occur in val" in message
+
+
+def test_soft_labels_are_mixed_with_the_known_labels(data, examples, tmp_path):
+    rng = np.random.default_rng(0)
+    probs = rng.random(examples.labels.shape).astype(np.float32)
+    order = rng.permutation(len(examples.ids))  # rows are matched by id
+    path = tmp_path / "soft.npz"
+    ids = np.array(examples.ids)[order]
+    save_predictions(path, Predictions(ids, probs[order], examples.labels[order], "train"))
+    data = replace(data, soft_labels=str(path), soft_label_weight=0.25)
+    is_known = rng.random(probs.shape) < 0.5
+    partly_known = examples._replace(label_mask=is_known.astype(np.float32))
+    labels, label_mask = make_targets(data, partly_known)
+    mixed = 0.25 * probs + 0.75 * examples.labels
+    np.testing.assert_allclose(labels, np.where(is_known, mixed, probs), rtol=1e-6)
+    assert (label_mask == 1).all()
+    with pytest.raises(DataError, match=r"soft\.npz: 1 training rows .*'unknown'"):
+        make_targets(data, examples._replace(ids=("unknown", *examples.ids[1:])))
+    with pytest.raises(DataError, match=rf"soft\.npz: {probs.shape[1]} labels"):
+        make_targets(data, examples._replace(names=("x",)))
