@@ -31,7 +31,7 @@ def difference(base: Experiment, other: Experiment) -> dict[str, Any]:
 
 
 def to_python_source(name: str, experiment: Experiment, first: str, notes: Sequence[str]) -> str:
-    """Python source of an experiment as changes to the one that `catalogue.load(name)` gives.
+    """Python source of an experiment as changes to the one that `catalog.load(name)` gives.
 
     first: the docstring's first sentence. notes: its paragraphs after that; one that begins with
         four spaces stays a line of code.
@@ -39,15 +39,15 @@ def to_python_source(name: str, experiment: Experiment, first: str, notes: Seque
     name = name if name in catalog.names() else str(Path(name).resolve())
     changes = difference(catalog.load(name), experiment)
     docstring = "\n\n".join(_paragraph(text) for text in (first, *notes))
-    lines = [f'"""{docstring}', '"""', "", "from jaxclf import catalogue"]
+    lines = [f'"""{docstring}', '"""', "", "from jaxclf.experiment import catalog"]
     if changes:
         lines += ["from jaxclf.experiment.config import override", ""]
-        lines += [f"base = catalogue.load({_literal(name)})", ""]
+        lines += [f"base = catalog.load({_literal(name)})", ""]
         lines += ["experiment = override(", "    base,", "    {"]
         lines += [_noted(f"        {_literal(k)}: {_literal(v)},") for k, v in changes.items()]
         lines += ["    },", ")"]
     else:
-        lines += ["", _noted(f"experiment = catalogue.load({_literal(name)})")]
+        lines += ["", _noted(f"experiment = catalog.load({_literal(name)})")]
     return "\n".join(lines) + "\n"
 
 
@@ -56,7 +56,7 @@ def check_writable(path: Path) -> None:
     if path.suffix != ".py":
         raise ConfigError(f"{path}: an experiment is a .py file")
     if path.exists() and not _written_here(path):
-        raise ConfigError(f"{path} is not from a search and is left alone; give another --write")
+        raise ConfigError(f"{path} is not from a search and is left alone; give another --save-best")
 
 
 def _written_here(path: Path) -> bool:

@@ -1,11 +1,9 @@
-"""The study of a search in its database: opened, read, and mended where a process died.
+"""The Optuna study of a search: its database, its trials, and their results."""
 
-This module imports optuna, so it is imported where a search is made.
-"""
-
+import contextlib
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import optuna
@@ -18,120 +16,133 @@ from sqlalchemy.engine import make_url
 from jaxclf.errors import ConfigError, StorageError
 from jaxclf.experiment.config import Experiment, to_dict
 from jaxclf.experiment.search_space import ParamValues, Space
-from jaxclf.search.study_report import TrialResult
+from jaxclf.search.results import TrialResult
 
-HEARTBEAT, GRACE = 60, 180  # seconds: a trial on another machine that is silent for long is dead
-RETRIES = 2  # of a trial whose process died: one that kills every process is given up
+HEARTBEAT, GRACE = 10, 60  # seconds between signs of life, and until a silent trial counts as dead
+LOCK_TIMEOUT = 180  # seconds that SQLite waits for a lock
+MAX_RETRIES = 2  # of a trial whose process died: a trial that kills every process is given up
 STATES = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
-@contextmanager
-def database(url: str) -> Iterator[None]:
-    """A database's troubles as StorageError, without its password."""
+@contextlib.contextmanager
+def raise_storage_errors(url: str) -> Iterator[None]:
+    """Raise errors of the database as StorageError, without its password."""
     try:
         yield
     except (StorageInternalError, exc.SQLAlchemyError) as error:
-        of = error if isinstance(error, exc.SQLAlchemyError) else error.__cause__
-        said = getattr(of, "orig", None) or type(error).__name__
-        raise StorageError(f"{_shown(url)}: {said}") from error
+        cause = error if isinstance(error, exc.SQLAlchemyError) else error.__cause__
+        reason = getattr(cause, "orig", None) or type(error).__name__
+        raise StorageError(f"{_without_password(url)}: {reason}") from error
 
 
 def open_study(
-    url: str, out: Path, base: Experiment, space: Space, own: ParamValues
+    url: str, out: Path, base: Experiment, space: Space, initial: ParamValues
 ) -> optuna.Study:
-    """The study of this search, new or gone on with, under the name of its folder.
+    """Open the study of a search, or create it, under the name of the folder `out`.
 
-    own: the answers that are the experiment as it stands: the first trial of a new study.
-    Raises ConfigError where it is the study of another search, StorageError.
+    initial: the parameters of the experiment itself, which are the first trial of a new study.
+    Raises ConfigError if the study belongs to another search or to another version, and
+    StorageError.
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    with database(url), experimental():
-        try:
-            retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
-            storage = RDBStorage(
-                url,
-                {"connect_args": {"timeout": GRACE}} if url.startswith("sqlite") else None,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=retry,
-            )
-        except (exc.ArgumentError, ImportError) as error:
-            raise ConfigError(f"--storage {_shown(url)}: {error}") from None
-        if storage.engine.dialect.name == "sqlite":
-            # It locks no rows: between one process's look and its write another's could fall.
-            storage.engine.dispose()
-            event.listen(
-                storage.engine, "begin", lambda one: one.exec_driver_sql("BEGIN IMMEDIATE")
-            )
+    with raise_storage_errors(url):
         study = optuna.create_study(
             study_name=out.resolve().name,
-            storage=storage,
+            storage=_open_storage(url),
             direction="maximize",
-            # Trials are compared at the same share of their epochs, in percent, and not before a
-            # third: schedules of other lengths stand alike there, after the same epoch they do not.
+            # A step is the percentage of a trial's epochs, so trials with different numbers of
+            # epochs are compared at the same point of their schedules.
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=30),
             load_if_exists=True,
         )
-        about = {"experiment": to_dict(base), "space": repr(space)}
-        for key, value in about.items():
-            if key not in study.user_attrs:
-                study.set_user_attr(key, value)
-            elif study.user_attrs[key] != value:
-                raise ConfigError(f"{out} holds a search of another {key}; give another --out")
+        _check_search(study, out, base, space)
         if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(own)
+            study.enqueue_trial(initial)
     return study
 
 
 def is_finished(trial: FrozenTrial) -> bool:
-    """Whether it counts as one of those asked for: a death or a signal is no result."""
-    failed = trial.state == TrialState.FAIL and "error" in trial.user_attrs
-    return failed or trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    """Whether a trial has a result. A trial that was killed or stopped has none."""
+    has_failed = trial.state == TrialState.FAIL and "error" in trial.user_attrs
+    return has_failed or trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def outcomes(study: optuna.Study) -> list[TrialResult]:
-    """What came of each finished trial, in order."""
-    return [outcome_of(one) for one in study.get_trials(deepcopy=False) if is_finished(one)]
+def trial_results(study: optuna.Study) -> list[TrialResult]:
+    """The results of all finished trials, in order."""
+    trials = study.get_trials(deepcopy=False)
+    return [result_from_trial(trial) for trial in trials if is_finished(trial)]
 
 
-def outcome_of(trial: FrozenTrial) -> TrialResult:
-    began, ended = trial.datetime_start, trial.datetime_complete
+def result_from_trial(trial: FrozenTrial) -> TrialResult:
+    """The result of a finished trial."""
+    start, end = trial.datetime_start, trial.datetime_complete
     return TrialResult(
         trial.number,
         STATES[trial.state],
         trial.value if trial.state == TrialState.COMPLETE else None,
         list(trial.intermediate_values.values()),
-        dict(trial.params),
         trial.user_attrs["changes"],
         trial.user_attrs.get("error", ""),
-        (ended - began).total_seconds() if began and ended else 0.0,
+        (end - start).total_seconds() if start and end else 0.0,
     )
 
 
-def importances(study: optuna.Study) -> dict[str, float]:
-    """Each dimension's share in reaching the best tenth of the trials (Watanabe et al. 2023, arXiv
-    2304.10255), largest first; they sum to 1."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of few trials, which the page says
-        return optuna.importance.get_param_importances(study)
-
-
 def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a trial that was cut off, under a new number."""
-    with experimental():
-        RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, trial)
+    """Queue the parameters of an interrupted trial again, as a new trial."""
+    with ignore_experimental_warnings():
+        RetryHeartbeatStaleTrialCallback(MAX_RETRIES)(study, trial)
 
 
-@contextmanager
-def experimental() -> Iterator[None]:
-    """Heartbeats are called an experiment of optuna's since its version 2.8."""
+@contextlib.contextmanager
+def ignore_experimental_warnings() -> Iterator[None]:
+    """Silence Optuna's notes that heartbeats and matplotlib plots are experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
 
 
-def _shown(url: str) -> str:
+def _open_storage(url: str) -> RDBStorage:
+    is_sqlite = url.startswith("sqlite")
+    try:
+        with ignore_experimental_warnings():
+            storage = RDBStorage(
+                url,
+                {"connect_args": {"timeout": LOCK_TIMEOUT}} if is_sqlite else None,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(MAX_RETRIES),
+            )
+    except (exc.ArgumentError, ImportError) as error:
+        raise ConfigError(f"--storage {_without_password(url)}: {error}") from None
+    if is_sqlite:
+        # SQLite locks no rows. Without this, another process could write between the read and the
+        # write of one transaction.
+        storage.engine.dispose()
+        event.listen(
+            storage.engine,
+            "begin",
+            lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"),
+        )
+    return storage
+
+
+def _check_search(study: optuna.Study, out: Path, base: Experiment, space: Space) -> None:
+    """Record which search the study belongs to, or compare with what an existing study records."""
+    if "experiment" in study.user_attrs and "jaxclf" not in study.user_attrs:
+        raise ConfigError(
+            f"{out} holds a search by jaxclf 0.1, whose keys have other names; give another --out"
+        )
+    record = {"experiment": to_dict(base), "space": repr(space)}
+    for key, value in record.items():
+        if study.user_attrs.get(key, value) != value:
+            raise ConfigError(f"{out} holds a search of another {key}; give another --out")
+    for key, value in {"jaxclf": version("jaxclf"), **record}.items():
+        if key not in study.user_attrs:
+            study.set_user_attr(key, value)
+
+
+def _without_password(url: str) -> str:
     try:
         return make_url(url).render_as_string(hide_password=True)
     except exc.ArgumentError:
-        return "(not a database's URL)"
+        return "(not a database URL)"

@@ -1,18 +1,15 @@
-"""A study: trials claimed, run, taken up again and counted, however many processes work on it.
+"""Run trials of a search: claim, train, prune, retry and count them, in any number of processes.
 
-This module imports optuna, so it is imported where a search is made. What several processes must
-not do at once (count trials and claim one, fail a dead one) is one transaction of the database.
+What two processes must not do at once (count trials and claim one, fail a dead one) is one
+transaction of the database.
 """
 
+import contextlib
 import gc
 import math
-import os
 import shutil
-import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,12 +24,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from jaxclf.errors import DivergedError, StoppedError
 from jaxclf.experiment.config import Experiment, override
 from jaxclf.experiment.search_space import Choice, Dimension, Float, Space, draw
-from jaxclf.search.study import GRACE, experimental, is_finished, outcome_of, requeue
-from jaxclf.search.study_report import TrialResult
+from jaxclf.search import study as studies
+from jaxclf.search.results import TrialResult
+from jaxclf.signals import handle_signals
 
-POLL = 1.0  # seconds between looks at what others still run
+POLL = 1.0  # seconds between looks at trials of other processes
 
-# (experiment, folder, watch) -> the score on validation of the weights that it would keep.
+# (experiment, folder, report_score) -> the score on validation of the weights that the run would keep.
+# `report_score` is called with the score of each epoch.
 Run = Callable[[Experiment, Path, Callable[[float], None]], float]
 
 
@@ -40,124 +39,122 @@ class Search(NamedTuple):
     study: optuna.Study
     base: Experiment
     space: Space
-    trials: int  # to be finished in all
+    trials: int  # to finish, those of earlier and other processes included
     out: Path
 
 
 class _FailedError(Exception):
-    """Ends a trial and not the search."""
+    """Ends a trial but not the search."""
 
 
-def work(search: Search, run: Run, tell: Callable[[TrialResult], None]) -> None:
-    """Run trials until as many are finished as there should be, whoever runs them.
+def run_trials(search: Search, run: Run, report: Callable[[TrialResult], None]) -> None:
+    """Run trials until `search.trials` are finished, by this or by other processes.
 
-    tell: called with each trial that ended here.
-    A trial that diverges or runs out of memory has failed, and is finished; what else `run` raises
-    ends the search. A trial whose process died is taken up again as a new one. Raises StoppedError
-    after SIGINT or SIGTERM, the trial that ran queued anew.
+    report: called with the result of each trial that this process finished.
+    A trial that diverges or runs out of memory counts as finished and failed; any other error of
+    `run` ends the search. A trial whose process died is queued again. Raises StoppedError after
+    SIGINT or SIGTERM; the interrupted trial is queued again.
     """
-    with _signals() as heed:
+    with _deferred_signals() as check_signals:
 
-        def stop_or_run(
-            experiment: Experiment, folder: Path, watch: Callable[[float], None]
+        def run_interruptibly(
+            experiment: Experiment, folder: Path, report_score: Callable[[float], None]
         ) -> float:
-            def stop_or_watch(score: float) -> None:
-                heed(False)
-                watch(score)
-                heed(True)
+            def report_uninterrupted(score: float) -> None:
+                check_signals(False)
+                report_score(score)
+                check_signals(True)
 
-            heed(True)
+            check_signals(True)
             try:
-                return run(experiment, folder, stop_or_watch)
+                return run(experiment, folder, report_uninterrupted)
             finally:
-                heed(False)
+                check_signals(False)
 
         while True:
-            heed(False)
+            check_signals(False)
             _recover_stale_trials(search)
             trials = search.study.get_trials(deepcopy=False)
-            if sum(map(is_finished, trials)) >= search.trials:
+            if sum(map(studies.is_finished, trials)) >= search.trials:
                 return
-            waiting = any(trial.state == TrialState.WAITING for trial in trials)
-            if waiting or sum(map(_counts, trials)) < search.trials:
-                _one(search, stop_or_run, tell)
+            is_waiting = any(trial.state == TrialState.WAITING for trial in trials)
+            if is_waiting or sum(map(_is_counted, trials)) < search.trials:
+                _run_next_trial(search, run_interruptibly, report)
             else:
                 time.sleep(POLL)
 
 
-@contextmanager
-def _signals() -> Iterator[Callable[[bool], None]]:
-    """heed(at_once): raises StoppedError where SIGINT or SIGTERM came, and has one that comes later
-    raise it at once, or wait for the next call.
+@contextlib.contextmanager
+def _deferred_signals() -> Iterator[Callable[[bool], None]]:
+    """Turn SIGINT and SIGTERM into a StoppedError that is raised only where it does no harm.
 
-    Raised in the middle of a transaction, the error would leave the database locked; raised inside
-    a destructor, it would be lost, but for the next call.
+    The block gets `check_signals(at_once)`, which raises StoppedError if a signal has arrived. A
+    later signal raises it at once, or waits for the next check. Raised during a transaction, the
+    error would leave the database locked; raised in a destructor, it would be lost without a check.
     """
-    came: list[int] = []
-    raises = False
+    numbers: list[int] = []
+    raise_at_once = False
 
-    def heed(at_once: bool) -> None:
-        nonlocal raises
-        raises = at_once
-        if came:
-            raise StoppedError("stopped", came[0])
+    def check_signals(at_once: bool) -> None:
+        nonlocal raise_at_once
+        raise_at_once = at_once
+        if numbers:
+            raise StoppedError("stopped", numbers[0])
 
-    def enter(number: int, _: object) -> None:
-        came.append(number)
-        if raises:
-            heed(True)
+    def handle(number: int) -> None:
+        numbers.append(number)
+        if raise_at_once:
+            check_signals(True)
 
-    before = {number: signal.signal(number, enter) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield heed
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handle_signals(handle):
+        yield check_signals
 
 
-def folder_of(out: Path, number: int) -> Path:
+def trial_folder(out: Path, number: int) -> Path:
+    """Where a trial trains; the folder is removed when the trial ends."""
     return out / "trials" / f"{number:04d}"
 
 
-def _one(search: Search, run: Run, tell: Callable[[TrialResult], None]) -> None:
-    begun = []
+def _run_next_trial(search: Search, run: Run, report: Callable[[TrialResult], None]) -> None:
+    numbers = []
 
     def objective(trial: Trial) -> float:
-        begun.append(trial.number)
-        return _run(search, run, trial)
+        numbers.append(trial.number)
+        return _run_trial(search, run, trial)
 
-    def report(study: optuna.Study, trial: FrozenTrial) -> None:
-        if is_finished(trial):
-            tell(outcome_of(trial))
+    def report_result(study: optuna.Study, trial: FrozenTrial) -> None:
+        if studies.is_finished(trial):
+            report(studies.result_from_trial(trial))
 
     try:
-        search.study.optimize(objective, 1, catch=(_FailedError,), callbacks=[report])
+        search.study.optimize(objective, 1, catch=(_FailedError,), callbacks=[report_result])
     except StoppedError:
         for trial in search.study.get_trials(states=(TrialState.FAIL,)):
-            if trial.number in begun:
-                requeue(search.study, trial)
+            if trial.number in numbers:
+                studies.requeue(search.study, trial)
         raise
     finally:
-        jax.clear_caches()  # another network's programs
+        jax.clear_caches()  # the next trial may be another network
         gc.collect()
 
 
-def _run(search: Search, run: Run, trial: Trial) -> float:
+def _run_trial(search: Search, run: Run, trial: Trial) -> float:
     study = search.study
-    trial.set_user_attr("process", [_here(), os.getpid(), trial.number])
-    before = [one for one in study.get_trials(deepcopy=False) if one.number < trial.number]
-    if sum(map(_counts, before)) >= search.trials:
-        # Claimed at the same moment as another process claimed the last one.
+    trials = study.get_trials(deepcopy=False)
+    if sum(_is_counted(earlier) for earlier in trials[: trial.number]) >= search.trials:
+        # Another process claimed the last trial at the same moment.
         raise _FailedError
-    # From the trial's number: a search gone on with draws what it would have drawn.
+    # Seeded by the trial's number, so that a resumed search draws what it would have drawn.
     seed = np.random.SeedSequence([search.base.seed, trial.number]).generate_state(1).item()
     study.sampler = optuna.samplers.TPESampler(seed=seed)
-    changes = draw(search.space, lambda name, of: _suggest(trial, name, of))
+    changes = draw(search.space, lambda name, dimension: _suggest(trial, name, dimension))
     trial.set_user_attr("changes", changes)
-    experiment, folder = override(search.base, changes), folder_of(search.out, trial.number)
+    trial.set_user_attr("started", trial.number)
+    experiment = override(search.base, changes)
+    folder = trial_folder(search.out, trial.number)
     epochs = 0
 
-    def watch(score: float) -> None:
+    def report_score(score: float) -> None:
         nonlocal epochs
         epochs += 1
         _check_number(score)
@@ -166,7 +163,7 @@ def _run(search: Search, run: Run, trial: Trial) -> float:
             raise optuna.TrialPruned
 
     try:
-        score = run(experiment, folder, watch)
+        score = run(experiment, folder, report_score)
         _check_number(score)
         return score
     except DivergedError as error:
@@ -194,55 +191,38 @@ def _suggest(trial: Trial, name: str, dimension: Dimension) -> Any:
     return trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)
 
 
-def _counts(trial: FrozenTrial) -> bool:
-    """Whether it is finished or will be."""
-    return is_finished(trial) or trial.state in (TrialState.RUNNING, TrialState.WAITING)
+def _is_counted(trial: FrozenTrial) -> bool:
+    """Whether a trial is finished or will be."""
+    return studies.is_finished(trial) or trial.state in (TrialState.RUNNING, TrialState.WAITING)
 
 
 def _recover_stale_trials(search: Search) -> None:
-    """Take up trials whose process is gone, and remove their folders."""
+    """Queue the trials of dead processes again, and remove their folders."""
     study = search.study
+    with studies.ignore_experimental_warnings():
+        fail_stale_trials(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not _is_dead(trial):
+        if not _has_died_early(trial):
             continue
         try:
             failed = study.tell(trial.number, state=TrialState.FAIL)
         except (ValueError, UpdateFinishedTrialError):
-            continue  # another process saw it first
-        requeue(study, failed)
-    with experimental():
-        fail_stale_trials(study)
-    # Folders before trials: a trial runs before it has a folder.
+            continue  # another process was faster
+        studies.requeue(study, failed)
+    # Folders are listed before trials, since a trial is claimed before it has a folder.
     folders = list((search.out / "trials").glob("*"))
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    kept = {folder_of(search.out, trial.number) for trial in running}
+    kept = {trial_folder(search.out, trial.number) for trial in running}
     for folder in folders:
         if folder not in kept:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_dead(trial: FrozenTrial) -> bool:
-    """Of a process of this machine that is gone, or that died before it could say whose it was."""
-    here, process, number = trial.user_attrs.get("process", ("", 0, -1))
-    if number != trial.number:
-        began = trial.datetime_start
-        return began is not None and datetime.now() - began > timedelta(seconds=GRACE)
-    if here != _here():
-        return False  # its heartbeat tells
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-def _here() -> str:
-    """Where a process number means something: this machine since it started, and in a container
-    that container."""
-    try:
-        started = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{started} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
+def _has_died_early(trial: FrozenTrial) -> bool:
+    """Whether the process died between claiming the trial and its first heartbeat, without which
+    Optuna never calls a trial stale."""
+    is_old = trial.datetime_start is not None and (
+        datetime.now() - trial.datetime_start > timedelta(seconds=studies.GRACE)
+    )
+    # A trial that was queued again has the attributes of the one before.
+    return is_old and trial.user_attrs.get("started") != trial.number

@@ -1,0 +1,97 @@
+"""study.html: what a search tried and found, on one page that needs no network."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+
+from jaxclf.experiment.search_space import Space, dimensions, format_changes
+from jaxclf.files.atomic import write_text
+from jaxclf.reports.rendering import Picture, render
+from jaxclf.search.figures import draw_history, draw_importances, draw_slices
+from jaxclf.search.results import TrialResult, find_best, initial_score
+from jaxclf.search.study import trial_results
+
+MIN_TRIALS = 10  # done, before importances are shown
+
+SECTIONS = {
+    "best": "Best trial",
+    "figures": "Figures",
+    "trials": "All trials",
+    "limits": "Limits",
+    "space": "Search space",
+}
+
+
+def write_report(path: Path, name: str, metric: str, study: optuna.Study, space: Space) -> Path:
+    """Write the page of a study. Returns its path.
+
+    name: of the experiment. metric: what the trials were scored by.
+    """
+    results = trial_results(study)
+    named_dimensions = dimensions(space)
+    page = render(
+        "study.html",
+        title=f"Search: {name}",
+        statement=f"A search over {len(named_dimensions)} dimensions in {len(results)} trials.",
+        sections=SECTIONS,
+        metric=metric,
+        best=find_best(results),
+        initial=initial_score(results),
+        counts={
+            state: sum(result.state == state for result in results)
+            for state in ("done", "pruned", "failed")
+        },
+        pictures=_draw_pictures(study, metric, results),
+        results=results,
+        changes=[format_changes(result.changes) for result in results],
+        space={key: str(dimension) for key, dimension in named_dimensions.items()},
+    )
+    return write_text(path, page)
+
+
+def _draw_pictures(
+    study: optuna.Study, metric: str, results: Sequence[TrialResult]
+) -> list[Picture]:
+    best = find_best(results)
+    if best is None:
+        return []
+    later = sum(result.number > best.number for result in results)
+    return [
+        Picture(
+            "History",
+            alt=f"A point for each trial with its {metric}, and a line of the best so far.",
+            finding=f"The best trial is {best.number}; {later} trials came after it.",
+            caption="If the line has been level for long, more trials will hardly help. Pruned and "
+            "failed trials have no point.",
+            png=draw_history(study, metric),
+        ),
+        _draw_importances(study, metric, sum(result.score is not None for result in results)),
+        Picture(
+            "Slices",
+            alt=f"A panel for each dimension with the {metric} of each trial against its value.",
+            caption="Look for the values with the highest points. The other dimensions vary too, "
+            "so a low point says little. If the best trial is at an end of a range, widen the "
+            "range. A darker point is a later trial.",
+            png=draw_slices(study, metric),
+        ),
+    ]
+
+
+def _draw_importances(study: optuna.Study, metric: str, num_done: int) -> Picture:
+    title = "Importance"
+    if num_done < MIN_TRIALS:
+        return Picture(title, missing=f"it needs {MIN_TRIALS} trials that are done, not {num_done}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about few trials, which the caption mentions
+        importances = optuna.importance.get_param_importances(study)
+        return Picture(
+            title,
+            alt="A bar for each dimension with its importance.",
+            finding=f"{max(importances, key=lambda name: importances[name])} matters most.",
+            caption="By PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255): how much the values of "
+            "the best tenth of the trials differ from those of all trials. With few trials it is "
+            "only a hint.",
+            png=draw_importances(study, metric),
+        )
