@@ -91,7 +91,7 @@ def test_the_experiment_is_a_point_of_its_space():
         ({"threshold": Choice("per_label", "shared")}, ["threshold"]),
         ({"train.patience": Int(1, 3)}, ["train.patience"]),
         ({"optim.lr": Float(1e-5, 1e-4)}, ["optim.lr=0.001"]),
-        ({"loss": Choice("bce", "zlpr")}, ["loss='focal'"]),
+        ({"loss": Choice("bce", "asymmetric")}, ["loss='focal'"]),
         ({"loss": Choice("bce", Spec("focal", gamma=Float(3.0, 4.0)))}, ["loss.gamma=2.0"]),
         (
             {"loss": Choice("bce", Spec("focal", gamma=2.0, smoothing=0.1))},
