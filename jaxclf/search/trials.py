@@ -30,7 +30,7 @@ from jaxclf.signals import handle_signals
 
 POLL = 1.0  # seconds between looks at trials of other processes
 
-# (experiment, folder, report_score) -> the score on validation of the weights that the run would keep.
+# (experiment, folder, report_score) -> the score on validation of the weights that it keeps.
 # `report_score` is called with the score of each epoch.
 Run = Callable[[Experiment, Path, Callable[[float], None]], float]
 
