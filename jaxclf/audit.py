@@ -5,12 +5,13 @@ import json
 import sys
 from pathlib import Path
 
-from jaxclf.cli import make_parser, run_command, say
+from jaxclf.cli import CommandParser, run_command, say
 from jaxclf.decisions.label_issues import label_noise, write_suspects
 from jaxclf.decisions.predictions import load_predictions, merge_predictions, save_predictions
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Experiment, override, parse_overrides
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import override
 from jaxclf.reports.tables import label_noise_table, print_tables
 from jaxclf.text.reader import read
 from jaxclf.training.data import HELD_OUT, split_file
@@ -56,8 +57,8 @@ def score_folds(
     return merged, parts[0][1]
 
 
-def main() -> int:
-    parser = make_parser(__doc__, epilog=EPILOG)
+def build_parser() -> CommandParser:
+    parser = CommandParser("audit", __doc__, overrides="with --exp", epilog=EPILOG)
     parser.add_argument("--run", type=Path, help="a finished run's folder")
     parser.add_argument(
         "--split", default="test", choices=("val", "test", HELD_OUT), help="with --run; test"
@@ -67,23 +68,26 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="with --exp: where the folds' runs lie")
     parser.add_argument("--output", type=Path, help="the CSV (default: audit.csv in the folder)")
     parser.add_argument("--show-text", action="store_true", help="add the texts to the CSV")
-    parser.add_argument("override", nargs="*", metavar="key=value", help="with --exp")
-    return run_command(parser, _command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(build_parser(), _command, argv)
 
 
 def _command(args: argparse.Namespace) -> None:
     folder = args.run or args.out
     if (args.run is None) == (args.exp is None) or folder is None:
         raise ConfigError("give --run DIR, or --exp NAME with --out DIR")
-    if args.run and args.override:
-        raise ConfigError(f"{args.override[0]}: a finished run is audited as it is")
+    if args.run and args.overrides:
+        raise ConfigError(f"{args.override_words[0]}: a finished run is audited as it is")
     if args.run:
         found, names = read_run(args.run, args.split)
     else:
         if args.folds < 2:
             raise ConfigError(f"--folds {args.folds}: at least 2")
         tune_malloc()
-        experiment = override(catalog.load(args.exp), parse_overrides(args.override))
+        experiment = override(catalog.load(args.exp), args.overrides)
         found, names = score_folds(experiment, args.folds, args.out)
     texts = None
     if args.show_text:

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from jaxclf.cli import make_parser, run_command
+from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError
-from jaxclf.experiment.config import override, parse_overrides
+from jaxclf.experiment.overrides import override
 from jaxclf.inference.cascade.config import CascadeConfig
 
 EPILOG = """\
@@ -20,17 +20,19 @@ phrases goes to the final stage; if the rule has a "label", the text gets that l
 """
 
 
-def main() -> int:
-    parser = make_parser(__doc__, epilog=EPILOG)
+def build_parser() -> CommandParser:
+    parser = CommandParser(
+        "cascade", __doc__, overrides="such as max_metric_loss=0.005", epilog=EPILOG
+    )
     parser.add_argument(
-        "--runs", nargs="+", metavar="DIR", required=True, help="from cheap to strong; key=value"
+        "--runs", nargs="+", metavar="DIR", required=True, help="from cheap to strong"
     )
     parser.add_argument("--rules", type=Path, metavar="FILE", help="phrases that overrule stages")
     parser.add_argument("--out", type=Path, required=True, help="the cascade's folder")
-    return run_command(parser, _command)
+    return parser
 
 
-def _command(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     from jaxclf.files.json_file import write_json
     from jaxclf.inference.cascade import build
     from jaxclf.inference.cascade.summary import format_stages
@@ -39,11 +41,10 @@ def _command(args: argparse.Namespace) -> None:
     from jaxclf.reports.model_card import card
     from jaxclf.reports.tables import print_tables, score_tables
 
-    runs = [Path(word) for word in args.runs if "=" not in word]
-    changes = parse_overrides([word for word in args.runs if "=" in word])
+    runs = [Path(run) for run in args.runs]
     if args.out.resolve() in [run.resolve() for run in runs]:
         raise ConfigError(f"--out {args.out} is one of the runs; give another folder")
-    fitted = build.fit_cascade(runs, override(CascadeConfig(), changes), args.rules)
+    fitted = build.fit_cascade(runs, override(CascadeConfig(), args.overrides), args.rules)
     stages = format_stages(fitted.summary)
     experiment, encoders = fitted.final.experiment, build.encoder_names(fitted.networks)
     text = card(
@@ -61,6 +62,10 @@ def _command(args: argparse.Namespace) -> None:
     print_tables(*score_tables(fitted.report["test"], "test"))
     print(stages)
     print(f"\nreport: {args.out / 'report.html'}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(build_parser(), run, argv)
 
 
 if __name__ == "__main__":

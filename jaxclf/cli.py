@@ -1,49 +1,193 @@
-"""What every command does alike: its parser, what it says beside its result, and its errors as one
-line and an exit code."""
+"""The console command: `jaxclf COMMAND …`, and what all commands share."""
 
 import argparse
+import importlib
+import importlib.metadata
+import logging
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from jaxclf.errors import report_errors
+from jaxclf import terminal
+from jaxclf.errors import JaxclfError, StoppedError, StorageError, did_you_mean
+from jaxclf.experiment.overrides import parse_overrides
 
-OVERRIDE = re.compile(r"[a-z][a-z0-9_.]*=")
+# Every command is a module of the package with `build_parser() -> CommandParser` and
+# `main(argv=None) -> int`, and imports nothing heavy at its top.
+COMMANDS = {
+    "train": "train an experiment",
+    "tune": "search an experiment's hyperparameters",
+    "ensemble": "average the probabilities of several runs",
+    "evaluate": "score a run, or a labeled file with it",
+    "compare": "compare runs, or an experiment with its ablations",
+    "audit": "list annotations that are probably wrong",
+    "predict": "label texts, or a file of any size",
+    "export": "write a model for other libraries and runtimes",
+    "serve": "answer over HTTP",
+    "cascade": "put cheap models before a strong one",
+}
+
+OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
 
-def make_parser(description: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
-    """A parser with --debug."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m jaxclf.{Path(sys.argv[0]).stem}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser that takes `key=value` words anywhere and writes its epilog on demand.
 
+    overrides: help for the `key=value` words; without it the command takes none.
+    epilog: text, or a function that makes it where it must read the catalog or the source.
+    """
 
-def add_overrides(parser: argparse.ArgumentParser, help: str) -> None:
-    """Let key=value stand anywhere on the command line; the words are in `args.override`."""
-    parser.add_argument("override", nargs="*", default=[], metavar="key=value", help=help)
+    def __init__(
+        self,
+        command: str,
+        description: str | None,
+        *,
+        overrides: str = "",
+        epilog: str | Callable[[], str] = "",
+    ):
+        super().__init__(
+            prog=f"jaxclf {command}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.takes_overrides = bool(overrides)
+        self.lazy_epilog = epilog
+        if overrides:
+            self.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        self.add_argument("--quiet", action="store_true", help="print only results and warnings")
+        self.add_argument("--verbose", action="store_true", help="print details of the work")
+
+    def format_help(self) -> str:
+        lazy = self.lazy_epilog
+        self.epilog = lazy if isinstance(lazy, str) else lazy()
+        return super().format_help()
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse the words after the command; `overrides` holds the values of the `key=value` words.
+
+        Raises ConfigError for a word that is neither an argument nor of the form key=value.
+        """
+        if not self.takes_overrides:
+            return self.parse_args(argv)
+        overrides, words = self._split_overrides(argv)
+        args = self.parse_intermixed_args(words)
+        args.override_words = [*overrides, *args.overrides]
+        args.overrides = parse_overrides(args.override_words)
+        return args
+
+    def _split_overrides(self, argv: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The `key=value` words and all others. A word after an option that takes one value is
+        that value: `--out a=b`."""
+        takes_value = {
+            option
+            for action in self._actions
+            if action.nargs is None
+            for option in action.option_strings
+        }
+        overrides, words = [], []
+        for before, word in zip(["", *argv], argv, strict=False):
+            is_override = OVERRIDE.match(word) and before not in takes_value
+            (overrides if is_override else words).append(word)
+        return overrides, words
 
 
 def run_command(
-    parser: argparse.ArgumentParser,
-    command: Callable[[argparse.Namespace], None],
+    parser: CommandParser,
+    run: Callable[[argparse.Namespace], None],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse the command line, run, and return the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if parser.get_default("override") is not None:
-        overrides = [word for word in words if OVERRIDE.match(word)]
-        words = [word for word in words if not OVERRIDE.match(word)]
-        words += ["--", *overrides] if overrides else []
-    args = parser.parse_args(words)
-    return report_errors(lambda: command(args), args.debug)
+    """Parse a command line, run the command and return its exit code.
+
+    An error becomes one line on stderr; a traceback is shown only with --debug.
+    """
+    debug = "--debug" in (argv := sys.argv[1:] if argv is None else argv)
+    try:
+        args = parser.parse(argv)
+        if not args.verbose:  # XLA reports slow compilations as errors
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        level = logging.WARNING if args.quiet else logging.INFO
+        with terminal.show_log(logging.DEBUG if args.verbose else level):
+            run(args)
+        return 0
+    except (JaxclfError, OSError, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        code, message = _describe_error(error)
+        terminal.print_message(message)
+        return code
+
+
+def _describe_error(error: BaseException) -> tuple[int, str]:
+    """(exit code, line for stderr) of an error that a user can meet."""
+    if isinstance(error, StoppedError):
+        return error.exit_code, str(error)
+    if isinstance(error, JaxclfError):
+        return error.exit_code, f"error: {error}"
+    if isinstance(error, OSError):
+        place = error.filename or "disk"
+        return StorageError.exit_code, f"error: {place}: {error.strerror or error}"
+    return 130, "interrupted"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `jaxclf COMMAND …` and return the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in COMMANDS:
+        return importlib.import_module(f"jaxclf.{argv[0]}").main(argv[1:])
+    parser = argparse.ArgumentParser(
+        prog="jaxclf",
+        usage="jaxclf COMMAND …",
+        description="Multi-label text classification with BERT encoders in JAX and Flax.",
+        epilog="commands:\n"
+        + "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+        + "\n\njaxclf COMMAND --help describes one command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = f"jaxclf {importlib.metadata.version('jaxclf')}"
+    parser.add_argument("--version", action="version", version=version)
+    parser.add_argument(
+        "--print-completion", choices=("bash", "zsh"), help="print a completion script"
+    )
+    args, words = parser.parse_known_args(argv)
+    if args.print_completion:
+        print(completion_script(args.print_completion))
+        return 0
+    if not words:
+        parser.print_help()
+        return 0
+    parser.error(f"unknown command {words[0]!r}{did_you_mean(words[0], COMMANDS)}")
+
+
+def load_parser(command: str) -> CommandParser:
+    """The parser of one command."""
+    return importlib.import_module(f"jaxclf.{command}").build_parser()
+
+
+def completion_script(shell: str) -> str:
+    """A script for `source <(jaxclf --print-completion bash)`: commands, then their options."""
+    cases = []
+    for command in COMMANDS:
+        options = [o for action in load_parser(command)._actions for o in action.option_strings]
+        cases.append(f'    {command}) words="{" ".join(options)}" ;;')
+    lines = [
+        "_jaxclf() {",
+        '  local words="" word="${COMP_WORDS[COMP_CWORD]}"',
+        '  case "${COMP_WORDS[1]}" in',
+        *cases,
+        "  esac",
+        f'  [ "$COMP_CWORD" = 1 ] && words="{" ".join(COMMANDS)} --help --version"',
+        '  COMPREPLY=($(compgen -W "$words" -- "$word"))',
+        "}",
+        "complete -o default -F _jaxclf jaxclf",
+    ]
+    zsh = ["autoload -U +X compinit bashcompinit && compinit && bashcompinit"]
+    return "\n".join(zsh + lines if shell == "zsh" else lines)
 
 
 def say(text: str) -> None:
-    """To the terminal, at once, beside a progress bar or a pipe."""
+    """Print to stderr."""
     print(text, file=sys.stderr, flush=True)

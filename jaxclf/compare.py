@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxclf.cli import make_parser, run_command, say
+from jaxclf.cli import CommandParser, run_command, say
 from jaxclf.decisions.compare_runs import (
     System,
     compare_systems,
@@ -18,11 +18,11 @@ from jaxclf.decisions.compare_runs import (
 from jaxclf.decisions.comparison import holm
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Experiment, override, parse_overrides
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import override
 from jaxclf.experiment.validation import check
 from jaxclf.files.json_file import write_json
 from jaxclf.reports.tables import comparison_tables, format_p_value, print_tables
-from jaxclf.train import REGISTRIES
 from jaxclf.training.ablation import FULL, THRESHOLD, ablations
 from jaxclf.training.memory import tune_malloc
 from jaxclf.training.run import train
@@ -48,7 +48,7 @@ def ablate(name: str, changes: Mapping[str, Any], seeds: int, out: Path) -> dict
     baseline = override(catalog.load("baseline"), changes)
     todo = ablations(full, baseline)
     for experiment in todo.values():
-        check(experiment, REGISTRIES)
+        check(experiment)
     runs: dict[str, list[Path]] = {label: [] for label in todo}
     # Where one choice differs, putting it back is the baseline: the same experiment trains once.
     name_of = {label: _first(todo, experiment) for label, experiment in todo.items()}
@@ -104,16 +104,20 @@ def ablation_table(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = make_parser(__doc__, epilog=EPILOG)
-    parser.add_argument("words", nargs="*", metavar="DIR", help="runs, or key=value with --ablate")
+def build_parser() -> CommandParser:
+    parser = CommandParser("compare", __doc__, overrides="with --ablate", epilog=EPILOG)
+    parser.add_argument("runs", nargs="*", metavar="DIR", help="finished runs")
     parser.add_argument("--split", default="test", choices=("val", "test"), help="default: test")
     parser.add_argument("--ablate", metavar="EXP", help="train an experiment and its neighbours")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each (default: 3)")
     parser.add_argument("--out", type=Path, help="where the runs of --ablate lie")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help=f"default: {RESAMPLES:,}")
-    return run_command(parser, _command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(build_parser(), _command, argv)
 
 
 def _command(args: argparse.Namespace) -> None:
@@ -128,7 +132,7 @@ def _ablate(args: argparse.Namespace) -> dict[str, Any]:
     if args.out is None or args.seeds < 1:
         raise ConfigError("--ablate needs --out DIR and at least one of --seeds")
     tune_malloc()
-    runs = ablate(args.ablate, parse_overrides(args.words), args.seeds, args.out)
+    runs = ablate(args.ablate, args.overrides, args.seeds, args.out)
     record = score_ablation(runs, args.resamples)
     write_json(args.out / "ablation.json", record)
     print(ablation_table(record))
@@ -136,9 +140,9 @@ def _ablate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _compare(args: argparse.Namespace) -> dict[str, Any]:
-    if len(args.words) < 2:
+    if len(args.runs) < 2:
         raise ConfigError("give two runs or more, or --ablate EXP")
-    systems = [_system(word, args.split) for word in args.words]
+    systems = [_system(word, args.split) for word in args.runs]
     record = {}
     for other in systems[1:]:
         found = record_of(compare_systems(systems[0], other, args.resamples, SEED), other.names)

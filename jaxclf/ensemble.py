@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxclf.cli import make_parser, run_command, say
+from jaxclf.cli import CommandParser, run_command, say
 from jaxclf.decisions.blending import BLENDERS, blend, blend_out_of_fold
 from jaxclf.decisions.evaluation import rule_of, score_run
 from jaxclf.decisions.members import (
@@ -24,10 +24,11 @@ from jaxclf.decisions.members import (
 )
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.provenance import join_provenances, with_fitted
-from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Spec, override, parse_overrides, to_dict
+from jaxclf.experiment.config import Spec
+from jaxclf.experiment.overrides import override, to_dict
+from jaxclf.experiment.registries import signatures
 from jaxclf.experiment.validation import check_labels, check_spec
 from jaxclf.files.json_file import write_json
 from jaxclf.inference.load import load
@@ -181,18 +182,24 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def main() -> int:
-    parser = make_parser(
+def build_parser() -> CommandParser:
+    parser = CommandParser(
+        "ensemble",
         __doc__,
-        epilog=EPILOG + ", ".join(catalog.signature(*item) for item in BLENDERS.items()),
+        overrides="blend=NAME, threshold=NAME, calibration=NAME, and of --exp any key",
+        epilog=lambda: EPILOG + ", ".join(signatures("blend")),
     )
-    parser.add_argument("--runs", nargs="+", metavar="DIR", help="finished runs, and key=value")
-    parser.add_argument("--exp", nargs="+", metavar="NAME", help="experiments, and key=value")
+    parser.add_argument("--runs", nargs="+", metavar="DIR", help="finished runs")
+    parser.add_argument("--exp", nargs="+", metavar="NAME", help="experiments")
     parser.add_argument("--seeds", type=int, default=1, help="with --exp: of each (default: 1)")
     parser.add_argument("--folds", type=int, default=0, help="with --exp (default: none)")
     parser.add_argument("--distill", metavar="NAME", help="an experiment to learn from the whole")
     parser.add_argument("--out", type=Path, required=True, help="the ensemble's folder")
-    return run_command(parser, _command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(build_parser(), _command, argv)
 
 
 def _command(args: argparse.Namespace) -> None:
@@ -200,14 +207,12 @@ def _command(args: argparse.Namespace) -> None:
         raise ConfigError("give --runs DIR DIR …, or --exp NAME …")
     if args.seeds < 1 or args.folds in (1, *range(-9, 0)):
         raise ConfigError("--seeds is at least 1, --folds 0 or at least 2")
-    words = args.exp or args.runs
-    named = [word for word in words if "=" not in word]
-    changes = parse_overrides([word for word in words if "=" in word])
-    own = {key: value for key, value in changes.items() if key.split(".")[0] in OWN}
-    rest = {key: value for key, value in changes.items() if key not in own}
+    named = args.exp or args.runs
+    own = {key: value for key, value in args.overrides.items() if key.split(".")[0] in OWN}
+    rest = {key: value for key, value in args.overrides.items() if key not in own}
     recipe = override(EnsembleConfig(), own)
-    check_spec("blend", recipe.blend, BLENDERS)
-    check_spec("threshold", recipe.threshold, THRESHOLDS)
+    check_spec("blend", recipe.blend)
+    check_spec("threshold", recipe.threshold)
     if args.exp:
         tune_malloc()
         systems = train_members(named, rest, args.seeds, args.folds, args.out)

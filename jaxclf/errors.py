@@ -1,9 +1,7 @@
-"""The few exceptions a user can meet, each with its exit code, and the one place that turns them
-into one."""
+"""The exceptions that a user can meet, each with its exit code."""
 
-import sys
-import traceback
-from collections.abc import Callable
+import difflib
+from collections.abc import Iterable
 
 
 class JaxclfError(Exception):
@@ -50,21 +48,8 @@ class StoppedError(JaxclfError):
         self.exit_code = 128 + signal_number
 
 
-def report_errors(command: Callable[[], None], debug: bool) -> int:
-    """Run a command and return its exit code; errors become one line on stderr, tracebacks only
-    with `debug`."""
-    try:
-        command()
-        return 0
-    except (JaxclfError, OSError, KeyboardInterrupt) as error:
-        if debug:
-            traceback.print_exc()
-        if isinstance(error, JaxclfError):
-            code, message = error.exit_code, str(error)
-        elif isinstance(error, OSError):
-            where, what = error.filename or "disk", error.strerror or error
-            code, message = StorageError.exit_code, f"{where}: {what}"
-        else:
-            code, message = 130, "interrupted"
-    print(f"error: {message}", file=sys.stderr)
-    return code
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where a choice is close to the name, else `; choose from: a, b`."""
+    choices = list(choices)
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from: {', '.join(choices)}"

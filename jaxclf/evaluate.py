@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.cli import make_parser, run_command
+from jaxclf.cli import CommandParser, run_command
 from jaxclf.decisions.calibration import CALIBRATORS
 from jaxclf.decisions.evaluation import calibrate, evaluate_split, score_run
 from jaxclf.decisions.members import MEMBERS
@@ -18,7 +18,8 @@ from jaxclf.decisions.provenance import make_provenance, split_of, warning
 from jaxclf.decisions.thresholds import THRESHOLDS
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Data, Experiment, iter_fields, override, parse_overrides
+from jaxclf.experiment.config import Data, Experiment
+from jaxclf.experiment.overrides import iter_fields, override
 from jaxclf.experiment.validation import check, check_labels
 from jaxclf.files.json_file import write_json
 from jaxclf.inference.load import load
@@ -114,8 +115,13 @@ def rewrite_page(run: Path, show_text: bool = False) -> Path:
     return write_page(run, lengths(tokens), examples.texts if show_text else None)
 
 
-def main() -> int:
-    parser = make_parser(__doc__)
+def build_parser() -> CommandParser:
+    parser = CommandParser(
+        "evaluate",
+        __doc__,
+        overrides="without --data: calibration=platt, threshold=plug_in and their options instead of "
+        "the run's own",
+    )
     parser.add_argument("--run", type=Path, required=True, help="a run's folder")
     parser.add_argument(
         "--data", type=Path, help="a labelled file; without it the run's own predictions are scored"
@@ -129,14 +135,11 @@ def main() -> int:
         action="store_true",
         help="with --page: show the texts of the hardest test examples, not their ids alone",
     )
-    parser.add_argument(
-        "override",
-        nargs="*",
-        metavar="key=value",
-        help="without --data: calibration=platt, threshold=plug_in and their options instead of "
-        "the run's own",
-    )
-    return run_command(parser, _command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(build_parser(), _command, argv)
 
 
 def _command(args: argparse.Namespace) -> None:
@@ -145,14 +148,14 @@ def _command(args: argparse.Namespace) -> None:
         return
     if args.show_text:
         raise ConfigError("--show-text goes with --page")
-    if args.data and args.override:
+    if args.data and args.overrides:
         raise ConfigError("--data is scored as the model answers; give no key=value with it")
     if args.data:
         figures, said = evaluate_file(args.run, args.data)
         print_tables(*score_tables(figures, args.data.stem))
         said = [said] if said else []
     else:
-        figures, said = evaluate_predictions(args.run, parse_overrides(args.override))
+        figures, said = evaluate_predictions(args.run, args.overrides)
         for split, part in figures.items():
             print_tables(*score_tables(part, split))
     print("".join(f"\n- {sentence}" for sentence in said))

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from jaxclf.cli import make_parser, run_command
+from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError
 from jaxclf.exporters.hf import to_hf
 from jaxclf.exporters.onnx.export import INPUT_LAYOUTS, to_onnx
@@ -20,9 +20,9 @@ OPTIONS = {
 }
 
 
-def main() -> int:
+def build_parser() -> CommandParser:
     told = "\n\n".join(f"{name}: {function.__doc__}" for name, function in FORMATS.items())
-    parser = make_parser(__doc__, epilog=told)
+    parser = CommandParser("export", __doc__, epilog=told)
     parser.add_argument("--run", type=Path, required=True, help="a finished run's folder")
     parser.add_argument("--to", choices=FORMATS, required=True, help="the format")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
@@ -39,7 +39,11 @@ def main() -> int:
         choices=PLATFORMS,
         help="stablehlo: what it is to run on (default: this machine's)",
     )
-    return run_command(parser, _command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(build_parser(), _command, argv)
 
 
 def _command(args: argparse.Namespace) -> None:

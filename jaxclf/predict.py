@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from jaxclf.cli import make_parser, run_command
+from jaxclf.cli import CommandParser, run_command
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError, StoppedError
 from jaxclf.inference import explanation
@@ -58,8 +58,8 @@ def parse_shard(text: str) -> Shard:
     return Shard(int(index), int(count))
 
 
-def main() -> int:
-    parser = make_parser(__doc__)
+def build_parser() -> CommandParser:
+    parser = CommandParser("predict", __doc__)
     parser.add_argument("--run", required=True, help="a finished run's folder or its model/")
     parser.add_argument("--input", type=Path, help="a JSON, JSONL, CSV, TSV or Parquet file")
     parser.add_argument("--output", type=Path, help="a .jsonl or .csv file to write")
@@ -75,7 +75,11 @@ def main() -> int:
         "--explain", action="store_true", help="of texts given here: the words that carried labels"
     )
     parser.add_argument("texts", nargs="*", metavar="text", help="texts to label at once")
-    return run_command(parser, _command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(build_parser(), _command, argv)
 
 
 def _command(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import socket
 import sys
 from pathlib import Path
 
-from jaxclf.cli import make_parser, run_command
+from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError, StoppedError
 from jaxclf.inference.load import load
 
@@ -23,8 +23,8 @@ one ends at once.
 """
 
 
-def main() -> int:
-    parser = make_parser(__doc__, epilog=EPILOG)
+def build_parser() -> CommandParser:
+    parser = CommandParser("serve", __doc__, epilog=EPILOG)
     parser.add_argument(
         "--run", type=Path, required=True, help="a finished run, an ensemble, or a model/"
     )
@@ -42,7 +42,11 @@ def main() -> int:
         default=30.0,
         help="that a request may wait for its answer (default: 30)",
     )
-    return run_command(parser, _command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(build_parser(), _command, argv)
 
 
 def _command(args: argparse.Namespace) -> None:

@@ -1,14 +1,16 @@
-"""What a person sees in a terminal: tables, progress bars, log lines. Plain text in a pipe."""
+"""Terminal output: tables, progress bars, log lines; plain text in a pipe.
+
+rich is imported where it is used: `--help` does not wait for it.
+"""
 
 import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import rich.box
-import rich.progress
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,10 @@ Advance = Callable[[int, str], None]
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """Print a table to stdout; the first column is aligned left, the others right."""
-    console = Console(markup=False, highlight=False)
+    import rich.box
+    from rich.table import Table
+
+    console = _console()
     table = Table(
         title=title or None,
         title_justify="left",
@@ -44,10 +49,12 @@ def show_progress(description: str, total: int, unit: str, done: int = 0) -> Ite
 
     The block gets a function `advance(count, text)`.
     """
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     if not console.is_terminal:
         yield _log_progress(description, total, unit, done)
         return
+    import rich.progress
+
     columns = (
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(bar_width=20),
@@ -74,11 +81,48 @@ def _log_progress(description: str, total: int, unit: str, done: int) -> Advance
     return advance
 
 
+def print_message(text: str) -> None:
+    """Print a line to stderr; a leading `error:` or `warning:` is colored on a terminal."""
+    from rich.text import Text
+
+    line = Text(text)
+    line.highlight_regex("^error:", "bold red")
+    line.highlight_regex("^warning:", "yellow")
+    _console(stderr=True).print(line, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def show_log(level: int) -> Iterator[None]:
+    """Show the package's log on stderr inside the block."""
+    logger, handler = logging.getLogger("jaxclf"), LogHandler()
+    level_before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level_before)
+
+
 class LogHandler(logging.Handler):
-    """Writes log records to stderr above a progress bar; warnings and errors say so."""
+    """Prints log records to stderr above a progress bar, each warning or note once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.printed: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        Console(stderr=True, soft_wrap=True).print(
-            prefix + record.getMessage(), markup=False, highlight=False
-        )
+        is_warning = record.levelno >= logging.WARNING
+        text = f"{record.levelname.lower()}: " * is_warning + record.getMessage()
+        if text in self.printed:
+            return
+        if is_warning or text.startswith("note:"):
+            self.printed.add(text)
+        print_message(text)
+
+
+def _console(stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, highlight=False)

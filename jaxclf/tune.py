@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxclf.cli import add_overrides, make_parser, run_command
+from jaxclf.cli import CommandParser, run_command
 
 TRIALS = 30
 EPILOG = """\
@@ -27,8 +27,8 @@ Results: OUT/study.html, and the best trial as an experiment, NAME_tuned.py besi
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = make_parser(__doc__, epilog=EPILOG)
+def build_parser() -> CommandParser:
+    parser = CommandParser("tune", __doc__, overrides="held fixed in all trials", epilog=EPILOG)
     parser.add_argument("--exp", required=True, help="a name or a .py file that has a `space`")
     parser.add_argument(
         "--trials",
@@ -45,22 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--save-best", metavar="PATH", type=Path, help="where to write the best trial (a .py file)"
     )
-    add_overrides(parser, "held fixed in all trials")
-    return run_command(parser, _command, argv)
+    return parser
 
 
-def _command(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     from jaxclf.errors import ConfigError
-    from jaxclf.experiment.config import parse_overrides
     from jaxclf.search.run import make_plan, run_search
     from jaxclf.search.winner import save_winner
 
     for name in ("trials", "workers"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name} {getattr(args, name)}: must be at least 1")
-    changes = parse_overrides(args.override)
-    plan = make_plan(args.exp, changes, args.out, args.storage, args.save_best)
-    arguments = ["--exp", args.exp, "--trials", str(args.trials), *args.override]
+    plan = make_plan(args.exp, args.overrides, args.out, args.storage, args.save_best)
+    arguments = ["--exp", args.exp, "--trials", str(args.trials), *args.override_words]
     worker = [*arguments, "--worker", "--out", str(plan.out), "--storage", plan.url]
     results = run_search(plan, args.trials, args.workers, worker, args.worker)
     if args.worker:
@@ -68,6 +65,10 @@ def _command(args: argparse.Namespace) -> None:
     winner = save_winner(plan.winner, args.exp, plan.base, results, arguments)
     print(f"\n{winner.summary}\n{winner.changes}\nwritten: {plan.winner}; to train it:")
     print(f"  {winner.command}\npage: {plan.out / 'study.html'}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(build_parser(), run, argv)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """The values that flow through the package: NamedTuples with their shapes."""
 
-import math
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-from jaxtyping import Float32, Int32, UInt32
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:  # importing it takes longer than printing help may
+    from jaxtyping import Float32, Int32, UInt32
 
 
 class Bound(NamedTuple):
@@ -12,6 +15,13 @@ class Bound(NamedTuple):
     low: float
     high: float
     open: bool = False
+
+    def contains(self, value: float | int) -> bool:
+        return (self.low < value if self.open else self.low <= value) and value < self.high
+
+    def __str__(self) -> str:
+        end = "1]" if self.high == FRACTION.high else f"{self.high})"
+        return f"{'(' if self.open else '['}{self.low}, {end}"
 
 
 FRACTION = Bound(0, math.nextafter(1, 2))  # 1 included

@@ -18,7 +18,7 @@ from jaxclf.decisions.predictions import load_predictions
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import override, to_dict
+from jaxclf.experiment.overrides import override, to_dict
 from jaxclf.inference.load import load
 from jaxclf.model.storage.saved_model import pretrained_params
 from jaxclf.model.storage.weights import flatten_params

@@ -14,7 +14,8 @@ from jaxclf.ensemble import EnsembleConfig, last_names, make_ensemble, teachers_
 from jaxclf.errors import DataError
 from jaxclf.evaluate import evaluate_file, evaluate_predictions
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Spec, override
+from jaxclf.experiment.config import Spec
+from jaxclf.experiment.overrides import override
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
 from jaxclf.training.run import train
 

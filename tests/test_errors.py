@@ -1,11 +1,10 @@
-"""Errors become an exit code and a message on stderr; a traceback is shown only where asked for."""
+"""Every error has an exit code, and `run_command` turns it into one line on stderr."""
 
 import signal
-import sys
 
 import pytest
 
-from jaxclf.cli import make_parser, run_command
+from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import (
     CheckpointError,
     ConfigError,
@@ -15,7 +14,7 @@ from jaxclf.errors import (
     OutOfMemoryError,
     StoppedError,
     StorageError,
-    report_errors,
+    did_you_mean,
 )
 
 CODES = [
@@ -31,63 +30,59 @@ CODES = [
 ]
 
 
-def failing(error):
-    def command():
+def run_failing(error, *argv):
+    def command(args):
         raise error
 
-    return command
+    return run_command(CommandParser("train", "A command."), command, argv)
 
 
 @pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: type(value).__name__)
-def test_an_error_is_an_exit_code_and_a_message(capfd, error, code):
-    assert report_errors(failing(error), debug=False) == code
-    assert capfd.readouterr() == ("", "error: where: what\n")
+def test_an_error_is_an_exit_code_and_one_line(capfd, error, code):
+    assert run_failing(error) == code
+    prefix = "" if isinstance(error, StoppedError) else "error: "
+    assert capfd.readouterr() == ("", f"{prefix}where: what\n")
 
 
 @pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: type(value).__name__)
-def test_debug_shows_the_traceback_besides(capfd, error, code):
-    assert report_errors(failing(error), debug=True) == code
+def test_debug_shows_the_traceback_before_the_line(capfd, error, code):
+    assert run_failing(error, "--debug") == code
     out, err = capfd.readouterr()
     assert out == ""
     assert err.startswith("Traceback (most recent call last):\n")
     assert "in command\n    raise error\n" in err
-    assert err.endswith("\nerror: where: what\n")
+    assert err.endswith("where: what\n")
 
 
-def test_a_command_that_ends_well_says_nothing(capfd):
-    done = []
-    assert report_errors(lambda: done.append(1), debug=True) == 0
-    assert done == [1]
+def test_a_successful_command_prints_nothing(capfd):
+    calls = []
+    assert run_command(CommandParser("train", "A command."), calls.append, []) == 0
+    assert len(calls) == 1
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_disk_problem_names_the_file(tmp_path, capfd):
-    path = tmp_path / "away" / "report.json"
-    assert report_errors(lambda: path.write_text(""), debug=False) == 5
-    assert capfd.readouterr() == ("", f"error: {path}: No such file or directory\n")
-
-
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "message"),
     [
+        (FileNotFoundError(2, "No such file or directory", "a/b"), "a/b: No such file"),
         (OSError(28, "No space left on device"), "disk: No space left on device"),
         (OSError("the pipe is gone"), "disk: the pipe is gone"),
     ],
 )
-def test_a_disk_problem_without_a_file_is_still_words(capfd, error, says):
-    assert report_errors(failing(error), debug=False) == 5
-    assert capfd.readouterr() == ("", f"error: {says}\n")
+def test_an_operating_system_error_names_the_file_if_there_is_one(capfd, error, message):
+    assert run_failing(error) == 5
+    assert capfd.readouterr().err.startswith(f"error: {message}")
 
 
 def test_a_keyboard_interrupt_ends_with_130(capfd):
-    assert report_errors(failing(KeyboardInterrupt()), debug=False) == 130
-    assert capfd.readouterr() == ("", "error: interrupted\n")
+    assert run_failing(KeyboardInterrupt()) == 130
+    assert capfd.readouterr() == ("", "interrupted\n")
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), AssertionError(), SystemExit(2)])
-def test_what_no_user_can_meet_goes_through(error):
+def test_a_programming_error_is_not_caught(error):
     with pytest.raises(type(error)):
-        report_errors(failing(error), debug=False)
+        run_failing(error)
 
 
 def test_every_error_of_the_package_can_be_caught_as_one():
@@ -95,12 +90,6 @@ def test_every_error_of_the_package_can_be_caught_as_one():
     assert {type(error) for error, _ in CODES} == {JaxclfError, *JaxclfError.__subclasses__()}
 
 
-@pytest.mark.parametrize("debug", [False, True])
-def test_a_command_line_asks_for_the_traceback(monkeypatch, capfd, debug):
-    monkeypatch.setattr(sys, "argv", ["train", *["--debug"] * debug])
-
-    def command(args):
-        raise DataError("where: what")
-
-    assert run_command(make_parser("A command."), command) == 2
-    assert ("Traceback" in capfd.readouterr().err) == debug
+def test_the_nearest_name_is_suggested_and_else_all_are_listed():
+    assert did_you_mean("gama", ["gamma", "alpha"]) == "; did you mean 'gamma'?"
+    assert did_you_mean("qqq", iter(["gamma", "alpha"])) == "; choose from: gamma, alpha"

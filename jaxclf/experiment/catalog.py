@@ -2,19 +2,12 @@
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from jaxclf.errors import ConfigError
-from jaxclf.experiment.config import (
-    Experiment,
-    Spec,
-    did_you_mean,
-    from_dict,
-    iter_fields,
-    options_of,
-)
+from jaxclf.errors import ConfigError, did_you_mean
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import from_dict
 from jaxclf.experiment.search_space import Dimension, Space
 
 PACKAGE = Path(__file__).parent.parent
@@ -106,19 +99,3 @@ def _from_json(path: Path) -> Experiment:
         raise ConfigError(f"{path}: not UTF-8; save the file as UTF-8") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
-
-
-def format_config(experiment: Experiment) -> Iterator[str]:
-    """`key = value` of every key, as a command line would set it."""
-    for key, value in iter_fields(experiment):
-        if isinstance(value, Spec):
-            yield f"{key} = {value.name}"
-            yield from (f"{key}.{name} = {json.dumps(of)}" for name, of in value.options.items())
-        else:
-            yield f"{key} = {json.dumps(value)}"
-
-
-def signature(name: str, function: Callable) -> str:
-    """`focal (gamma 2.0, alpha None, smoothing 0.0)`."""
-    options = [f"{option} {of.default}" for option, of in options_of(function).items()]
-    return f"{name} ({', '.join(options)})" if options else name

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jaxclf.errors import ConfigError
-from jaxclf.experiment.config import Experiment, Spec, iter_fields, options_of, override
-
-Registries = Mapping[str, Mapping[str, Callable]]
+from jaxclf.experiment.config import Experiment, Spec
+from jaxclf.experiment.overrides import iter_fields, options_of, override
+from jaxclf.experiment.registries import load_registry
 
 
 class Float(NamedTuple):
@@ -103,7 +103,7 @@ def dimensions(space: Space) -> Space:
 
 
 def check_space(
-    space: Space, base: Experiment, registries: Registries, check: Callable[[Experiment], object]
+    space: Space, base: Experiment, check: Callable[[Experiment], object]
 ) -> ParamValues:
     """Hold a space to its experiment, before any trial: what `check` says of every pair of corner
     values, that each dimension can have an effect, and that the experiment lies in it.
@@ -131,7 +131,7 @@ def check_space(
                 check(override(base, changes))
             except ConfigError as error:
                 raise ConfigError(f"space: {format_changes(changes)}: {error}") from None
-    return _answers_of(space, base, registries)
+    return _answers_of(space, base)
 
 
 def format_changes(changes: Mapping[str, Any]) -> str:
@@ -180,18 +180,18 @@ def _ends(dimension: Dimension) -> list[Any]:
     return list(dimension.values) if isinstance(dimension, Choice) else [*dimension[:2]]
 
 
-def _answers_of(space: Space, base: Experiment, registries: Registries) -> ParamValues:
+def _answers_of(space: Space, base: Experiment) -> ParamValues:
     answers = {}
     for key, dimension in space.items():
-        value = _value_at(base, key, registries)
+        value = _value_at(base, key)
         if isinstance(dimension, Choice):
             answers[key] = _name_of(key, dimension, value, base)
         else:
             answers[key] = _inside(key, dimension, value)
         if not isinstance(value, Spec):
             continue
-        has = _whole(value, registries[key])
-        wants = _whole(Spec(value.name), registries[key]) | _options(dimension, value.name)
+        has = _whole(value, key)
+        wants = _whole(Spec(value.name), key) | _options(dimension, value.name)
         for option, wanted in wants.items():
             if isinstance(wanted, Dimension):
                 name = f"{key}.{value.name}.{option}"
@@ -228,15 +228,15 @@ def _outside(key: str, value: Any) -> ConfigError:
     )
 
 
-def _value_at(base: Experiment, key: str, registries: Registries) -> Any:
+def _value_at(base: Experiment, key: str) -> Any:
     """The value of a key, an option of a Spec among them."""
     values, (parent, _, option) = dict(iter_fields(base)), key.rpartition(".")
     if isinstance(values.get(parent), Spec):
-        return _whole(values[parent], registries[parent])[option]
+        return _whole(values[parent], parent)[option]
     return values[key]
 
 
-def _whole(spec: Spec, registry: Mapping[str, Callable]) -> dict[str, Any]:
+def _whole(spec: Spec, key: str) -> dict[str, Any]:
     """A Spec's options and the defaults of those it does not give."""
-    parameters = options_of(registry[spec.name])
+    parameters = options_of(load_registry(key)[spec.name])
     return {name: spec.options.get(name, of.default) for name, of in parameters.items()}

@@ -9,7 +9,8 @@ from typing import Any
 
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Experiment, Spec, iter_fields, override
+from jaxclf.experiment.config import Experiment, Spec
+from jaxclf.experiment.overrides import iter_fields, override
 
 MARK = "Written by jaxclf.tune"
 WIDTH = 100  # columns
@@ -41,7 +42,7 @@ def to_python_source(name: str, experiment: Experiment, first: str, notes: Seque
     docstring = "\n\n".join(_paragraph(text) for text in (first, *notes))
     lines = [f'"""{docstring}', '"""', "", "from jaxclf.experiment import catalog"]
     if changes:
-        lines += ["from jaxclf.experiment.config import override", ""]
+        lines += ["from jaxclf.experiment.overrides import override", ""]
         lines += [f"base = catalog.load({_literal(name)})", ""]
         lines += ["experiment = override(", "    base,", "    {"]
         lines += [_noted(f"        {_literal(k)}: {_literal(v)},") for k, v in changes.items()]
@@ -56,7 +57,9 @@ def check_writable(path: Path) -> None:
     if path.suffix != ".py":
         raise ConfigError(f"{path}: an experiment is a .py file")
     if path.exists() and not _written_here(path):
-        raise ConfigError(f"{path} is not from a search and is left alone; give another --save-best")
+        raise ConfigError(
+            f"{path} is not from a search and is left alone; give another --save-best"
+        )
 
 
 def _written_here(path: Path) -> bool:

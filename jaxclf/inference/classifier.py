@@ -14,7 +14,8 @@ from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, calibrated
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
-from jaxclf.experiment.config import Experiment, to_dict
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import to_dict
 from jaxclf.inference.explanation import Explanation, Source, explain
 from jaxclf.model.attribution import SlopesStep, make_slopes_step, slopes_shape
 from jaxclf.model.classifier import build

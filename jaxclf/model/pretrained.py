@@ -10,8 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxclf.errors import ConfigError, DataError, StorageError
-from jaxclf.experiment.config import did_you_mean
+from jaxclf.errors import ConfigError, DataError, StorageError, did_you_mean
 from jaxclf.model.storage.weights import MSGPACK, conversion
 
 CACHE_VARIABLE = "JAXCLF_CACHE"

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from jaxclf.errors import ConfigError, StoppedError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Experiment, override
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import override
 from jaxclf.experiment.search_space import Choice, ParamValues, Space, check_space, format_changes
 from jaxclf.experiment.source import check_writable, difference
 from jaxclf.experiment.validation import check
@@ -21,7 +22,6 @@ from jaxclf.search.report import write_report
 from jaxclf.search.results import TrialResult, find_best
 from jaxclf.search.trials import Search, run_trials
 from jaxclf.search.workers import run_workers
-from jaxclf.train import REGISTRIES
 from jaxclf.training.memory import tune_malloc
 from jaxclf.training.run import train
 
@@ -59,7 +59,7 @@ def make_plan(
     beside = file.with_name(f"{file.stem}_tuned.py")
     winner = winner or (beside if os.access(file.parent, os.W_OK) else out / beside.name)
     check_writable(winner)
-    initial = check_space(space, base, REGISTRIES, make_checker())
+    initial = check_space(space, base, make_checker())
     url = url or f"sqlite:///{(out / 'study.db').resolve()}"
     return Plan(name, base, space, initial, out, url, winner)
 
@@ -116,7 +116,7 @@ def make_checker() -> Callable[[Experiment], None]:
         return open_encoder(resolve(name, revision).folder)[0]
 
     def check_experiment(experiment: Experiment) -> None:
-        check(experiment, REGISTRIES)
+        check(experiment)
         encoder = experiment.encoder
         build(experiment, encoder_config(encoder.name, encoder.revision), 2)
 

@@ -14,7 +14,8 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import make_url
 
 from jaxclf.errors import ConfigError, StorageError
-from jaxclf.experiment.config import Experiment, to_dict
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import to_dict
 from jaxclf.experiment.search_space import ParamValues, Space
 from jaxclf.search.results import TrialResult
 

@@ -22,7 +22,8 @@ from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from jaxclf.errors import DivergedError, StoppedError
-from jaxclf.experiment.config import Experiment, override
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import override
 from jaxclf.experiment.search_space import Choice, Dimension, Float, Space, draw
 from jaxclf.search import study as studies
 from jaxclf.search.results import TrialResult

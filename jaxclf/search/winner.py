@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from jaxclf.errors import DivergedError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Experiment, override
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import override
 from jaxclf.experiment.search_space import format_changes
 from jaxclf.experiment.source import MARK, difference, to_python_source
 from jaxclf.files.atomic import write_text

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.errors import DataError
-from jaxclf.experiment.config import did_you_mean
+from jaxclf.errors import DataError, did_you_mean
 from jaxclf.text.formats import FORMATS, FileFormatError, Row, RowError
 from jaxclf.types import Examples
 

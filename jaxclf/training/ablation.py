@@ -1,6 +1,7 @@
 """The neighbours of an experiment: each with one choice put back to the baseline's."""
 
-from jaxclf.experiment.config import Experiment, iter_fields, override
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import iter_fields, override
 
 FULL, BASELINE = "full", "baseline"
 # The neighbour that needs no training of its own: the full runs, decided at 0.5 for every label.

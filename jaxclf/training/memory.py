@@ -10,7 +10,8 @@ from typing import Any
 import jax
 
 from jaxclf.errors import OutOfMemoryError
-from jaxclf.experiment.config import Experiment, override, to_dict
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import override, to_dict
 from jaxclf.files.json_file import write_json
 from jaxclf.training import checkpoint
 from jaxclf.training.run_folder import with_recorded_settings

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import optax
 
-from jaxclf.experiment.config import Experiment, to_dict
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import to_dict
 from jaxclf.experiment.validation import check
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.training import checkpoint, distributed
@@ -66,9 +67,7 @@ def _train(
     report_score: Callable[[float], None] | None,
     score_test: bool,
 ) -> dict[str, Any]:
-    from jaxclf.train import REGISTRIES  # until the table is below this module
-
-    check(experiment, REGISTRIES)
+    check(experiment)
     setup = make_setup(experiment)
     distributed.check_same([to_dict(setup.experiment), setup.provenance])
     report = distributed.broadcast_from_primary(

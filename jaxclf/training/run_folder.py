@@ -10,7 +10,8 @@ import jax
 
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Experiment, iter_fields, override, to_dict
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import iter_fields, override, to_dict
 from jaxclf.files.json_file import read_json, write_json
 
 

@@ -12,7 +12,8 @@ from flax.traverse_util import unflatten_dict
 from tokenizers import Tokenizer
 
 from jaxclf.decisions.provenance import make_provenance
-from jaxclf.experiment.config import Experiment, override
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import override
 from jaxclf.experiment.validation import check_labels
 from jaxclf.model.classifier import build
 from jaxclf.model.pretrained import resolve

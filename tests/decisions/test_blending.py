@@ -26,7 +26,7 @@ from jaxclf.decisions.calibration import CALIBRATORS, calibrated
 from jaxclf.decisions.metrics import average_precision, count, f1, log_loss, mean_where_known
 from jaxclf.decisions.thresholds import decide, plug_in
 from jaxclf.errors import ConfigError
-from jaxclf.experiment.config import options_of
+from jaxclf.experiment.overrides import options_of
 
 NAN, INF = float("nan"), float("inf")
 SHARPNESS, NOISE = (1.0, 0.6, 1.3), (1.0, 1.2, 2.0)

@@ -33,7 +33,7 @@ from jaxclf.decisions.calibration import (
 )
 from jaxclf.decisions.metrics import auc, expected_calibration_error
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.experiment.config import options_of
+from jaxclf.experiment.overrides import options_of
 
 NAN, INF = float("nan"), float("inf")
 FITTED = ("temperature", "platt", "isotonic", "beta")

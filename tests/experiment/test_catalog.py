@@ -12,10 +12,10 @@ import pytest
 
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Experiment, override, to_dict
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import override, to_dict
 from jaxclf.experiment.search_space import Choice, check_space, dimensions, draw
 from jaxclf.experiment.validation import check
-from jaxclf.train import REGISTRIES
 from jaxclf.training import run as training
 from jaxclf.training import setup
 from jaxclf.training.data import make_epochs
@@ -48,7 +48,7 @@ def test_the_catalogue_is_the_files_in_their_order():
 @pytest.mark.parametrize("name", catalog.names())
 def test_every_experiment_loads_and_passes_its_check(name):
     experiment = catalog.load(name)
-    assert check(experiment, REGISTRIES) is experiment
+    assert check(experiment) is experiment
     assert catalog.load(name) == experiment
     assert catalog.load(str(EXPERIMENTS / f"{name}.py")) == experiment
 
@@ -94,7 +94,9 @@ def test_a_path_is_an_experiment_too(tmp_path):
 
 def test_a_name_that_is_not_there_gets_the_nearest():
     assert complaint("baselin") == "unknown experiment 'baselin'; did you mean 'baseline'?"
-    assert complaint("qqq") == f"unknown experiment 'qqq'; there is: {', '.join(catalog.names())}"
+    assert (
+        complaint("qqq") == f"unknown experiment 'qqq'; choose from: {', '.join(catalog.names())}"
+    )
 
 
 @pytest.mark.parametrize("name", ["mine.py", "config.json"])
@@ -139,7 +141,7 @@ def test_an_experiment_built_on_one_that_is_not_there_says_so(tmp_path):
         (b'{"seed": 0,\n', ":2: not JSON: "),
         (b"", ":1: not JSON: "),
         (b'"\xff"', "not UTF-8"),
-        (b"{}", "no 'data.train'"),
+        (b"{}", "missing key 'data.train'"),
     ],
 )
 def test_what_is_wrong_with_a_runs_config_is_said(tmp_path, content, says):
@@ -151,7 +153,7 @@ def test_what_is_wrong_with_a_runs_config_is_said(tmp_path, content, says):
 @pytest.mark.parametrize("name", SEARCHED)
 def test_every_space_is_one_that_its_experiment_lies_in(name):
     base, space = catalog.load(name), catalog.load_space(name)
-    own = check_space(space, base, REGISTRIES, lambda one: check(one, REGISTRIES))
+    own = check_space(space, base, check)
     assert set(own) <= set(dimensions(space))
     assert draw(space, lambda key, _: own[key])["optim.lr"] == base.optim.lr
     assert catalog.load_space(str(EXPERIMENTS / f"{name}.py")) == space

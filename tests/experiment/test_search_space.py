@@ -3,7 +3,8 @@
 import pytest
 
 from jaxclf.errors import ConfigError
-from jaxclf.experiment.config import Data, Experiment, Optim, Spec, override
+from jaxclf.experiment.config import Data, Experiment, Optim, Spec
+from jaxclf.experiment.overrides import override
 from jaxclf.experiment.search_space import (
     Choice,
     Float,
@@ -15,7 +16,6 @@ from jaxclf.experiment.search_space import (
 )
 from jaxclf.experiment.source import difference
 from jaxclf.experiment.validation import check
-from jaxclf.train import REGISTRIES
 
 BASE = Experiment(Data("a", "b", "c"), loss=Spec("focal", gamma=2.0), optim=Optim(lr=1e-3))
 SPACE = {
@@ -27,7 +27,7 @@ SPACE = {
 
 
 def check_with_registries(space, base=BASE):
-    return check_space(space, base, REGISTRIES, lambda experiment: check(experiment, REGISTRIES))
+    return check_space(space, base, lambda experiment: check(experiment))
 
 
 def test_a_draw_asks_only_for_dimensions_in_effect():

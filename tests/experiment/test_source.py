@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import override
+from jaxclf.experiment.overrides import override
 from jaxclf.experiment.source import to_python_source
 
 

@@ -25,7 +25,7 @@ from jaxclf import predict
 from jaxclf.decisions.calibration import Calibration, to_json
 from jaxclf.decisions.provenance import make_provenance
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.experiment.config import override
+from jaxclf.experiment.overrides import override
 from jaxclf.inference import journal as kept
 from jaxclf.inference import score_file
 from jaxclf.inference.classifier import Classifier
@@ -558,7 +558,7 @@ KILLS = """
 import json, os, random, signal, sys, threading
 import jax
 from jaxclf import predict
-from jaxclf.experiment.config import override
+from jaxclf.experiment.overrides import override
 from jaxclf.inference import score_file as scoring
 
 run, source, folder, cache = sys.argv[1:]

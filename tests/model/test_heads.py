@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclf.experiment.config import Spec, options_of
+from jaxclf.experiment.config import Spec
+from jaxclf.experiment.overrides import options_of
 from jaxclf.model.classifier import Head, Pool
 from jaxclf.model.encoders.common import Native
 from jaxclf.model.heads import HEADS, POOLS

@@ -15,7 +15,8 @@ from jaxclf.decisions.evaluation import evaluate_split
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
-from jaxclf.experiment.config import Data, Experiment, to_dict
+from jaxclf.experiment.config import Data, Experiment
+from jaxclf.experiment.overrides import to_dict
 from jaxclf.files.json_file import write_json
 from jaxclf.reports import html_report
 from jaxclf.reports.figures import pictures

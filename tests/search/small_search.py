@@ -7,7 +7,6 @@ from jaxclf.experiment.search_space import Choice, Float, Int, check_space
 from jaxclf.experiment.validation import check
 from jaxclf.search import study as studies
 from jaxclf.search.trials import Search, run_trials
-from jaxclf.train import REGISTRIES
 
 BASE = Experiment(Data("a", "b", "c"), loss=Spec("focal", gamma=2.0), optim=Optim(lr=1e-3))
 SPACE = {
@@ -31,9 +30,9 @@ def train(experiment, folder, report_score):
 
 def open_study(out, space=SPACE, base=BASE):
     def check_experiment(experiment):
-        check(experiment, REGISTRIES)
+        check(experiment)
 
-    initial = check_space(space, base, REGISTRIES, check_experiment)
+    initial = check_space(space, base, check_experiment)
     return studies.open_study(f"sqlite:///{out / 'study.db'}", out, base, space, initial)
 
 

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from small_search import BASE, SPACE, open_study, score_of, search, train
 
 from jaxclf.errors import ConfigError, DivergedError, StoppedError
-from jaxclf.experiment.config import override
+from jaxclf.experiment.overrides import override
 from jaxclf.experiment.search_space import Float
 from jaxclf.search import study as studies
 from jaxclf.search import trials

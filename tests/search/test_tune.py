@@ -18,7 +18,7 @@ from small_search import SPACE
 from jaxclf import tune
 from jaxclf.errors import ConfigError, JaxclfError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import override, parse_overrides
+from jaxclf.experiment.overrides import override, parse_overrides
 from jaxclf.search import study as studies
 from jaxclf.search.run import remove_fixed
 from jaxclf.search.trials import trial_folder

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxclf.experiment.config import options_of
+from jaxclf.experiment.overrides import options_of
 from jaxclf.text.augment import AUGMENTERS, SCOPE, eda, free_words, none, plain
 from jaxclf.text.lexicon import NEGATIONS, NEIGHBOURS, SYNONYMS
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from jaxclf.experiment.config import options_of
+from jaxclf.experiment.overrides import options_of
 from jaxclf.text.sampling import (
     SAMPLERS,
     balanced,

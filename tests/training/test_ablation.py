@@ -1,7 +1,7 @@
 """Neighbours differ from the experiment in one choice, and from each other in nothing else."""
 
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import iter_fields, override
+from jaxclf.experiment.overrides import iter_fields, override
 from jaxclf.training.ablation import BASELINE, CHOICES, FULL, ablations
 
 

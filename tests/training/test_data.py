@@ -10,7 +10,8 @@ import pytest
 
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.errors import DataError
-from jaxclf.experiment.config import Data, Spec, Train, options_of
+from jaxclf.experiment.config import Data, Spec, Train
+from jaxclf.experiment.overrides import options_of
 from jaxclf.text.sampling import SAMPLERS
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.training.data import (

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxclf.experiment.config import options_of
+from jaxclf.experiment.overrides import options_of
 from jaxclf.training.losses import (
     LOSSES,
     asymmetric,

@@ -7,7 +7,7 @@ import pytest
 
 from jaxclf.errors import OutOfMemoryError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import override
+from jaxclf.experiment.overrides import override
 from jaxclf.training import run
 from jaxclf.training.memory import halve_micro_batch, raise_on_oom
 from jaxclf.training.step import make_train_step

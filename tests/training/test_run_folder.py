@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from jaxclf.errors import ConfigError
-from jaxclf.experiment.config import override, to_dict
+from jaxclf.experiment.overrides import override, to_dict
 from jaxclf.training.run_folder import check_version, open_run, with_recorded_settings
 
 

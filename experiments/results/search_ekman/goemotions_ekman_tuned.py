@@ -11,7 +11,7 @@ Written by jaxclf.tune, which may write it anew:
 """
 
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import override
+from jaxclf.experiment.overrides import override
 
 base = catalog.load("goemotions_ekman")
 

@@ -14,8 +14,9 @@ from jaxclf.decisions.members import Members, read_members
 from jaxclf.decisions.metrics import aggregate, log_loss
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.provenance import fitted_by, join_provenances, with_fitted
-from jaxclf.errors import ConfigError, DataError
-from jaxclf.experiment.config import Spec, did_you_mean, to_dict
+from jaxclf.errors import ConfigError, DataError, did_you_mean
+from jaxclf.experiment.config import Spec
+from jaxclf.experiment.overrides import to_dict
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.files.untrusted import parse_json
 from jaxclf.inference.cascade.config import CascadeConfig, check_config

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxclf.errors import ConfigError
-from jaxclf.experiment.config import did_you_mean
+from jaxclf.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)

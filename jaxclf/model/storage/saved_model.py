@@ -21,7 +21,8 @@ import safetensors.numpy
 from tokenizers import Tokenizer
 
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.experiment.config import Experiment, from_dict, to_dict
+from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.overrides import from_dict, to_dict
 from jaxclf.experiment.validation import check
 from jaxclf.files.untrusted import has_entry, printable, read_json
 from jaxclf.model.classifier import Family, family_of
@@ -109,7 +110,13 @@ def _read_params(
     optional: tuple[str, ...],
 ) -> dict[str, Any]:
     return to_params(
-        open_tensors(folder), shapes, names, family.ignored_keys, family.prefix, optional, str(folder)
+        open_tensors(folder),
+        shapes,
+        names,
+        family.ignored_keys,
+        family.prefix,
+        optional,
+        str(folder),
     )
 
 

@@ -6,7 +6,8 @@ import pytest
 import safetensors.numpy
 
 from jaxclf.errors import DataError
-from jaxclf.experiment.config import Spec, override
+from jaxclf.experiment.config import Spec
+from jaxclf.experiment.overrides import override
 from jaxclf.inference.members import param_shapes
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.saved_model import SavedModel, load_model, pretrained_params, save_model
