@@ -21,8 +21,8 @@ from jaxclf.files.atomic import sha256
 from jaxclf.files.untrusted import has_entry, printable, read_json
 from jaxclf.inference.cascade.cutoffs import NO_LIMIT, EarlyExit
 from jaxclf.inference.cascade.rules import Rule, read_rules
-from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble, save_whole
-from jaxclf.model.storage.metadata import read_calibration, read_labels, read_ledger
+from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble, save_combination
+from jaxclf.model.storage.metadata import read_calibration, read_labels, read_provenance
 from jaxclf.model.storage.saved_model import META
 
 CASCADE = "cascade.json"
@@ -50,7 +50,7 @@ class CascadePlan(NamedTuple):
 def save_cascade(folder: Path, plan: CascadePlan, networks: Sequence[Path], card: str) -> None:
     """Write the folder atomically, with a copy of each network's folder; replaces an older one."""
     parts = {f"network-{index}": network for index, network in enumerate(networks)}
-    save_whole(folder, CASCADE, to_json_values(plan), parts, card)
+    save_combination(folder, CASCADE, to_json_values(plan), parts, card)
 
 
 def to_json_values(plan: CascadePlan) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def load_cascade(folder: Path) -> tuple[CascadePlan, list[Path]]:
         tuple(_read_exit(stage, file, labels) for stage in stages[:-1]),
         read_rules(meta, file, labels),
         meta["thresholds"],
-        read_ledger(meta, file),
+        read_provenance(meta, file),
     )
     paths = [folder / f"network-{index}" for index in range(networks)]
     if missing := [path for path in paths if not (path / META).is_file()]:

@@ -1,9 +1,9 @@
-"""The folder of an ensemble: its members' model folders, and how they are blended.
+"""The folder of an ensemble: the model folders of its members, and how they are blended.
 
-ensemble.json     the labels in order, each member's name, weights and thresholds per label, and
-                  what each split fitted
-member-0, …       model folders, each as a run hands it over
-README.md         what it is and what it is not
+ensemble.json     labels in order, names of the members, weights and thresholds per label,
+                  provenance
+member-0, …       model folders
+README.md         the model card
 """
 
 import json
@@ -16,19 +16,20 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxclf.errors import DataError
-from jaxclf.files.untrusted import printable, read_json
-from jaxclf.model.storage.metadata import read_labels, read_ledger
+from jaxclf.files.atomic import write_folder
+from jaxclf.files.untrusted import read_json
+from jaxclf.model.storage.metadata import check_format, read_labels, read_provenance
 from jaxclf.model.storage.saved_model import META
 
 ENSEMBLE = "ensemble.json"
-FORMAT = 1
-MOST = 64  # members
+FORMAT = 2
+MAX_MEMBERS = 64
 
 
 class Blend(NamedTuple):
-    """How members become one: weights float64 [members, classes], each label's on the simplex.
+    """A weighted average of members: weights float64 [members, classes] sum to 1 for each label.
 
-    thresholds, provenance: as `decisions` makes them, plain JSON values.
+    thresholds, provenance: plain JSON values, as `decisions` makes them.
     """
 
     members: tuple[str, ...]
@@ -39,8 +40,7 @@ class Blend(NamedTuple):
 
 
 def save_ensemble(folder: Path, blend: Blend, models: Sequence[Path], card: str) -> None:
-    """Write the folder whole or not at all, with a copy of each member's; an older one is
-    replaced."""
+    """Write the folder atomically, with a copy of each member's; replaces an older one."""
     meta = {
         "format": FORMAT,
         "members": list(blend.members),
@@ -49,48 +49,40 @@ def save_ensemble(folder: Path, blend: Blend, models: Sequence[Path], card: str)
         "thresholds": blend.thresholds,
         "provenance": blend.provenance,
     }
-    parts = {f"member-{index}": model for index, model in enumerate(models)}
-    save_whole(folder, ENSEMBLE, meta, parts, card)
+    copies = {f"member-{index}": model for index, model in enumerate(models)}
+    save_combination(folder, ENSEMBLE, meta, copies, card)
 
 
-def save_whole(
+def save_combination(
     folder: Path, file: str, meta: Mapping[str, Any], models: Mapping[str, Path], card: str
 ) -> None:
-    """A model folder made of others, copied into it under these names: all of it or none, in place
-    of an older one.
+    """Write a folder with copies of model folders atomically; replaces an older one.
 
-    file: what says how they belong together, with `meta`.
+    file: name of the JSON file that holds `meta`. models: name of a copy -> folder to copy.
     """
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name, model in models.items():
-        shutil.copytree(model, part / name)
-    text = json.dumps(meta, indent=2, ensure_ascii=False) + "\n"
-    (part / file).write_text(text, encoding="utf-8")
-    (part / "README.md").write_text(card, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.replace(folder)
+    with write_folder(folder) as part:
+        for name, model in models.items():
+            shutil.copytree(model, part / name)
+        text = json.dumps(meta, indent=2, ensure_ascii=False) + "\n"
+        (part / file).write_text(text, encoding="utf-8")
+        (part / "README.md").write_text(card, encoding="utf-8")
 
 
 def load_ensemble(folder: Path) -> tuple[Blend, list[Path]]:
-    """How the members are blended, and their folders. Raises DataError for what is no ensemble."""
+    """Read how the members are blended, and their folders. Raises DataError."""
     file = folder / ENSEMBLE
     meta = read_json(folder, ENSEMBLE)
-    if meta.get("format") != FORMAT:
-        raise DataError(
-            f"{file}: format {printable(str(meta.get('format')))}; this version reads {FORMAT}"
-        )
+    check_format(meta, file, FORMAT)
     labels = read_labels(meta, file)
     members = meta.get("members")
     if (
         not isinstance(members, list)
-        or not 0 < len(members) <= MOST
+        or not 0 < len(members) <= MAX_MEMBERS
         or not all(isinstance(name, str) for name in members)
     ):
-        raise DataError(f"{file}: members are not the names of 1 to {MOST} runs")
+        raise DataError(f"{file}: members is not a list of 1 to {MAX_MEMBERS} names")
     weights = _read_weights(meta, file, labels, len(members))
-    provenance = read_ledger(meta, file)
+    provenance = read_provenance(meta, file)
     models = [folder / f"member-{index}" for index in range(len(members))]
     if missing := [model for model in models if not (model / META).is_file()]:
         raise DataError(f"{missing[0] / META}: no such file; the ensemble lacks a member")
@@ -100,15 +92,15 @@ def load_ensemble(folder: Path) -> tuple[Blend, list[Path]]:
 def _read_weights(
     meta: Mapping[str, Any], file: Path, labels: tuple[str, ...], members: int
 ) -> Float64[np.ndarray, "members classes"]:
-    given = meta.get("weights")
-    columns = [given.get(name) if isinstance(given, dict) else None for name in labels]
-    fine = all(
+    values = meta.get("weights")
+    columns = [values.get(name) if isinstance(values, dict) else None for name in labels]
+    is_valid = all(
         isinstance(column, list)
         and len(column) == members
-        and all(isinstance(one, int | float) and 0 <= one <= 1 for one in column)
+        and all(isinstance(weight, int | float) and 0 <= weight <= 1 for weight in column)
         and abs(sum(column) - 1) < 1e-6
         for column in columns
     )
-    if not fine:
-        raise DataError(f"{file}: weights are not {members} shares of 1 for each label")
+    if not is_valid:
+        raise DataError(f"{file}: weights is not {members} numbers that sum to 1 for each label")
     return np.array(columns, np.float64).T

@@ -1,4 +1,4 @@
-"""What a model's metadata say of labels, calibration and splits, held to be what it should be."""
+"""Read and validate the metadata of a model folder: format, labels, calibration, provenance."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +11,22 @@ from jaxclf.errors import DataError
 from jaxclf.files.untrusted import printable
 
 
+def check_format(meta: Mapping[str, Any], file: Path, expected: int) -> None:
+    """Raise DataError for a folder that another version of jaxclf wrote."""
+    version = meta.get("format")
+    if type(version) is not int:
+        raise DataError(f"{file}: format {printable(str(version))}; this version reads {expected}")
+    if version < expected:
+        raise DataError(
+            f"{file}: written by jaxclf 0.1, which this version does not read; make the folder "
+            "again with this version, or open it with jaxclf 0.1"
+        )
+    if version > expected:
+        raise DataError(f"{file}: written by a newer version of jaxclf; upgrade jaxclf")
+
+
 def read_labels(meta: Mapping[str, Any], file: Path) -> tuple[str, ...]:
-    """The labels in order, each with a threshold."""
+    """The labels in order, each with a threshold. Raises DataError."""
     labels, thresholds = meta.get("labels"), meta.get("thresholds")
     if (
         not isinstance(labels, list)
@@ -20,41 +34,44 @@ def read_labels(meta: Mapping[str, Any], file: Path) -> tuple[str, ...]:
         or not all(isinstance(name, str) for name in labels)
         or len(set(labels)) < len(labels)
     ):
-        raise DataError(f"{file}: labels are not the names of distinct labels")
+        raise DataError(f"{file}: labels is not a list of distinct names")
     for name in labels:
-        one = thresholds.get(name) if isinstance(thresholds, dict) else None
-        value = one.get("value") if isinstance(one, dict) else None
+        threshold = thresholds.get(name) if isinstance(thresholds, dict) else None
+        value = threshold.get("value") if isinstance(threshold, dict) else None
         if not isinstance(value, int | float) or not 0 <= value <= 2:
             raise DataError(f"{file}: thresholds has no number for {printable(name)!r}")
     return tuple(labels)
 
 
 def read_calibration(meta: Mapping[str, Any], file: Path, classes: int) -> dict[str, Any]:
-    """A curve for each label, finite and rising."""
-    given = meta.get("calibration")
-    if isinstance(given, dict):
+    """A curve for each label, finite and increasing. Raises DataError."""
+    values = meta.get("calibration")
+    if isinstance(values, dict):
         try:
-            calibration = from_json(given)
+            calibration = from_json(values)
         except DataError as error:
             raise DataError(f"{file}: calibration: {printable(str(error))}") from None
         if len(calibration.curves) == classes:
-            ladder = np.linspace(0, 1, 33, dtype=np.float32)
-            curve = calibrated(calibration, np.repeat(ladder[:, None], classes, axis=1))
-            if (np.diff(curve, axis=0) >= 0).all():  # false for NaN too
-                return given
-    raise DataError(f"{file}: calibration has no rising curve for each label")
+            probs = np.linspace(0, 1, 33, dtype=np.float32)
+            curves = calibrated(calibration, np.repeat(probs[:, None], classes, axis=1))
+            if (np.diff(curves, axis=0) >= 0).all():  # false for NaN too
+                return values
+    raise DataError(f"{file}: calibration has no increasing curve for each label")
 
 
-def read_ledger(meta: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    given = meta.get("provenance")
+def read_provenance(meta: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Which split fitted each part of the model. Raises DataError."""
+    values = meta.get("provenance")
     if (
-        not isinstance(given, dict)
-        or not isinstance(given.get("splits"), dict)
-        or not isinstance(given.get("fitted"), list)
+        not isinstance(values, dict)
+        or not isinstance(values.get("splits"), dict)
+        or not isinstance(values.get("fitted"), list)
         or not all(
-            isinstance(one, dict) and {"what", "split"} <= one.keys() for one in given["fitted"]
+            isinstance(part, dict) and {"what", "split"} <= part.keys() for part in values["fitted"]
         )
-        or not all(isinstance(one, dict) and "sha256" in one for one in given["splits"].values())
+        or not all(
+            isinstance(split, dict) and "sha256" in split for split in values["splits"].values()
+        )
     ):
-        raise DataError(f"{file}: provenance does not say which split fitted what")
-    return given
+        raise DataError(f"{file}: provenance does not name the split that fitted each part")
+    return values

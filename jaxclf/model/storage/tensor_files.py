@@ -1,4 +1,4 @@
-"""Tensors that lie in files, described and not yet read."""
+"""Tensors in files, described but not read."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-# Kinds of numbers that weights may be stored as.
+# safetensors' names of the dtypes that weights may be stored in.
 FLOATS = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -14,7 +14,7 @@ FLOATS = {
     "BF16": np.dtype(jnp.bfloat16),
 }
 
-# The leaf of a Flax module -> its name in a torch state dict, and whether it is stored transposed.
+# Parameter of a Flax module -> its name in a torch state dict, and whether it is stored transposed.
 TORCH_PARAM_NAMES = {
     "kernel": ("weight", True),
     "bias": ("bias", False),
@@ -24,7 +24,7 @@ TORCH_PARAM_NAMES = {
 
 
 class LazyTensor(NamedTuple):
-    """A tensor that lies in a file, not yet read. dtype: as the file names it."""
+    """A tensor of a file, not read yet. dtype: a key of `FLOATS`, or another name in the file."""
 
     shape: tuple[int, ...]
     dtype: str
