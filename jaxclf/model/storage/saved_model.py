@@ -25,7 +25,6 @@ from jaxclf.experiment.validation import check
 from jaxclf.files.atomic import write_folder
 from jaxclf.files.untrusted import has_entry, printable, read_json
 from jaxclf.model.classifier import Family, family_of
-from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.model.storage.metadata import (
     check_format,
     read_calibration,
@@ -210,7 +209,7 @@ def _read_experiment(meta: Mapping[str, Any], file: Path, max_positions: int) ->
     try:
         if not isinstance(meta.get("experiment"), dict):
             raise ConfigError("experiment is not an object")
-        experiment = check(from_dict(meta["experiment"]), {"pool": POOLS, "head": HEADS})
+        experiment = check(from_dict(meta["experiment"]), specs=("pool", "head"))
     except ConfigError as error:
         raise DataError(f"{file}: {printable(str(error), 300)}") from None
     length = experiment.data.max_length
