@@ -1,4 +1,4 @@
-"""Give a trained model away: `python -m jaxclf.export --run runs/baseline --to hf --out model`."""
+"""Write a trained model for other libraries and runtimes."""
 
 import argparse
 import sys
@@ -6,52 +6,55 @@ from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError
-from jaxclf.exporters.hf import to_hf
-from jaxclf.exporters.onnx.export import INPUT_LAYOUTS, to_onnx
-from jaxclf.exporters.stablehlo import PLATFORMS, to_stablehlo
 
-FORMATS = {"hf": to_hf, "onnx": to_onnx, "stablehlo": to_stablehlo}
+EPILOG = """\
+hf: a Hugging Face folder. With cls pooling and the native head, the model opens in
+  AutoModelForSequenceClassification; otherwise its encoder opens in AutoModel.
+onnx: an ONNX graph for onnxruntime. Needs the extra jaxclf[onnx].
+stablehlo: a StableHLO program with its parameters. Needs the extra jaxclf[stablehlo].
 
-# Options of one format alone, which its function calls by the same names.
-OPTIONS = {
-    "hf": (),
-    "onnx": ("input", "int8", "data"),
-    "stablehlo": ("platforms",),
-}
+The exported model's probabilities are compared with the run's before the folder is created.
+"""
+
+# Format -> the options that apply to it, which its function takes under the same names.
+FORMATS = {"hf": (), "onnx": ("input", "int8", "data"), "stablehlo": ("platforms",)}
 
 
 def build_parser() -> CommandParser:
-    told = "\n\n".join(f"{name}: {function.__doc__}" for name, function in FORMATS.items())
-    parser = CommandParser("export", __doc__, epilog=told)
+    parser = CommandParser("export", __doc__, epilog=EPILOG)
     parser.add_argument("--run", type=Path, required=True, help="a finished run's folder")
     parser.add_argument("--to", choices=FORMATS, required=True, help="the format")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument(
-        "--input", choices=INPUT_LAYOUTS, help="onnx: what the graph reads (default: packed)"
+        "--input", choices=("packed", "padded"), help="onnx: layout of the inputs (default: packed)"
     )
-    parser.add_argument("--int8", action="store_true", help="onnx: in eight bits; needs --data")
-    parser.add_argument(
-        "--data", type=Path, help="onnx: a labelled file to measure the loss of F1 on"
-    )
+    parser.add_argument("--int8", action="store_true", help="onnx: quantize to int8; needs --data")
+    parser.add_argument("--data", type=Path, help="onnx: labeled file to measure the loss of F1 on")
     parser.add_argument(
         "--platforms",
         nargs="+",
-        choices=PLATFORMS,
-        help="stablehlo: what it is to run on (default: this machine's)",
+        choices=("cpu", "cuda"),
+        help="stablehlo: target platforms (default: this machine's)",
     )
     return parser
 
 
+def run(args: argparse.Namespace) -> None:
+    names = [name for options in FORMATS.values() for name in options]
+    options = {name: value for name in names if (value := getattr(args, name))}
+    if unused := [name for name in options if name not in FORMATS[args.to]]:
+        raise ConfigError(f"--{unused[0]} does not apply to --to {args.to}")
+    # jax is imported only now: help and wrong arguments do not wait for it.
+    from jaxclf.exporters.hf import to_hf
+    from jaxclf.exporters.onnx.export import to_onnx
+    from jaxclf.exporters.stablehlo import to_stablehlo
+
+    export = {"hf": to_hf, "onnx": to_onnx, "stablehlo": to_stablehlo}[args.to]
+    print(export(args.run, args.out, **options))
+
+
 def main(argv: list[str] | None = None) -> int:
-    return run_command(build_parser(), _command, argv)
-
-
-def _command(args: argparse.Namespace) -> None:
-    every = [name for names in OPTIONS.values() for name in names]
-    given = {name: value for name in every if (value := getattr(args, name))}
-    if odd := [name for name in given if name not in OPTIONS[args.to]]:
-        raise ConfigError(f"--{odd[0]} says nothing to --to {args.to}")
-    print(FORMATS[args.to](args.run, args.out, **given))
+    return run_command(build_parser(), run, argv)
 
 
 if __name__ == "__main__":

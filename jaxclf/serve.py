@@ -1,86 +1,78 @@
-"""Answer over HTTP: `python -m jaxclf.serve --run runs/focal_attention`."""
+"""Answer over HTTP."""
 
 import argparse
 import signal
-import socket
 import sys
 from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError, StoppedError
-from jaxclf.inference.load import load
 
 EPILOG = """\
+examples:
+  jaxclf serve --run runs/focal_attention
   curl localhost:8000/predict -H 'Content-Type: application/json' -d '{"text": "a text"}'
 
-/ is a page for a reader, /docs says what is taken and given, /metrics counts. /ready answers 200
-once all is compiled; nothing is compiled after. Nobody is asked for a name or a password: give
-another --host only where a gateway does. Texts are never logged.
+/ is a web page, /docs documents the requests and responses, /metrics has counters, and /ready
+answers 200 after compilation. There is no authentication: bind to a public --host only behind an
+authenticating proxy. Texts are never logged.
 
-What waits is bounded by --queue: beyond it requests are refused with 429 and Retry-After. SIGTERM
-and SIGINT let what was accepted be answered, within --deadline, and end with 143 and 130; a second
-one ends at once.
+Requests beyond --max-queue-tokens are refused with 429 and Retry-After. After SIGTERM or SIGINT
+accepted requests are answered, within --request-timeout; a second signal stops at once. The exit
+code is 143 or 130.
 """
 
 
 def build_parser() -> CommandParser:
     parser = CommandParser("serve", __doc__, epilog=EPILOG)
     parser.add_argument(
-        "--run", type=Path, required=True, help="a finished run, an ensemble, or a model/"
+        "--run", type=Path, required=True, help="folder of a run, model, ensemble or cascade"
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone"
-    )
-    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0: any that is free")
-    parser.add_argument(
-        "--queue", metavar="TOKENS", type=int, default=32768, help="that may wait (default: 32768)"
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
     parser.add_argument(
-        "--deadline",
+        "--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-queue-tokens",
+        metavar="TOKENS",
+        type=int,
+        default=32768,
+        help="most tokens waiting in the queue (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--request-timeout",
         metavar="SECONDS",
         type=float,
         default=30.0,
-        help="that a request may wait for its answer (default: 30)",
+        help="longest time until a request is answered (default: %(default)s)",
     )
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    return run_command(build_parser(), _command, argv)
-
-
-def _command(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
+    if not args.request_timeout > 0:
+        raise ConfigError(f"--request-timeout {args.request_timeout:g}: must be above 0 seconds")
+    # jax is imported only now: help and wrong arguments do not wait for it.
     try:
-        from jaxclf.service.server import serve
+        from jaxclf.service.server import listen, serve
         from jaxclf.service.service import make_service
     except ModuleNotFoundError as error:
-        raise ConfigError(f"no {error.name}: pip install 'jaxclf[serve]'") from None
+        raise ConfigError(f"{error.name} is missing: pip install 'jaxclf[serve]'") from None
+    from jaxclf.inference.load import load
 
-    if not args.deadline > 0:
-        raise ConfigError(f"--deadline {args.deadline:g}: give more than 0 seconds")
+    path = args.run.resolve()
+    name = path.parent.name if path.name == "model" else path.name
     with listen(args.host, args.port) as listener:
-        service = make_service(load(args.run), name_of(args.run), args.queue, args.deadline)
+        classifier = load(args.run)
+        service = make_service(classifier, name, args.max_queue_tokens, args.request_timeout)
         number = serve(service, listener)
-    said = "all that was accepted is answered"
-    raise StoppedError(f"{signal.Signals(number).name}: {said}", number)
+    raise StoppedError(f"stopped by {signal.Signals(number).name}; all requests answered", number)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections. Raises ConfigError where the address cannot be had."""
-    if not 0 <= port < 2**16:
-        raise ConfigError(f"--port {port}: give one from 0 to {2**16 - 1}")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        where = f"--host {host} --port {port}"
-        raise ConfigError(f"{where}: {error.strerror}; give another") from None
-
-
-def name_of(run: Path) -> str:
-    """What to call the model of a folder."""
-    path = run.resolve()
-    return path.parent.name if path.name == "model" else path.name
+def main(argv: list[str] | None = None) -> int:
+    return run_command(build_parser(), run, argv)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Server(NamedTuple):
 
 def start(run: Path, queue: int, log: Path) -> Server:
     """The service, ready."""
-    words = ["--run", str(run), "--port", "0", "--queue", str(queue)]
+    words = ["--run", str(run), "--port", "0", "--max-queue-tokens", str(queue)]
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "jaxclf.serve", *words], stdout=file, stderr=subprocess.STDOUT

@@ -8,6 +8,7 @@ import socket
 
 import uvicorn
 
+from jaxclf.errors import ConfigError
 from jaxclf.service.app import make_app, paths_of
 from jaxclf.service.service import Service, drain
 
@@ -34,6 +35,17 @@ def serve(service: Service, listener: socket.socket) -> int:
     hide_texts(paths_of(app))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         return runner.run(_serve(uvicorn.Server(config), service, listener))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a socket that accepts connections. Raises ConfigError if the address is not free."""
+    if not 0 <= port < 2**16:
+        raise ConfigError(f"--port {port}: must be from 0 to {2**16 - 1}")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(f"--host {host} --port {port}: {error.strerror}") from None
 
 
 def hide_texts(paths: frozenset[str]) -> None:

@@ -68,7 +68,7 @@ def make_service(classifier: Classifier, name: str, bound: int, deadline: float)
     """bound: tokens that may wait. Raises ConfigError where no text of the longest could."""
     model = model_of(classifier)
     if bound < model.longest:
-        reason = f"--queue {bound}: one text may have {model.longest} tokens; give as many or more"
+        reason = f"--max-queue-tokens {bound}: must be at least {model.longest}, the most of a text"
         raise ConfigError(reason)
     metrics = make_metrics()
     queue = Queue(model, bound, functools.partial(count_step, metrics))

@@ -22,6 +22,7 @@ from jaxclf.inference.explanation import (
     in_words,
     log_odds,
 )
+from jaxclf.inference.text_output import format_explanations
 from jaxclf.model.attribution import TokenGradients
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 from jaxclf.types import Shape
@@ -283,17 +284,13 @@ def test_the_command_names_the_words_of_what_it_gives(single, monkeypatch, capsy
     texts = ["Nobody knows why", "I can't sleep"]
     probs = single.predict_proba(texts)
     given = [[name for name in LABELS if name in names] for names in single.predict(texts)]
-    blocks = predict.explained(single, texts, probs).split("\n\n")
+    blocks = format_explanations(single, texts, probs).split("\n\n")
     assert len(blocks) == 3 * len(texts)  # the text, its labels, their words
     for text, row, names, words in zip(texts, probs, given, blocks[2::3], strict=True):
         shown = names or [LABELS[row.argmax()]]
         assert words == in_words(single.explain([text])[0], LABELS, shown)
-    monkeypatch.setattr(predict, "load", lambda _: single)
-    monkeypatch.setattr("sys.argv", ["predict", "--run", "run", "--explain", *texts])
-    assert predict.main() == 0
+    monkeypatch.setattr("jaxclf.inference.load.load", lambda _: single)
+    assert predict.main(["--run", "run", "--explain", *texts]) == 0
     assert "all words masked" in capsys.readouterr().out
-    monkeypatch.setattr(
-        "sys.argv", "predict --run r --explain --input a.csv --output b.csv".split()
-    )
-    assert predict.main() == 2
-    assert "--explain is for texts given here" in capsys.readouterr().err
+    assert predict.main("--run r --explain --input a.csv --output b.csv".split()) == 2
+    assert "--explain" in capsys.readouterr().err

@@ -637,7 +637,8 @@ def test_a_signal_lets_what_was_accepted_be_answered(run_folder):
     assert '"GET ? HTTP/1.1" 404' in log
     assert '"? /predict HTTP/1.1" 405' in log
     assert MARKER not in log
-    assert "SIGTERM: all that was accepted is answered" in lines[-1]
+    assert "SIGTERM" in lines[-1]
+    assert "error" not in lines[-1]
 
 
 def refused(monkeypatch, capsys, *words):
@@ -652,9 +653,9 @@ def test_what_cannot_be_served_is_said_in_a_line(run_folder, tmp_path, monkeypat
     def line(*words):
         return refused(monkeypatch, capsys, *words)
 
-    assert "--deadline -1" in line("--run", run_folder, "--deadline", -1)
-    assert "--deadline nan" in line("--run", run_folder, "--deadline", "nan")
-    assert "48 tokens" in line("--run", run_folder, "--port", 0, "--queue", 47)
+    assert "--request-timeout -1" in line("--run", run_folder, "--request-timeout", -1)
+    assert "--request-timeout nan" in line("--run", run_folder, "--request-timeout", "nan")
+    assert "at least 48" in line("--run", run_folder, "--port", 0, "--max-queue-tokens", 47)
     assert "jaxclf.json" in line("--run", tmp_path, "--port", 0)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -668,4 +669,6 @@ def test_what_cannot_be_served_is_said_in_a_line(run_folder, tmp_path, monkeypat
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert line("--run", run_folder) == "error: no fastapi: pip install 'jaxclf[serve]'"
+    answer = line("--run", run_folder)
+    assert "fastapi" in answer
+    assert "pip install 'jaxclf[serve]'" in answer

@@ -106,7 +106,14 @@ def on_hosts(tiny_encoder, tiny_data, tmp_path_factory):
             where.mkdir(exist_ok=True)
             command = [sys.executable, "-m", "jaxclf.train", "--exp", "baseline", "--out", name]
             if count > 1:
-                command += ["--host", f"{host}/{count}", "--coordinator", at]
+                command += [
+                    "--process-id",
+                    str(host),
+                    "--num-processes",
+                    str(count),
+                    "--coordinator-address",
+                    at,
+                ]
             command += [
                 f"encoder.name={tiny_encoder}",
                 *(f"data.{split}={path}" for split, path in tiny_data.items()),
