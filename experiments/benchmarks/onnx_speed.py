@@ -60,7 +60,7 @@ def padded_peer(folder: Path, threads: int) -> Callable[[Sequence[str]], np.ndar
 def measure(run: Path, data: Path, rounds: int, threads: int, scratch: Path) -> dict[str, Any]:
     # jax counts the cores when it is imported.
     import jaxclf
-    from jaxclf.decisions.metrics import aggregate
+    from jaxclf.decisions.metrics import compute_metrics
     from jaxclf.decisions.predictions import with_unknown
     from jaxclf.decisions.thresholds import decide
     from jaxclf.exporters.onnx.export import to_onnx
@@ -86,7 +86,7 @@ def measure(run: Path, data: Path, rounds: int, threads: int, scratch: Path) -> 
     own = next(iter(ways))
     answers = {
         name: {
-            "macro_f1": aggregate(labels, probs[name], decided[name])["macro_f1"],
+            "macro_f1": compute_metrics(labels, probs[name], decided[name])["macro_f1"],
             "equal_decisions": float((decided[name] == decided[own]).mean()),
             "largest_difference": float(np.abs(probs[name] - probs[own]).max()),
         }

@@ -27,8 +27,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 from scipy.optimize import nnls
 
+from jaxclf.decisions.arrays import Labels, Probs, mean_where_known, ratio
 from jaxclf.decisions.folds import folds_of
-from jaxclf.decisions.metrics import Labels, Probs, average_precision, mean_where_known, ratio
+from jaxclf.decisions.ranking import average_precision
 from jaxclf.errors import ConfigError
 from jaxclf.types import NON_NEGATIVE, Bound
 
@@ -79,9 +80,9 @@ def simplex_per_label(
 ) -> Weights:
     """Each label's weights of least log loss, rare labels leaning on those of `simplex`.
 
-    prior_strength: the pooled log loss of all labels, to second order around the shared weights and
-        scaled down to that many positives, is added to a label's own (a power prior, Ibrahim and Chen
-        2000). At 0 each label stands alone; at infinity all share, as does a label whose known
+    prior_strength: the pooled log loss of all labels, to second order around the shared weights
+        and scaled down to that many positives, is added to a label's own (a power prior, Ibrahim
+        and Chen 2000). At 0 each label stands alone; at infinity all share, as does a label whose known
         cells are all positive or all negative.
     """
     shared, known = _shared(labels, probs), ~np.isnan(labels)
@@ -174,7 +175,11 @@ def diversity(labels: Labels, probs: Members, decided: Decisions) -> Diversity:
 
 
 def _macro_precision(labels: Labels, probs: Probs) -> float:
-    return mean_where_known(average_precision(labels, probs.astype(np.float32)))
+    probs = probs.astype(np.float32)
+    columns = [
+        (y[~np.isnan(y)] == 1, p[~np.isnan(y)]) for y, p in zip(labels.T, probs.T, strict=True)
+    ]
+    return mean_where_known(np.array([average_precision(*column) for column in columns]))
 
 
 def _likelihood(labels: Labels, probs: Members) -> Members:

@@ -15,8 +15,8 @@ from jaxtyping import Float, Float32
 from scipy.optimize import isotonic_regression, lsq_linear
 from scipy.special import expit, log_expit, logit
 
+from jaxclf.decisions.arrays import Labels, Probs
 from jaxclf.decisions.folds import folds_of
-from jaxclf.decisions.metrics import Labels, Probs
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.types import NON_NEGATIVE
 

@@ -8,19 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf.decisions.comparison import Compared, Difference, Outputs, holm, paired, verdict
+from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.decisions.thresholds import decide, per_label
 from jaxclf.errors import DataError
-
-# What the table shows, and whether more of it is better.
-SHOWN = {
-    "macro_f1": True,
-    "micro_f1": True,
-    "map": True,
-    "macro_auc": True,
-    "ece": False,
-    "log_loss": False,
-}
 
 
 class System(NamedTuple):
@@ -105,8 +96,8 @@ def record_of(found: Compared, names: Sequence[str]) -> dict[str, Any]:
     adjusted = holm([label.p for label in found.f1])
     return {
         "metrics": {
-            name: plain(found.metrics[name], found.metrics[name].p, better)
-            for name, better in SHOWN.items()
+            name: plain(found.metrics[name], found.metrics[name].p, metric.higher_is_better)
+            for name, metric in METRICS.items()
         },
         "f1": {
             name: plain(label, float(p), True)

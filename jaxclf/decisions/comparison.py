@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from jaxclf.decisions.bootstrap_metrics import METRICS, WeightedCounts, figures, weighted_counts
+from jaxclf.decisions.arrays import Decided, Labels, Probs
+from jaxclf.decisions.bootstrap_metrics import weighted_metrics
 from jaxclf.decisions.intervals import (
     COLUMNS,
     LEVEL,
@@ -33,7 +34,8 @@ from jaxclf.decisions.intervals import (
     percentile,
     resampled,
 )
-from jaxclf.decisions.metrics import Decided, Labels, Probs
+from jaxclf.decisions.metrics import METRICS
+from jaxclf.decisions.weighted_counts import ExampleCounts, count_examples
 
 RESAMPLES, SWAPS = 10_000, 10_000
 
@@ -77,7 +79,7 @@ def paired(
     sides = [side if isinstance(side, list) else [side] for side in (one, other)]
     if not all(sides):
         raise ValueError("a system without runs cannot be compared")
-    ours, theirs = ([weighted_counts(labels, *run) for run in side] for side in sides)
+    ours, theirs = ([count_examples(labels, *run) for run in side] for side in sides)
     whole = np.ones((len(labels), 1), np.float32)
     first, second = (_each(side, whole)[..., 0] for side in (ours, theirs))  # [runs, figures]
     values = first.mean(axis=0) - second.mean(axis=0)
@@ -97,14 +99,14 @@ def paired(
 
 
 def _each(
-    runs: Sequence[WeightedCounts], weights: Float32[np.ndarray, "examples columns"]
+    runs: Sequence[ExampleCounts], weights: Float32[np.ndarray, "examples columns"]
 ) -> Float64[np.ndarray, "runs figures columns"]:
-    return np.stack([figures(run, weights) for run in runs])
+    return np.stack([weighted_metrics(run, weights) for run in runs])
 
 
 def _replicates(
-    ours: Sequence[WeightedCounts],
-    theirs: Sequence[WeightedCounts],
+    ours: Sequence[ExampleCounts],
+    theirs: Sequence[ExampleCounts],
     count: int,
     resamples: int,
     seed: int,
@@ -148,7 +150,7 @@ def _randomization(labels, one, other, values: PerFigure, swaps: int, seed: int)
     """Two-sided p-values, the outputs as they are counted as one of the swaps."""
     pairs = math.lcm(len(one), len(other))
     both = [
-        weighted_counts(
+        count_examples(
             np.concatenate([labels, labels]), *map(np.concatenate, zip(a, b, strict=True))
         )
         for a, b in zip(islice(cycle(one), pairs), islice(cycle(other), pairs), strict=True)

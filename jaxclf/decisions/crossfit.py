@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxclf.decisions.folds import folds_of
-from jaxclf.decisions.metrics import aggregate
+from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.thresholds import decide
 
 FOLDS, RESAMPLES, LEVEL = 10, 200, 0.95
@@ -60,7 +60,7 @@ def crossfit(labels: Labels, probs: Probs, rule: Rule, seed: int = 0) -> Crossfi
         resampled.append(rule(labels[rows], probs[rows]))
     ends = np.quantile(np.array(resampled), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Crossfit(
-        aggregate(labels, probs, naive),
-        aggregate(labels, probs, honest),
+        compute_metrics(labels, probs, naive),
+        compute_metrics(labels, probs, honest),
         np.ascontiguousarray(ends.T),
     )

@@ -9,7 +9,7 @@ import numpy as np
 from jaxclf.decisions.calibration import CALIBRATORS, Calibration, calibrated, out_of_fold
 from jaxclf.decisions.crossfit import Rule, crossfit
 from jaxclf.decisions.intervals import Resampled, bootstrap
-from jaxclf.decisions.metrics import aggregate, by_label, count, f1, mean_where_known
+from jaxclf.decisions.metrics import compute_label_metrics, compute_metrics, macro_f1
 from jaxclf.decisions.provenance import Provenance, fitted_by
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.experiment.config import Spec
@@ -93,12 +93,10 @@ def evaluate_split(
     """One split's part of report.json. `macro_f1_at_half` is what a fixed 0.5 would give."""
     labels, probs = predictions.labels, predictions.probs
     decided = decide(probs, thresholds)
-    rows = by_label(labels, probs, decided, names)
+    rows = compute_label_metrics(labels, probs, decided, names)
     return {
-        **aggregate(labels, probs, decided),
-        "macro_f1_at_half": mean_where_known(
-            f1(count(labels, decide(probs, np.full(len(names), 0.5))))
-        ),
+        **compute_metrics(labels, probs, decided),
+        "macro_f1_at_half": macro_f1(labels, probs, decide(probs, np.full(len(names), 0.5))),
         "intervals": intervals_of(bootstrap(labels, probs, decided), names),
         "labels": {
             name: {**row, "threshold": float(threshold)}

@@ -29,8 +29,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from jaxclf.decisions.bootstrap_metrics import METRICS, figures, smoothed_f1, weighted_counts
-from jaxclf.decisions.metrics import Decided, Labels, Probs
+from jaxclf.decisions.arrays import Decided, Labels, Probs
+from jaxclf.decisions.bootstrap_metrics import smoothed_f1, weighted_metrics
+from jaxclf.decisions.metrics import METRICS
+from jaxclf.decisions.weighted_counts import count_examples
 
 RESAMPLES, SEED, LEVEL = 2000, 0, 0.95
 # Columns and entries of one weight matrix at most; the groups a large jackknife leaves out in turn.
@@ -64,15 +66,15 @@ def bootstrap(
     labels: Labels, probs: Probs, decided: Decided, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Resampled:
     """Every figure with its intervals, all from the same resamples."""
-    system, count = weighted_counts(labels, probs, decided), len(labels)
+    system, count = count_examples(labels, probs, decided), len(labels)
     rng = np.random.default_rng([seed, 1])
-    values = figures(system, np.ones((count, 1), np.float32))[:, 0].tolist()
+    values = weighted_metrics(system, np.ones((count, 1), np.float32))[:, 0].tolist()
     chunks, smooth_chunks = [], []
     for weights in resampled(count, resamples, seed):
-        chunks.append(figures(system, weights))
+        chunks.append(weighted_metrics(system, weights))
         smooth_chunks.append(smoothed_f1(system, weights, rng))
     replicates = np.concatenate(chunks, axis=1)
-    skew = acceleration(influence(figures(system, left_out(count)))).tolist()
+    skew = acceleration(influence(weighted_metrics(system, left_out(count)))).tolist()
     corrected = [bca(*each) for each in zip(values, replicates, skew, strict=True)]
     macro, *f1 = [percentile(row) for row in np.concatenate(smooth_chunks, axis=1)]
     found = [

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxclf.decisions.metrics import Labels, Probs
+from jaxclf.decisions.arrays import Labels, Probs
 from jaxclf.types import Predictions
 
 CLEARLY = 1e-6  # above a mean: float32 probabilities that are all alike are above none

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from jaxclf.decisions.blending import Blender, diversity, leave_one_out
 from jaxclf.decisions.compare_runs import read_system
 from jaxclf.decisions.crossfit import Rule, decide_crossfit
-from jaxclf.decisions.metrics import aggregate
+from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.predictions import load_predictions, merge_predictions
 from jaxclf.types import Predictions
 
@@ -67,7 +67,7 @@ def describe(
     labels = source.like.labels
 
     def score(labels: np.ndarray, probs: np.ndarray) -> float:
-        return aggregate(labels, probs, decide_crossfit(labels, probs, rule))["macro_f1"]
+        return compute_metrics(labels, probs, decide_crossfit(labels, probs, rule))["macro_f1"]
 
     each = [one.astype(np.float32) for one in source.probs]
     decided = np.array([decide_crossfit(labels, one, rule) for one in each])
@@ -79,7 +79,7 @@ def describe(
             name: {
                 "runs": [str(run) for run in runs],
                 "weight": float(weights[index].mean()),
-                "macro_f1": aggregate(labels, each[index], decided[index])["macro_f1"],
+                "macro_f1": compute_metrics(labels, each[index], decided[index])["macro_f1"],
                 "gain": float(gains[index]),
             }
             for index, (name, runs) in enumerate(systems.items())

@@ -1,124 +1,84 @@
-"""Multi-label metrics on arrays of labels, probabilities and decisions.
+"""Metrics of multi-label predictions: one row of `METRICS` each, and the metrics of every label.
 
-Labels are 0, 1 or NaN where not known; a NaN counts for nothing. A figure about which nothing can
-be said is NaN: a label without positives has no F1, AUC or AP, and is left out of macro means.
+scikit-learn computes all it has a function for, on the known labels. A metric without the labels it
+needs is NaN: a label without positives has no F1, AUC or AP and is left out of macro means.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float64
+from sklearn import metrics as sklearn_metrics
 
-Labels = Float[np.ndarray, "examples classes"]
-Probs = Float[np.ndarray, "examples classes"]
-Decided = Bool[np.ndarray, "examples classes"]
-PerLabel = Float[np.ndarray, " classes"]
+from jaxclf.decisions.arrays import (
+    ECE_BINS,
+    LOG_LOSS_EDGE,
+    Decided,
+    Labels,
+    PerLabel,
+    Probs,
+    mean_where_known,
+    ratio,
+)
+from jaxclf.decisions.weighted_counts import PerResample, WeightedCounts, mean_over_labels
 
-ECE_BINS = 15
-
-
-class Counts(NamedTuple):
-    """Per label: true positives, false positives, false negatives, true negatives."""
-
-    tp: PerLabel
-    fp: PerLabel
-    fn: PerLabel
-    tn: PerLabel
-
-
-def count(labels: Labels, decided: Decided) -> Counts:
-    true, false = labels == 1, labels == 0
-    cells = (true & decided, false & decided, true & ~decided, false & ~decided)
-    return Counts(*(cell.sum(axis=0).astype(np.float64) for cell in cells))
+NAN: Any = np.nan  # scikit-learn's stubs take only texts as zero_division
 
 
-def ratio(above, below):
-    """above / below, NaN where below is 0."""
-    above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
-    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+class LabelScores(NamedTuple):
+    """Per label; precision is NaN without predicted positives, recall and F1 without positives."""
+
+    precision: PerLabel
+    recall: PerLabel
+    f1: PerLabel
+    support: PerLabel
 
 
-def precision(counts: Counts) -> PerLabel:
-    """NaN where nothing was decided positive."""
-    return ratio(counts.tp, counts.tp + counts.fp)
-
-
-def recall(counts: Counts) -> PerLabel:
-    """NaN where there are no positives."""
-    return ratio(counts.tp, counts.tp + counts.fn)
-
-
-def f1(counts: Counts) -> PerLabel:
-    """NaN where there are no positives, whatever was decided."""
-    score = ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
-    return np.where(counts.tp + counts.fn > 0, score, np.nan)
-
-
-def mean_where_known(values: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """The mean of what is not NaN; NaN where all is."""
-    weights = np.ones_like(values) if weights is None else weights
-    there = ~np.isnan(values) & (weights > 0)
-    return float(ratio(np.sum((values * weights)[there]), np.sum(weights[there])))
+def score_labels(labels: Labels, decided: Decided) -> LabelScores:
+    """Precision, recall, F1 and number of positives of every label."""
+    known, classes = ~np.isnan(labels), labels.shape[1]
+    if not known.any():
+        nothing = np.full(classes, np.nan)
+        return LabelScores(nothing, nothing, nothing, np.zeros(classes))
+    # Every known cell is one prediction of a single-label problem: its column, or none of them.
+    column = np.broadcast_to(np.arange(classes), labels.shape)[known]
+    scores = sklearn_metrics.precision_recall_fscore_support(
+        np.where(labels[known] == 1, column, classes),
+        np.where(decided[known], column, classes),
+        labels=np.arange(classes),
+        average=None,
+        zero_division=NAN,
+    )
+    precision, recall, f1, support = (np.asarray(score, np.float64) for score in scores)
+    return LabelScores(precision, recall, np.where(support > 0, f1, np.nan), support)
 
 
 def auc(labels: Labels, probs: Probs) -> PerLabel:
-    """Area under the ROC curve by ranks, ties shared (Mann and Whitney 1947)."""
-    return _each_label(_auc, labels, probs)
+    """Area under the ROC curve of every label; NaN without positives or without negatives."""
+    return _each_label(sklearn_metrics.roc_auc_score, labels, probs, needs_negatives=True)
 
 
 def average_precision(labels: Labels, probs: Probs) -> PerLabel:
-    """Sum of precision over steps of recall, one step per distinct score, not interpolated."""
-    return _each_label(_average_precision, labels, probs)
+    """Mean precision over the steps of recall, not interpolated; NaN without positives."""
+    return _each_label(sklearn_metrics.average_precision_score, labels, probs)
 
 
-def _each_label(score, labels: Labels, probs: Probs) -> PerLabel:
-    columns = []
-    for y, p in zip(labels.T, probs.T, strict=True):
+def _each_label(
+    score: Callable[..., float], labels: Labels, probs: Probs, needs_negatives: bool = False
+) -> PerLabel:
+    values = np.full(labels.shape[1], np.nan)
+    for label, (y, p) in enumerate(zip(labels.T, probs.T, strict=True)):
         known = ~np.isnan(y)
-        columns.append(score(y[known] == 1, p[known]))
-    return np.array(columns, np.float64)
-
-
-def cumulative(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(scores, tp, decided): for each distinct score, falling, the counts at `p >= score`."""
-    scores, positive = _by_score(y, p)
-    last = np.append(scores[1:] != scores[:-1], True) if len(scores) else np.zeros(0, bool)
-    return scores[last], np.cumsum(positive)[last], np.flatnonzero(last) + 1
-
-
-def _by_score(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores falling, and whether each is a positive's."""
-    if p.dtype != np.float32 or (len(p) and (p.min() < 0 or p.max() > 1)):
-        order = np.argsort(-p, kind="stable")
-        return p[order], y[order]
-    # Bits of floats from 0 to 1 order as the floats do and leave the highest two free: with the
-    # label as the lowest, one sort of numbers does what sorting indices does in five times as long.
-    key = (p + np.float32(0)).view(np.uint32) << np.uint32(1) | y.astype(np.uint32)
-    key.sort()
-    key = key[::-1]
-    return (key >> np.uint32(1)).view(np.float32), (key & np.uint32(1)).astype(bool)
-
-
-def _auc(y: np.ndarray, p: np.ndarray) -> float:
-    positives, negatives = int(y.sum()), int((~y).sum())
-    if positives == 0 or negatives == 0:
-        return float("nan")
-    _, tp, decided = cumulative(y, p)
-    fp = decided - tp
-    return float(np.trapezoid(np.append(0, tp), np.append(0, fp)) / (positives * negatives))
-
-
-def _average_precision(y: np.ndarray, p: np.ndarray) -> float:
-    if not y.any():
-        return float("nan")
-    _, tp, decided = cumulative(y, p)
-    return float(np.sum(np.diff(tp, prepend=0) * tp / decided) / y.sum())
+        is_positive = y[known] == 1
+        if is_positive.any() and not (needs_negatives and is_positive.all()):
+            values[label] = score(is_positive, p[known])
+    return values
 
 
 def expected_calibration_error(labels: Labels, probs: Probs) -> float:
-    """Mean gap between probability and frequency over equal-width bins, all labels together (Guo
-    et al. 2017, arXiv 1706.04599)."""
+    """Mean distance of probability and frequency over equal-width bins, all labels together (Guo et
+    al. 2017, arXiv 1706.04599)."""
     known = ~np.isnan(labels)
     y, p = labels[known], probs[known].astype(np.float64)
     bins = np.minimum((p * ECE_BINS).astype(int), ECE_BINS - 1)
@@ -126,88 +86,170 @@ def expected_calibration_error(labels: Labels, probs: Probs) -> float:
     return float(ratio(gaps.sum(), len(y)))
 
 
-def calibration_error(labels: Labels, probs: Probs) -> PerLabel:
-    """`expected_calibration_error` of each label alone; NaN where nothing is known of it."""
-    pairs = zip(
-        np.split(labels, labels.shape[1], 1), np.split(probs, probs.shape[1], 1), strict=True
-    )
-    return np.array([expected_calibration_error(y, p) for y, p in pairs], np.float64)
-
-
-def brier(labels: Labels, probs: Probs) -> PerLabel:
-    """Mean squared difference between probability and truth (Brier 1950), NaN where nothing is
-    known; `reshape(-1, 1)` both for all labels together."""
-    known = ~np.isnan(labels)
-    squares = np.where(known, probs.astype(np.float64) - labels, 0) ** 2
-    return ratio(squares.sum(axis=0), known.sum(axis=0))
-
-
 def log_loss(labels: Labels, probs: Probs) -> float:
-    """Mean binary cross-entropy in nats; probabilities are held 1e-7 away from 0 and 1."""
+    """Mean binary cross-entropy in nats; probabilities are clipped to [1e-7, 1 - 1e-7]."""
     known = ~np.isnan(labels)
-    y, p = labels[known], np.clip(probs[known].astype(np.float64), 1e-7, 1 - 1e-7)
-    return float(ratio(-np.sum(y * np.log(p) + (1 - y) * np.log1p(-p)), len(y)))
+    if not known.any():
+        return float("nan")
+    clipped = np.clip(probs[known].astype(np.float64), LOG_LOSS_EDGE, 1 - LOG_LOSS_EDGE)
+    return float(sklearn_metrics.log_loss(labels[known], clipped, labels=[0, 1]))
 
 
-def samples_f1(labels: Labels, decided: Decided) -> float:
-    """Mean over examples of the F1 of their label sets; two empty sets agree, 1. An example of
-    which nothing is known is left out."""
-    true, known = labels == 1, ~np.isnan(labels)
+def macro_f1(labels: Labels, probs: Probs, decided: Decided) -> float:
+    return mean_where_known(score_labels(labels, decided).f1)
+
+
+def micro_f1(labels: Labels, probs: Probs, decided: Decided) -> float:
+    known = ~np.isnan(labels)
+    if not known.any():
+        return float("nan")
+    y_true, y_pred = labels[known] == 1, decided[known]
+    return float(sklearn_metrics.f1_score(y_true, y_pred, zero_division=NAN))
+
+
+def weighted_f1(labels: Labels, probs: Probs, decided: Decided) -> float:
+    scores = score_labels(labels, decided)
+    return mean_where_known(scores.f1, scores.support)
+
+
+def samples_f1(labels: Labels, probs: Probs, decided: Decided) -> float:
+    """Two empty sets of labels agree: F1 1. An example without known labels is left out."""
+    positive, known = labels == 1, ~np.isnan(labels)
     decided = decided & known
-    both = (true & decided).sum(axis=1)
-    either = true.sum(axis=1) + decided.sum(axis=1)
-    each = np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0)
-    return mean_where_known(each, np.asarray(known.any(axis=1)))
+    size = positive.sum(axis=1) + decided.sum(axis=1)
+    both = (positive & decided).sum(axis=1)
+    f1 = np.where(size > 0, 2 * both / np.maximum(size, 1), 1.0)
+    return mean_where_known(f1, np.asarray(known.any(axis=1)))
 
 
-def aggregate(labels: Labels, probs: Probs, decided: Decided) -> dict[str, float]:
-    """The figures of a report's headline, by name."""
-    counts = count(labels, decided)
-    per_label = f1(counts)
+def subset_accuracy(labels: Labels, probs: Probs, decided: Decided) -> float:
     known = ~np.isnan(labels)
     right = ((labels == 1) == decided) | ~known
-    wrong = float((known & ~right).sum())
-    micro = ratio(2 * counts.tp.sum(), 2 * counts.tp.sum() + counts.fp.sum() + counts.fn.sum())
-    return {
-        "macro_f1": mean_where_known(per_label),
-        "micro_f1": float(micro),
-        "weighted_f1": mean_where_known(per_label, counts.tp + counts.fn),
-        "samples_f1": samples_f1(labels, decided),
-        "subset_accuracy": mean_where_known(right.all(axis=1), np.asarray(known.any(axis=1))),
-        "label_accuracy": 1 - float(ratio(wrong, known.sum())),
-        "hamming_loss": float(ratio(wrong, known.sum())),
-        "macro_auc": mean_where_known(auc(labels, probs)),
-        "map": mean_where_known(average_precision(labels, probs)),
-        "ece": expected_calibration_error(labels, probs),
-        "log_loss": log_loss(labels, probs),
-    }
+    return mean_where_known(right.all(axis=1), np.asarray(known.any(axis=1)))
 
 
-# What `train.metric` may name: higher is better.
-SELECTION = (
-    "macro_f1",
-    "micro_f1",
-    "weighted_f1",
-    "samples_f1",
-    "subset_accuracy",
-    "label_accuracy",
-    "macro_auc",
-    "map",
-)
+def hamming_loss(labels: Labels, probs: Probs, decided: Decided) -> float:
+    known = ~np.isnan(labels)
+    return float(ratio(float((known & ((labels == 1) != decided)).sum()), known.sum()))
 
 
-def by_label(
+class Metric(NamedTuple):
+    """One metric of a report.
+
+    compute: (labels, probs, decided) -> the metric.
+    compute_weighted: the same under many weightings of the examples, for the bootstrap; without it
+        the bootstrap computes the metric on every resample, which is slow.
+    """
+
+    title: str
+    meaning: str  # one sentence for a reader of the report
+    compute: Callable[[Labels, Probs, Decided], float]
+    compute_weighted: Callable[[WeightedCounts], PerResample] | None = None
+    higher_is_better: bool = True
+
+
+def _wrong_share(counts: WeightedCounts) -> PerResample:
+    return ratio((counts.fp + counts.fn).sum(axis=0), counts.known_cells)
+
+
+# The metrics that `train.metric` may name, by their key in report.json; higher is better.
+SELECTION_METRICS: Mapping[str, Metric] = {
+    "macro_f1": Metric(
+        "Macro F1",
+        "Mean of the labels' F1; a rare label counts as much as a frequent one.",
+        macro_f1,
+        lambda counts: mean_over_labels(counts.f1),
+    ),
+    "micro_f1": Metric(
+        "Micro F1",
+        "F1 of all decisions pooled; frequent labels count most.",
+        micro_f1,
+        lambda counts: ratio(
+            2 * counts.tp.sum(axis=0), (2 * counts.tp + counts.fp + counts.fn).sum(axis=0)
+        ),
+    ),
+    "weighted_f1": Metric(
+        "Weighted F1",
+        "Mean of the labels' F1, weighted by their number of positives.",
+        weighted_f1,
+        lambda counts: mean_over_labels(counts.f1, counts.tp + counts.fn),
+    ),
+    "samples_f1": Metric(
+        "Samples F1",
+        "Mean over texts of the F1 of their sets of labels.",
+        samples_f1,
+        lambda counts: ratio(counts.samples_f1, counts.known_examples),
+    ),
+    "subset_accuracy": Metric(
+        "Subset accuracy",
+        "Share of texts with every label right.",
+        subset_accuracy,
+        lambda counts: ratio(counts.exact_matches, counts.known_examples),
+    ),
+    "label_accuracy": Metric(
+        "Label accuracy",
+        "Share of all decisions that are right.",
+        lambda *arrays: 1 - hamming_loss(*arrays),
+        lambda counts: 1 - _wrong_share(counts),
+    ),
+    "macro_auc": Metric(
+        "Macro AUC",
+        "Mean chance that a positive has a higher probability than a negative; guessing has 0.5.",
+        lambda labels, probs, decided: mean_where_known(auc(labels, probs)),
+        lambda counts: mean_over_labels(counts.auc),
+    ),
+    "map": Metric(
+        "mAP",
+        "Mean average precision: the area under the precision-recall curve.",
+        lambda labels, probs, decided: mean_where_known(average_precision(labels, probs)),
+        lambda counts: mean_over_labels(counts.ap),
+    ),
+}
+
+# All metrics: what reports, comparisons, tables and the bootstrap know of them.
+METRICS: Mapping[str, Metric] = {
+    **SELECTION_METRICS,
+    "hamming_loss": Metric(
+        "Hamming loss",
+        "Share of all decisions that are wrong; lower is better.",
+        hamming_loss,
+        _wrong_share,
+        higher_is_better=False,
+    ),
+    "ece": Metric(
+        "ECE",
+        "Mean distance of probability and frequency; lower is better.",
+        lambda labels, probs, decided: expected_calibration_error(labels, probs),
+        lambda counts: ratio(np.abs(counts.bin_gaps).sum(axis=0), counts.known_cells),
+        higher_is_better=False,
+    ),
+    "log_loss": Metric(
+        "Log loss",
+        "Mean cross-entropy of the probabilities in nats; lower is better.",
+        lambda labels, probs, decided: log_loss(labels, probs),
+        lambda counts: ratio(counts.log_loss, counts.known_cells),
+        higher_is_better=False,
+    ),
+}
+
+
+def compute_metrics(labels: Labels, probs: Probs, decided: Decided) -> dict[str, float]:
+    """Every metric of METRICS by name."""
+    return {name: metric.compute(labels, probs, decided) for name, metric in METRICS.items()}
+
+
+def compute_label_metrics(
     labels: Labels, probs: Probs, decided: Decided, names: tuple[str, ...]
 ) -> dict[str, Mapping[str, float]]:
     """precision, recall, f1, auc, ap and support of every label."""
-    counts = count(labels, decided)
-    columns = {
-        "precision": precision(counts),
-        "recall": recall(counts),
-        "f1": f1(counts),
+    scores = score_labels(labels, decided)
+    columns: dict[str, Float64[np.ndarray, " classes"]] = {
+        "precision": scores.precision,
+        "recall": scores.recall,
+        "f1": scores.f1,
         "auc": auc(labels, probs),
         "ap": average_precision(labels, probs),
-        "support": counts.tp + counts.fn,
+        "support": scores.support,
     }
     return {
         name: {key: float(column[index]) for key, column in columns.items()}

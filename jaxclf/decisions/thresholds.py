@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxclf.decisions.calibration import CALIBRATORS, calibrated
-from jaxclf.decisions.metrics import cumulative
+from jaxclf.decisions.ranking import cumulative_counts
 from jaxclf.types import NON_NEGATIVE, POSITIVE_FRACTION, Bound
 
 Labels = Float[np.ndarray, "examples classes"]
@@ -151,7 +151,7 @@ def _cuts(y: np.ndarray, p: np.ndarray) -> Cuts | None:
     positives = int(truth.sum())
     if not positives:
         return None
-    distinct, tp, decided = cumulative(truth, scores)
+    distinct, tp, decided = cumulative_counts(truth, scores)
     distinct = distinct.astype(np.float64)
     return Cuts(distinct, _middles(distinct), tp, decided, positives)
 

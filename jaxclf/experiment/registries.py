@@ -21,7 +21,7 @@ REGISTRIES = {
     "optim.schedule": "jaxclf.training.schedules:SCHEDULES",
     "regularization.adversarial": "jaxclf.training.adversarial:ADVERSARIES",
     "regularization.weight_averaging": "jaxclf.training.averaging:AVERAGES",
-    "train.metric": "jaxclf.decisions.metrics:SELECTION",
+    "train.metric": "jaxclf.decisions.metrics:SELECTION_METRICS",
     "calibration": "jaxclf.decisions.calibration:CALIBRATORS",
     "threshold": "jaxclf.decisions.thresholds:THRESHOLDS",
     "blend": "jaxclf.decisions.blending:BLENDERS",

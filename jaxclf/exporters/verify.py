@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 from tokenizers import Tokenizer
 
-from jaxclf.decisions.metrics import aggregate
+from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.files.untrusted import has_entry, safe_path
@@ -106,7 +106,7 @@ def loss_of_f1(
     labels: np.ndarray, own: Probs, theirs: Probs, thresholds: np.ndarray
 ) -> dict[str, dict[str, float]]:
     """Macro and micro F1 of the run and of the other, and what is lost."""
-    scores = [aggregate(labels, probs, decide(probs, thresholds)) for probs in (own, theirs)]
+    scores = [compute_metrics(labels, probs, decide(probs, thresholds)) for probs in (own, theirs)]
     return {
         name: {
             "run": scores[0][name],

@@ -10,18 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxclf.decisions.intervals import LEVEL, RESAMPLES
+from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.thresholds import THRESHOLDS
 
-FIGURES = {
-    "macro_f1": ("Macro F1", "the mean of the labels' F1: a rare label counts like a frequent one"),
-    "micro_f1": ("Micro F1", "all decisions pooled: frequent labels count most"),
-    "weighted_f1": ("Weighted F1", "the labels' F1 weighted by their number of positives"),
-    "samples_f1": ("Samples F1", "the mean over texts of the F1 of their sets of labels"),
-    "subset_accuracy": ("Subset accuracy", "the share of texts with every label right"),
-    "macro_auc": ("Macro AUC", "how surely a positive ranks above a negative; guessing has 0.5"),
-    "map": ("mAP", "the mean area under precision and recall"),
-    "ece": ("ECE", "the mean distance of probability and frequency: less is better"),
-}
 COLUMNS = {
     "support": "support",
     "precision": "precision",
@@ -70,9 +61,9 @@ def headline(report: Mapping[str, Any], sizes: Mapping[str, int]) -> str:
     test = report["test"]
     low, high = test["intervals"]["macro_f1"]
     rows = "".join(
-        f'<tr><th scope="row">{name}<small>{meaning}</small></th>{_score(test, key)}'
+        f'<tr><th scope="row">{metric.title}<small>{metric.meaning}</small></th>{_score(test, key)}'
         f"{_score(report['val'], key)}</tr>"
-        for key, (name, meaning) in FIGURES.items()
+        for key, metric in METRICS.items()
     )
     table = (
         '<table><thead><tr><th scope="col">figure</th><th scope="col">test</th>'

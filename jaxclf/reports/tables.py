@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf.decisions.label_issues import LabelNoise
+from jaxclf.decisions.metrics import METRICS
 from jaxclf.terminal import print_table
 
 LABEL_COLUMNS = ("precision", "recall", "f1", "auc", "ap", "threshold")
@@ -76,15 +77,14 @@ def metric_table(scores: Mapping[str, Any]) -> Table:
     """A row per metric of one split's part of report.json, with its 95 % interval."""
     intervals = scores["intervals"]
     rows = [
-        (name, format_score(scores[name]), format_interval(interval))
-        for name, interval in intervals.items()
-        if name != "labels"
+        (metric.title, format_score(scores[name]), format_interval(intervals[name]))
+        for name, metric in METRICS.items()
     ]
-    rows.append(("macro F1 at a threshold of 0.5", format_score(scores["macro_f1_at_half"]), ""))
+    rows.append(("Macro F1 at threshold 0.5", format_score(scores["macro_f1_at_half"]), ""))
     if crossfit := scores.get("crossfit"):
         score, optimism = crossfit["macro_f1"]["score"], crossfit["macro_f1"]["optimism"]
-        rows.append(("macro F1, cross-fitted thresholds", format_score(score), ""))
-        rows.append(("optimism of macro F1", format_score(optimism, signed=True), ""))
+        rows.append(("Macro F1, cross-fitted thresholds", format_score(score), ""))
+        rows.append(("Optimism of macro F1", format_score(optimism, signed=True), ""))
     return Table("", ("metric", "value", "95 % interval"), rows)
 
 
@@ -94,7 +94,7 @@ def comparison_tables(record: Mapping[str, Any], first: str, second: str) -> tup
     metrics, labels = (
         [
             (
-                name,
+                METRICS[name].title if part == "metrics" else name,
                 format_score(row["a"]),
                 format_score(row["b"]),
                 format_score(row["difference"], signed=True),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxclf.decisions.evaluation import calibrate, fit_thresholds
-from jaxclf.decisions.metrics import aggregate, log_loss
+from jaxclf.decisions.metrics import compute_metrics, log_loss
 from jaxclf.decisions.predictions import with_unknown
 from jaxclf.decisions.thresholds import decide
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
@@ -47,7 +47,7 @@ def make_evaluate(
         calibrated, _ = calibrate({"val": predict(params, "val")}, experiment.calibration)
         val = calibrated["val"]
         thresholds = fit_thresholds(val, experiment.threshold, setup.names)
-        figures = aggregate(val.labels, val.probs, decide(val.probs, thresholds))
+        figures = compute_metrics(val.labels, val.probs, decide(val.probs, thresholds))
         loss = log_loss(val.labels, val.probs)
         log.info("  val %s %.4f, log loss %.4f", metric, figures[metric], loss)
         return {"score": figures[metric], **figures}

@@ -4,6 +4,7 @@ truth is planted a blend of noisy members is better than the best of them."""
 import functools
 import itertools
 
+import counting
 import numpy as np
 import pytest
 from goemotions_like import draw_members
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from jaxclf.decisions.arrays import mean_where_known
 from jaxclf.decisions.blending import (
     BLENDERS,
     blend,
@@ -23,7 +25,7 @@ from jaxclf.decisions.blending import (
     uniform,
 )
 from jaxclf.decisions.calibration import CALIBRATORS, calibrated
-from jaxclf.decisions.metrics import average_precision, count, f1, log_loss, mean_where_known
+from jaxclf.decisions.metrics import average_precision, log_loss
 from jaxclf.decisions.thresholds import decide, plug_in
 from jaxclf.errors import ConfigError
 from jaxclf.experiment.overrides import options_of
@@ -49,7 +51,7 @@ def macro_precision(labels, probs):
 
 
 def macro_f1(labels, probs, thresholds):
-    return mean_where_known(f1(count(labels, decide(probs, thresholds))))
+    return counting.macro_f1(labels, decide(probs, thresholds))
 
 
 def fine_grid(members, parts):

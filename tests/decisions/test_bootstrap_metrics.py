@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from counting import count, f1_per_label
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxclf.decisions.bootstrap_metrics import METRICS, figures, smoothed_f1, weighted_counts
-from jaxclf.decisions.metrics import aggregate, count, f1
+from jaxclf.decisions.bootstrap_metrics import resampled_metric, smoothed_f1, weighted_metrics
+from jaxclf.decisions.metrics import METRICS, compute_metrics
+from jaxclf.decisions.weighted_counts import count_examples
 
 NAN = float("nan")
 # Eighths make ties, and both ends.
@@ -27,11 +29,11 @@ def weighted_tables(draw):
 
 
 def expected(labels, probs, decided) -> list[float]:
-    return [*aggregate(labels, probs, decided).values(), *f1(count(labels, decided))]
+    return [*compute_metrics(labels, probs, decided).values(), *f1_per_label(labels, decided)]
 
 
 def check(labels, probs, decided, weights, atol) -> None:
-    found = figures(weighted_counts(labels, probs, decided), weights.astype(np.float32))
+    found = weighted_metrics(count_examples(labels, probs, decided), weights.astype(np.float32))
     for column, times in zip(found.T, weights.T, strict=True):
         rows = np.repeat(np.arange(len(labels)), times)
         wanted = expected(labels[rows], probs[rows], decided[rows])
@@ -47,18 +49,25 @@ def large(seed: int, missing: float, decimals: int):
     return labels, probs.astype(np.float32), probs >= 0.4
 
 
-def test_the_names_are_those_of_aggregate():
-    assert tuple(aggregate(*large(0, 0.0, 2))) == METRICS
+@pytest.mark.parametrize("name", METRICS)
+def test_the_bootstrap_needs_no_weighted_form_of_a_metric(name):
+    outputs = large(0, 0.1, 2)
+    weights = np.random.default_rng(2).integers(0, 4, (1000, 3)).astype(np.float32)
+    examples = count_examples(*outputs)
+    row = list(METRICS).index(name)
+    weighted = weighted_metrics(examples, weights)[row]
+    resampled = resampled_metric(METRICS[name], examples, weights)
+    np.testing.assert_allclose(resampled, weighted, rtol=0, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=40)
 @given(weighted_tables())
 def test_weights_of_one_give_the_figures_themselves(case):
     *outputs, weights = case
     check(*outputs, np.ones_like(weights), 1e-12)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=40)
 @given(weighted_tables())
 def test_a_weight_is_so_many_rows(case):
     check(*case, 1e-9)
@@ -85,7 +94,7 @@ def test_labels_of_one_kind_and_constant_probabilities(label, rows, given):
 
 def test_no_rows_say_nothing():
     none = np.zeros((0, 2), np.float32)
-    found = figures(weighted_counts(none, none, none == 1), np.zeros((0, 3), np.float32))
+    found = weighted_metrics(count_examples(none, none, none == 1), np.zeros((0, 3), np.float32))
     assert found.shape == (len(METRICS) + 2, 3)
     assert np.isnan(found).all()
 
@@ -94,7 +103,7 @@ def test_smoothed_f1_is_the_ratio_of_counts_with_gamma_draws():
     labels, _, decided = large(3, 0.1, 2)
     weights = np.random.default_rng(4).integers(0, 3, (1000, 2)).astype(np.float32)
     found = smoothed_f1(
-        weighted_counts(labels, labels, decided),
+        count_examples(labels, labels, decided),
         np.repeat(weights, 4000, axis=1),
         np.random.default_rng(5),
     )
@@ -115,7 +124,7 @@ def test_smoothed_f1_leaves_out_a_label_the_table_has_no_positives_of():
     labels, probs, decided = large(3, 0.0, 2)
     labels[:, 1] = 0
     once = np.zeros((1000, 1), np.float32)  # a weighting without positives of any label
-    found = smoothed_f1(weighted_counts(labels, probs, decided), once, np.random.default_rng(0))[
+    found = smoothed_f1(count_examples(labels, probs, decided), once, np.random.default_rng(0))[
         :, 0
     ]
     assert np.isnan(found[2])

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from counting import macro_f1
 from goemotions_like import RARE, draw, true_f1
 
 from jaxclf.decisions.crossfit import crossfit, decide_crossfit
 from jaxclf.decisions.folds import folds_of
-from jaxclf.decisions.metrics import aggregate, count, f1, mean_where_known
+from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.thresholds import decide, fixed, per_label, plug_in
 
 NAN = float("nan")
@@ -14,7 +15,7 @@ WORLDS = 10
 
 
 def macro(labels, decided):
-    return mean_where_known(f1(count(labels, decided)))
+    return macro_f1(labels, decided)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_intervals_hold_the_thresholds():
     assert ((low <= thresholds) & (thresholds <= high)).all()
     assert found.optimism("macro_f1") == found.naive["macro_f1"] - found.crossfit["macro_f1"]
     naive = decide(probs[:1500, :3], thresholds)
-    assert found.naive == aggregate(labels[:1500, :3], probs[:1500, :3], naive)
+    assert found.naive == compute_metrics(labels[:1500, :3], probs[:1500, :3], naive)
 
 
 def test_a_rule_that_fits_nothing_has_no_optimism():

@@ -14,7 +14,11 @@ from jaxclf.decisions.evaluation import (
     threshold_record,
 )
 from jaxclf.decisions.intervals import bootstrap
-from jaxclf.decisions.metrics import aggregate, by_label, expected_calibration_error
+from jaxclf.decisions.metrics import (
+    compute_label_metrics,
+    compute_metrics,
+    expected_calibration_error,
+)
 from jaxclf.decisions.provenance import make_provenance
 from jaxclf.decisions.thresholds import decide, per_label
 from jaxclf.experiment.config import Spec
@@ -57,13 +61,13 @@ def test_a_splits_figures_are_those_of_the_decisions_under_its_thresholds():
     found = predictions()
     part = evaluate_split(found, THRESHOLDS, NAMES)
     decided = decide(found.probs, THRESHOLDS)
-    for name, value in aggregate(found.labels, found.probs, decided).items():
+    for name, value in compute_metrics(found.labels, found.probs, decided).items():
         np.testing.assert_equal(part[name], value)
     every = bootstrap(found.labels, found.probs, decided)
     np.testing.assert_equal(part["intervals"], intervals_of(every, NAMES))
     assert set(part["intervals"]) == {*every.metrics, "labels"}
     assert part["intervals"]["labels"]["stress"] == every.f1[0].interval
-    rows = by_label(found.labels, found.probs, decided, NAMES)
+    rows = compute_label_metrics(found.labels, found.probs, decided, NAMES)
     for name, threshold in zip(NAMES, THRESHOLDS, strict=True):
         np.testing.assert_equal(part["labels"][name], {**rows[name], "threshold": threshold})
 

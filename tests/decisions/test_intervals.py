@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.stats
+from counting import f1_per_label
 from goemotions_like import POSITIVES, SHARE, draw, true_f1
 
 from jaxclf.decisions.intervals import (
@@ -25,7 +26,7 @@ from jaxclf.decisions.intervals import (
     influence,
     left_out,
 )
-from jaxclf.decisions.metrics import aggregate, count, f1
+from jaxclf.decisions.metrics import compute_metrics
 
 NAN = float("nan")
 
@@ -56,7 +57,7 @@ def every(found: Resampled) -> list[Estimate]:
 
 
 def all_figures(labels, probs, decided) -> list[float]:
-    return [*aggregate(labels, probs, decided).values(), *f1(count(labels, decided))]
+    return [*compute_metrics(labels, probs, decided).values(), *f1_per_label(labels, decided)]
 
 
 def brute_force(labels, decided) -> dict[str, list[float]]:
@@ -123,7 +124,7 @@ def test_a_label_without_positives_or_known_rows_is_the_brute_force_bootstraps_t
 def check_brute_force(labels, decided) -> None:
     rows = np.arange(len(labels))
     leaving_out = [
-        aggregate(
+        compute_metrics(
             labels[rows != row], decided[rows != row].astype(np.float32), decided[rows != row]
         )
         for row in rows
@@ -192,7 +193,7 @@ def test_leaving_out_groups_tells_the_skew_that_leaving_out_single_examples_tell
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_intervals_hold_the_figure_they_are_of(seed, rows, missing):
     table = scored(*random_table(seed, rows, missing))
-    figures = aggregate(*table)
+    figures = compute_metrics(*table)
     found = bootstrap(*table, 300)
     for name, each in found.metrics.items():
         if np.isnan(figures[name]):

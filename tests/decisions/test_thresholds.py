@@ -4,11 +4,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from counting import f1_per_label
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxclf.decisions.metrics import count, f1
 from jaxclf.decisions.thresholds import (
     THRESHOLDS,
     decide,
@@ -76,8 +76,8 @@ def test_per_label_is_the_best_of_all_cuts_nearest_to_a_half(table):
 @given(tables())
 def test_per_label_is_never_worse_than_a_half_where_it_was_fitted(table):
     labels, probs = table
-    fitted = f1(count(labels, decide(probs, per_label(labels, probs))))
-    half = f1(count(labels, decide(probs, fixed(labels, probs))))
+    fitted = f1_per_label(labels, decide(probs, per_label(labels, probs)))
+    half = f1_per_label(labels, decide(probs, fixed(labels, probs)))
     spoken = ~np.isnan(half)
     assert (fitted[spoken] >= half[spoken]).all()
 
@@ -186,7 +186,7 @@ def test_shared_is_the_best_single_cut(table):
     assert len(set(found.tolist())) == 1
 
     def macro(threshold):
-        each = f1(count(labels, decide(probs, np.full(labels.shape[1], threshold))))
+        each = f1_per_label(labels, decide(probs, np.full(labels.shape[1], threshold)))
         return np.nan if np.isnan(each).all() else np.nanmean(each)
 
     distinct = np.unique(probs.astype(np.float64))

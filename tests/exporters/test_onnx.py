@@ -16,7 +16,7 @@ import jaxclf
 from jaxclf import export
 from jaxclf.decisions import calibration
 from jaxclf.decisions.calibration import CALIBRATORS
-from jaxclf.decisions.metrics import count, f1
+from jaxclf.decisions.metrics import score_labels
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.exporters import program
 from jaxclf.exporters.onnx import export as onnx_export
@@ -273,7 +273,7 @@ def test_a_folder_says_how_near_it_is(model, labelled, own, tmp_path, capsys, mo
     theirs = onnx_scorer(out)([row["text"] for row in rows])
     thresholds = jaxclf.load(model).thresholds
     decided = [probs >= thresholds for probs in (own, theirs)]
-    scores = [float(np.nanmean(f1(count(truth, one)))) for one in decided]
+    scores = [float(np.nanmean(score_labels(truth, one).f1)) for one in decided]
     assert record["macro_f1"] == pytest.approx(
         {"run": scores[0], "exported": scores[1], "loss": scores[0] - scores[1]}
     )

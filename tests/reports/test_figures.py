@@ -11,15 +11,12 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from jaxclf.decisions.arrays import ECE_BINS
 from jaxclf.decisions.metrics import (
-    ECE_BINS,
     auc,
     average_precision,
-    count,
     expected_calibration_error,
-    f1,
-    precision,
-    recall,
+    score_labels,
 )
 from jaxclf.decisions.thresholds import decide
 from jaxclf.reports.figures import captions, curves, plots, style
@@ -112,20 +109,22 @@ def test_roc_curves_are_scikit_learns(decimals):
 
 def test_the_chosen_points_are_those_of_the_decisions():
     labels, probs = sample()
-    counts = count(labels, decide(probs, CUTS))
+    decided = decide(probs, CUTS)
+    scores = score_labels(labels, decided)
+    false_positives = np.sum(decided & (labels == 0), axis=0)
     found = everything(labels, probs, CUTS, NAMES)
 
     def at(name: str, key: str) -> np.ndarray:
         return found[name][key][found[name]["chosen"] == 1]
 
     for name in ("precision_recall", "threshold_curves"):
-        np.testing.assert_array_equal(at(name, "precision"), precision(counts))
-        np.testing.assert_array_equal(at(name, "recall"), recall(counts))
+        np.testing.assert_array_equal(at(name, "precision"), scores.precision)
+        np.testing.assert_array_equal(at(name, "recall"), scores.recall)
         np.testing.assert_array_equal(at(name, "threshold"), CUTS)
-    np.testing.assert_array_equal(at("threshold_curves", "f1"), f1(counts))
-    np.testing.assert_array_equal(at("roc", "true_positive_rate"), recall(counts))
+    np.testing.assert_array_equal(at("threshold_curves", "f1"), scores.f1)
+    np.testing.assert_array_equal(at("roc", "true_positive_rate"), scores.recall)
     np.testing.assert_array_equal(
-        at("roc", "false_positive_rate"), counts.fp / (counts.fp + counts.tn)
+        at("roc", "false_positive_rate"), false_positives / (labels == 0).sum(axis=0)
     )
 
 
@@ -139,9 +138,9 @@ def test_threshold_curves_are_what_deciding_there_gives():
         ends = min(float(p.min()), CUTS[index]), max(float(p.max()), CUTS[index])
         np.testing.assert_array_equal(line["threshold"], np.linspace(*ends, curves.GRID))
         for row, threshold in enumerate(line["threshold"]):
-            counts = count(y[:, None], decide(p[:, None], np.array([threshold])))
-            assert (line["recall"][row], line["f1"][row]) == (recall(counts)[0], f1(counts)[0])
-            np.testing.assert_equal(line["precision"][row], precision(counts)[0])
+            scores = score_labels(y[:, None], decide(p[:, None], np.array([threshold])))
+            assert (line["recall"][row], line["f1"][row]) == (scores.recall[0], scores.f1[0])
+            np.testing.assert_equal(line["precision"][row], scores.precision[0])
 
 
 def test_reliability_is_scikit_learns_and_its_mean_gap_the_ece():
@@ -190,7 +189,8 @@ def test_error_pairs_count_texts_with_both_errors():
     assert max(expected) > 0
     pairs = list(zip(columns["given"].tolist(), columns["missed"].tolist(), strict=True))
     assert pairs == [(one, other) for one in NAMES for other in NAMES]
-    assert columns["false_positives"][::3].tolist() == count(labels, decided).fp.tolist()
+    false_positives = np.sum(decided & (labels == 0), axis=0)
+    assert columns["false_positives"][::3].tolist() == false_positives.tolist()
 
 
 def test_training_holds_the_logged_lines_and_a_running_mean():

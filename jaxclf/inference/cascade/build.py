@@ -11,7 +11,7 @@ import numpy as np
 from jaxclf.decisions.calibration import calibrated, platt
 from jaxclf.decisions.evaluation import evaluate_split, rule_of
 from jaxclf.decisions.members import Members, read_members
-from jaxclf.decisions.metrics import aggregate, log_loss
+from jaxclf.decisions.metrics import compute_metrics, log_loss
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.provenance import fitted_by, join_provenances, with_fitted
 from jaxclf.errors import ConfigError, DataError, did_you_mean
@@ -212,7 +212,7 @@ def _make_report(
         for split, part in predictions.items()
     }
     labels = predictions["val"].labels
-    scores = aggregate(labels, out_of_fold.outputs.probs, out_of_fold.decisions)
+    scores = compute_metrics(labels, out_of_fold.outputs.probs, out_of_fold.decisions)
     report["val"]["crossfit"] = {
         metric: {"score": scores[metric], "optimism": report["val"][metric] - scores[metric]}
         for metric in ("macro_f1", "micro_f1")

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 from scipy.special import expit, logit
 
+from jaxclf.decisions.arrays import Decided, Labels
 from jaxclf.decisions.calibration import EDGE, Calibration, beta, calibrated, platt
 from jaxclf.decisions.crossfit import FOLDS, Rule
 from jaxclf.decisions.folds import folds_of
-from jaxclf.decisions.metrics import Decided, Labels
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.margins import (
     Gains,

@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
-from jaxclf.decisions.metrics import Decided, Labels
+from jaxclf.decisions.arrays import Decided, Labels
 
 PerLabel = Float64[np.ndarray, " classes"]
 PerCell = Float64[np.ndarray, "examples classes"]

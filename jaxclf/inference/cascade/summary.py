@@ -10,7 +10,7 @@ from scipy.special import betaincinv
 from jaxclf.decisions.calibration import calibrated
 from jaxclf.decisions.comparison import paired
 from jaxclf.decisions.members import Members
-from jaxclf.decisions.metrics import aggregate
+from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.cutoffs import (
     EarlyExit,
@@ -121,7 +121,7 @@ def _macro_f1_alone(
     probs = part.probs[index].astype(np.float32)
     if index < len(exits):
         probs = calibrated(exits[index].calibration, probs)
-    return aggregate(part.like.labels, probs, decide(probs, thresholds))["macro_f1"]
+    return compute_metrics(part.like.labels, probs, decide(probs, thresholds))["macro_f1"]
 
 
 def count_missed(

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jaxclf.decisions.arrays import ECE_BINS, Labels, PerLabel, Probs, ratio
 from jaxclf.decisions.intervals import LEVEL
-from jaxclf.decisions.metrics import ECE_BINS, Labels, PerLabel, Probs, cumulative, ratio
+from jaxclf.decisions.ranking import cumulative_counts
 
 Columns = dict[str, np.ndarray]
 Names = tuple[str, ...]
@@ -33,7 +34,7 @@ def precision_recall(labels: Labels, probs: Probs, thresholds: PerLabel, names: 
             if not truth.any():
                 yield name, np.nan, np.nan, np.nan, 0
                 continue
-            cuts, tp, given = cumulative(truth, scores)
+            cuts, tp, given = cumulative_counts(truth, scores)
             moves = np.diff(tp) != 0
             keep = np.append(True, moves) | np.append(moves, True)
             recall, precision = tp[keep] / truth.sum(), tp[keep] / given[keep]
@@ -55,7 +56,7 @@ def roc(labels: Labels, probs: Probs, thresholds: PerLabel, names: Names) -> Col
             if not positives or not negatives:
                 yield name, np.nan, np.nan, np.nan, 0
                 continue
-            cuts, tp, given = cumulative(truth, scores)
+            cuts, tp, given = cumulative_counts(truth, scores)
             moves = np.diff([tp, given - tp])
             bends = (moves[:, 1:] != moves[:, :-1]).any(axis=0)
             keep = np.concatenate([[True], bends, [True]])[: len(cuts)]

@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 
 from jaxclf.decisions.calibration import Calibration, calibrated
 from jaxclf.decisions.folds import folds_of
-from jaxclf.decisions.metrics import count, f1
+from jaxclf.decisions.metrics import score_labels
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.cost import count_cost
 from jaxclf.inference.cascade.cutoffs import (
