@@ -1,7 +1,8 @@
-"""The HTTP application: labels, explanations, health, metrics, documentation and a page."""
+"""The HTTP application: predictions, explanations, health, metrics, documentation and a page."""
 
 import asyncio
 import functools
+import importlib.metadata
 import logging
 import time
 import traceback
@@ -10,52 +11,65 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import prometheus_client
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jaxclf import __version__
 from jaxclf.service.batcher import QueueFullError, TooLargeError
-from jaxclf.service.openapi import (
-    ALIVE,
-    EXPLANATION,
-    MANY,
-    ONE,
-    PREDICTION,
-    READY,
-    docs,
-    gives,
-    takes,
+from jaxclf.service.requests import MAX_BYTES, ParsedRequest, RefusedError, parse_json, read_body
+from jaxclf.service.schemas import (
+    ErrorResponse,
+    ExplainResponse,
+    HealthResponse,
+    PredictRequest,
+    PredictResponse,
+    ReadyResponse,
+    TextRequest,
+    error_message,
 )
-from jaxclf.service.requests import RefusedError, parse_texts, read_json, text_of
 from jaxclf.service.service import (
     ClientDisconnectedError,
     Service,
-    account,
     check_ready,
-    label,
+    explain_text,
+    predict_texts,
     running,
 )
 
-LOG = logging.getLogger("uvicorn.error")
-GONE = 499  # the status that is counted where nobody was left to be answered
-PAGE = Path(__file__).parent / "page"
-KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-# What pages show and are given goes nowhere else, and no other page frames them.
+log = logging.getLogger(__name__)
+DISCONNECTED = 499  # counted where the client did not wait for its response
+PAGE, DOCS = Path(__file__).parent / "page", Path(__file__).parent / "docs.html"
+MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+# Pages send nothing elsewhere, and no page of another site frames them.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+RETRY = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
+REASONS = {
+    400: "the body is not JSON",
+    408: "the body did not arrive in time",
+    413: f"longer than {MAX_BYTES:,} bytes, or more tokens than the queue ever holds",
+    415: "not application/json in UTF-8, or compressed",
+    422: "JSON of another form, or a text that cannot be read",
+    429: "the queue is full",
+    500: "the service failed",
+    503: "the service is warming up or shutting down",
+    504: "no result in time",
+}
 
 
 def make_app(service: Service) -> FastAPI:
-    """The application of one service, which it starts and ends with its own life."""
+    """The application of a service, which runs as long as the application does."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI):
@@ -64,14 +78,16 @@ def make_app(service: Service) -> FastAPI:
 
     app = FastAPI(
         title="jaxclf",
-        version=__version__,
-        docs_url=None,  # FastAPI's come from a network
+        version=importlib.metadata.version("jaxclf"),
+        docs_url=None,  # FastAPI's load scripts from a network
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
     )
+    app.state.service = service
     for error in (RefusedError, QueueFullError, TooLargeError, HTTPException):
         app.add_exception_handler(error, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_content)
     _add_inference_routes(app, service)
     _add_health_routes(app, service)
     _add_pages(app)
@@ -80,147 +96,163 @@ def make_app(service: Service) -> FastAPI:
 
 
 def paths_of(app: FastAPI) -> frozenset[str]:
-    """All paths that there are."""
+    """All paths of an application."""
     return frozenset(route.path for route in app.routes if isinstance(route, Route))
+
+
+class StrictRoute(APIRoute):
+    """A route whose body is read and parsed strictly before FastAPI checks it against its model."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            check_ready(request.app.state.service)
+            body = await read_body(request)
+            return await handler(ParsedRequest(request, body, parse_json(body)))
+
+        return handle
 
 
 def _add_inference_routes(app: FastAPI, service: Service) -> None:
     classifier = service.classifier
     thresholds = dict(zip(classifier.labels, classifier.thresholds.tolist(), strict=True))
     known = {"labels": classifier.labels, "thresholds": thresholds}
-    codes = 400, 408, 413, 415, 422, 429, 500, 503, 504
+    router = APIRouter(route_class=StrictRoute)
 
-    @app.post(
-        "/predict",
-        openapi_extra=takes(ONE, MANY),
-        responses=gives(PREDICTION, "a result for each text, in order", *codes),
-        response_model=None,
-    )
-    async def predict(request: Request) -> Response:
+    @router.post("/predict", response_model=PredictResponse, responses=_errors(*REASONS))
+    async def predict(request: Request, body: PredictRequest) -> Any:
         """The labels of one text or of several: those whose probability reaches its threshold."""
-        check_ready(service)
-        texts = parse_texts(await read_json(request))
-        return JSONResponse(
-            known | {"results": await label(service, texts, functools.partial(_gone, request))}
-        )
+        texts = [body.text] if isinstance(body, TextRequest) else body.texts
+        results = await predict_texts(service, texts, functools.partial(_disconnected, request))
+        return known | {"results": results}
 
-    @app.post(
-        "/explain",
-        openapi_extra=takes(ONE),
-        responses=gives(EXPLANATION, "each word's part in each label", *codes),
-        response_model=None,
-    )
-    async def explain(request: Request) -> Response:
-        """Which words carried the labels of a text, by their place in it (Unicode characters)."""
-        check_ready(service)
-        text = text_of(await read_json(request))
-        return JSONResponse(await account(service, text, functools.partial(_gone, request)))
+    @router.post("/explain", response_model=ExplainResponse, responses=_errors(*REASONS))
+    async def explain(request: Request, body: TextRequest) -> Any:
+        """The attributions of a text's words to each label, by character offsets (Unicode)."""
+        return await explain_text(service, body.text, functools.partial(_disconnected, request))
+
+    app.include_router(router)
 
 
 def _add_health_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/health", responses=gives(ALIVE, "the process runs"), response_model=None)
-    async def health() -> Response:
+    @app.get("/health", response_model=HealthResponse)
+    async def health() -> Any:
         """Whether the process runs."""
-        return JSONResponse({"status": "alive"})
+        return {"status": "alive"}
 
-    @app.get("/ready", responses=gives(READY, "questions are answered", 503), response_model=None)
-    async def ready() -> Response:
-        """Whether questions are answered: all is compiled, and nothing is being shut down."""
+    @app.get("/ready", response_model=ReadyResponse, responses=_errors(503))
+    async def ready() -> Any:
+        """Whether requests are answered: every program is compiled, and no shutdown has begun."""
         check_ready(service)
-        known = {"labels": service.classifier.labels, "model": service.name}
-        return JSONResponse({"status": service.status} | known)
+        labels = service.classifier.labels
+        return {"status": service.status, "labels": labels, "model": service.name}
 
-    @app.get("/metrics", responses=_text("text/plain", "Prometheus"), response_model=None)
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        """Counts and times, in Prometheus' format."""
+        """Counts and durations, in Prometheus' format."""
         content = prometheus_client.generate_latest(service.metrics.registry)
         return Response(content, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
 
 def _add_pages(app: FastAPI) -> None:
-    @app.get("/docs", responses=_text("text/html", "this page"), response_model=None)
+    template = jinja2.Environment(autoescape=True).from_string(DOCS.read_text(encoding="utf-8"))
+
+    @app.get("/docs", response_class=HTMLResponse)
     async def documentation() -> Response:
-        """What the service takes and gives, for a reader."""
-        return Response(docs(app.openapi()), media_type="text/html", headers=HEADERS)
+        """This page."""
+        return HTMLResponse(template.render(app.openapi()), headers=HEADERS)
 
     for path in sorted(PAGE.iterdir()):
-        name = "/" if path.name == "index.html" else f"/{path.name}"
-        file = Response(path.read_bytes(), media_type=KINDS[path.suffix], headers=HEADERS)
-        app.add_api_route(name, _always(file), include_in_schema=False, response_model=None)
+        url = "/" if path.name == "index.html" else f"/{path.name}"
+        media_type = MEDIA_TYPES[path.suffix]
+        file = Response(path.read_bytes(), media_type=media_type, headers=HEADERS)
+        app.add_api_route(url, _always(file), include_in_schema=False, response_model=None)
 
 
 def _always(response: Response) -> Callable[[], Coroutine[Any, Any, Response]]:
-    async def give() -> Response:
+    async def respond() -> Response:
         return response
 
-    return give
+    return respond
 
 
-def _text(kind: str, what: str) -> dict[int | str, dict[str, Any]]:
-    return {200: {"description": what, "content": {kind: {"schema": {"type": "string"}}}}}
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {
+        status: {
+            "model": ErrorResponse,
+            "description": REASONS[status],
+            "headers": RETRY if status in (429, 503) else {},
+        }
+        for status in statuses
+    }
 
 
-async def _gone(request: Request) -> None:
-    """Return when the client has left; its body has been read."""
+async def _disconnected(request: Request) -> None:
+    """Return when the client has disconnected; its body was read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
+async def _refuse_content(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    form = '{"text": "…"}' + (' or {"texts": ["…", …]}' if request.url.path == "/predict" else "")
+    return _error_response(422, error_message(error.errors()[0], form))
+
+
 async def _refuse(_: Request, error: Exception) -> Response:
-    """The answer to what is not answered. It says nothing of what was sent but its size."""
-    headers = {}
+    """The response to a request without a result. It repeats nothing of the request but sizes."""
     if isinstance(error, RefusedError):
-        status, reason, after = error.status, error.reason, error.after
-    elif isinstance(error, QueueFullError):
-        status, reason, after = 429, "the queue is full; ask again later", error.seconds
-    elif isinstance(error, TooLargeError):
+        return _error_response(error.status, error.reason, error.retry_after)
+    if isinstance(error, QueueFullError):
+        return _error_response(429, "the queue is full; ask again later", error.retry_after)
+    if isinstance(error, TooLargeError):
         reason = "more tokens than the queue holds; send fewer or shorter texts at a time"
-        status, after = 413, None
-    else:
-        assert isinstance(error, HTTPException)
-        status, after, headers = error.status_code, None, dict(error.headers or {})
-        reason = f"{error.detail}; see /docs"
-    if after is not None:
-        headers["Retry-After"] = str(after)
-    if status == 408:  # what may still come is not waited for
+        return _error_response(413, reason)
+    assert isinstance(error, HTTPException)
+    response = _error_response(error.status_code, f"{error.detail}; see /docs")
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _error_response(status: int, reason: str, retry_after: int | None = None) -> Response:
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    if status == 408:  # do not wait for the rest of the body
         headers["Connection"] = "close"
     return JSONResponse({"error": reason}, status, headers)
 
 
 def metrics_middleware(app: ASGIApp, service: Service, paths: frozenset[str]) -> ASGIApp:
-    """Count every request and time it; what fails answers 500, and the log has the place in the
-    code but not the message, which may hold a text."""
-    counts = service.metrics
+    """Count every request and time it. A failure answers 500; the log gets its place in the code
+    but not its message, which may hold a text."""
+    metrics = service.metrics
 
-    async def watch(scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        began, status = time.perf_counter(), GONE
+        start, status = time.perf_counter(), DISCONNECTED
 
-        async def noting(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await app(scope, receive, noting)
+            await app(scope, receive, send_and_note)
         except (ClientDisconnect, ClientDisconnectedError):
             pass
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a tokenizer's panic is no Exception
-            LOG.error("%s\n%s", type(error).__name__, _where(error))
-            reason = "the service failed at this request; its log says where"
-            await JSONResponse({"error": reason}, 500)(scope, receive, noting)
+        except BaseException as error:  # a tokenizer's panic is not an Exception
+            traces = "".join(traceback.format_tb(error.__traceback__))
+            log.error("%s\n%s", type(error).__name__, traces)
+            reason = "the service failed at this request; see its log"
+            await _error_response(500, reason)(scope, receive, send_and_note)
         finally:
             path = scope["path"] if scope["path"] in paths else "other"
-            counts.requests.labels(path, str(status)).inc()
-            counts.seconds.labels(path).observe(time.perf_counter() - began)
+            metrics.requests.labels(path, str(status)).inc()
+            metrics.seconds.labels(path).observe(time.perf_counter() - start)
 
-    return watch
-
-
-def _where(error: BaseException) -> str:
-    return "".join(traceback.format_tb(error.__traceback__))
+    return handle

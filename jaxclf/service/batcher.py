@@ -1,7 +1,8 @@
-"""One queue for all requests, bounded in tokens, and one worker that packs what waits into batches.
+"""One queue for all requests, bounded in tokens, and one worker that packs waiting texts into
+batches.
 
-All of it runs on one event loop; beside it, threads cut texts into tokens and run the model. The
-queue knows nothing of models: it is given functions of texts.
+Everything runs on one event loop; threads tokenize texts and run the model. The queue knows nothing
+of models: it is constructed with functions of texts.
 """
 
 import asyncio
@@ -19,200 +20,202 @@ import numpy as np
 from jaxclf.text.packing import plan
 from jaxclf.types import Shape, Tokens
 
-GATHER = 0.005  # seconds that a batch with room waits for those who come together
-BYTES_PER_TOKEN = 3  # of a text not yet cut: English has four to five, Chinese three
-NEWEST = 0.1  # weight of the newest step in the mean of what a step takes
+GATHER_SECONDS = 0.005  # a batch with room waits this long for further requests
+BYTES_PER_TOKEN = 3  # of a text that is not tokenized yet: English has 4 to 5, Chinese 3
+NEWEST_WEIGHT = 0.1  # of the newest batch in the running mean of a batch's seconds
 
 
 class QueueFullError(Exception):
-    """The queue has no room now; in `seconds` it should."""
+    """The queue has no room. retry_after: seconds after which it should have."""
 
-    def __init__(self, seconds: int):
-        super().__init__(seconds)
-        self.seconds = seconds
+    def __init__(self, retry_after: int):
+        super().__init__(retry_after)
+        self.retry_after = retry_after
 
 
 class TooLargeError(Exception):
     """More tokens at once than the queue ever holds."""
 
 
-class Model(NamedTuple):
+class BatchModel(NamedTuple):
     """What the queue must know of a model.
 
-    shape: of a batch. longest: most tokens that are read of a text.
-    cut: texts -> for each the number of tokens in each of its windows; runs in several threads.
-    answer: the texts of one batch -> an answer for each.
+    shape: of a batch. max_text_tokens: most tokens that are read of a text.
+    count_tokens: texts -> the number of tokens in each window of each text; called from threads.
+    predict: the texts of one batch -> a result for each.
     """
 
     shape: Shape
-    longest: int
-    cut: Callable[[Sequence[str]], list[list[int]]]
-    answer: Callable[[Sequence[str]], Sequence[Any]]
+    max_text_tokens: int
+    count_tokens: Callable[[Sequence[str]], list[list[int]]]
+    predict: Callable[[Sequence[str]], Sequence[Any]]
 
 
-class Step(NamedTuple):
-    """What one batch was. fill: share of its places that held a token."""
+class BatchStats(NamedTuple):
+    """A batch that ran. packing_efficiency: share of its positions that held a token."""
 
     texts: int
     tokens: int
-    fill: float
+    packing_efficiency: float
     seconds: float
 
 
 @dataclass(eq=False)
 class Ticket:
-    """A request's place in the queue.
+    """A request in the queue.
 
-    done: set with the answers. held: tokens it has in the queue. left: the texts that no batch has
-    taken yet. windows: of each text, the tokens in each.
+    done: set with the results. tokens: that it holds of the queue. windows: tokens in each window
+    of each text. remaining: indices of the texts that no batch has taken yet.
     """
 
     texts: Sequence[str]
     done: asyncio.Future[Any]
-    held: int = 0
+    tokens: int = 0
     windows: list[list[int]] = field(default_factory=list)
-    left: list[int] = field(default_factory=list)
-    answers: dict[int, Any] = field(default_factory=dict)
+    remaining: list[int] = field(default_factory=list)
+    results: dict[int, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Queue:
-    """bound: tokens that all places together may hold; tokens: those they hold.
+    """max_tokens: that all tickets together may hold; tokens: that they hold now.
 
-    waiting: places with texts that no batch has taken, in order of their turn.
-    tell: called after every step. seconds: what a step takes; 0 until one has run.
+    on_batch: called after every batch. seconds: what a batch takes; 0 until one has run.
+    waiting: tickets with texts that no batch has taken, in order of their turn.
     """
 
-    model: Model
-    bound: int
-    tell: Callable[[Step], None]
+    model: BatchModel
+    max_tokens: int
+    on_batch: Callable[[BatchStats], None]
     tokens: int = 0
     seconds: float = 0.0
     waiting: dict[Ticket, None] = field(default_factory=dict)
-    came: asyncio.Event = field(default_factory=asyncio.Event)
-    cutting: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "cut"))
-    stepping: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "step"))
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    tokenizing: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "tokenize"))
+    predicting: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "predict"))
 
 
-def expected_tokens(queue: Queue, texts: Sequence[str]) -> int:
-    """Of texts not yet cut, by their size."""
+def estimate_tokens(queue: Queue, texts: Sequence[str]) -> int:
+    """The number of tokens of texts that are not tokenized yet, by their size."""
     sizes = (len(text.encode()) // BYTES_PER_TOKEN + 2 for text in texts)
-    return sum(min(size, queue.model.longest) for size in sizes)
+    return sum(min(size, queue.model.max_text_tokens) for size in sizes)
 
 
 @contextmanager
 def reserve(queue: Queue, texts: Sequence[str], tokens: int) -> Iterator[Ticket]:
-    """A place in the queue for texts of so many tokens; left, nothing of it remains there.
+    """A ticket for texts of so many tokens; nothing of it remains in the queue after the block.
 
-    Raises FullError or TooLargeError, at once.
+    Raises QueueFullError or TooLargeError at once.
     """
-    own = Ticket(texts, asyncio.get_running_loop().create_future())
-    _hold(queue, own, tokens)
+    ticket = Ticket(texts, asyncio.get_running_loop().create_future())
+    _set_tokens(queue, ticket, tokens)
     try:
-        yield own
+        yield ticket
     finally:
-        queue.waiting.pop(own, None)
-        _hold(queue, own, 0)
+        queue.waiting.pop(ticket, None)
+        _set_tokens(queue, ticket, 0)
 
 
-async def answers(queue: Queue, own: Ticket) -> list[Any]:
-    """An answer to each text of a place, in order.
+async def get_results(queue: Queue, ticket: Ticket) -> list[Any]:
+    """A result for each text of a ticket, in order.
 
-    Raises what the model raises, and FullError or TooLargeError where the texts have more tokens
-    than their size let expect and there is no room for them.
+    Raises what the model raises, and QueueFullError or TooLargeError where the texts have more
+    tokens than was estimated and there is no room for them.
     """
-    own.windows = await asyncio.get_running_loop().run_in_executor(
-        queue.cutting, queue.model.cut, own.texts
+    ticket.windows = await asyncio.get_running_loop().run_in_executor(
+        queue.tokenizing, queue.model.count_tokens, ticket.texts
     )
-    _hold(queue, own, sum(map(sum, own.windows)))
-    own.left = list(range(len(own.texts)))
-    queue.waiting[own] = None
-    queue.came.set()
-    return await own.done
+    _set_tokens(queue, ticket, sum(map(sum, ticket.windows)))
+    ticket.remaining = list(range(len(ticket.texts)))
+    queue.waiting[ticket] = None
+    queue.arrived.set()
+    return await ticket.done
 
 
-async def work(queue: Queue) -> None:
+async def run_forever(queue: Queue) -> None:
     """Run batches until cancelled."""
     while True:
         if not queue.waiting:
-            queue.came.clear()
-            await queue.came.wait()
-        if sum(own.held for own in queue.waiting) < _places(queue):
-            await asyncio.sleep(GATHER)
-        if queue.waiting:  # still: those who waited may have gone
+            queue.arrived.clear()
+            await queue.arrived.wait()
+        if sum(ticket.tokens for ticket in queue.waiting) < _capacity(queue):
+            await asyncio.sleep(GATHER_SECONDS)
+        if queue.waiting:  # the clients may have disconnected meanwhile
             await _run_batch(queue, next_batch(queue))
 
 
 def next_batch(queue: Queue) -> list[tuple[Ticket, int]]:
-    """Texts that fill one batch, out of the queue: of each place one in turn, so that a place with
-    many texts holds up none with few."""
+    """Take texts that fill one batch out of the queue: (ticket, index of the text).
+
+    Round-robin over tickets, so that large requests do not starve small ones.
+    """
     shape = queue.model.shape
-    offered = list(islice(_in_turn(queue), shape.slots + shape.rows))
-    windows = [own.windows[index] for own, index in offered]
+    candidates = list(islice(_round_robin(queue), shape.slots + shape.rows))
+    windows = [ticket.windows[index] for ticket, index in candidates]
     lengths = [length for text in windows for length in text]
     tokens = Tokens(
-        np.zeros(sum(lengths), np.int32),  # which tokens they are does not matter here
+        np.zeros(sum(lengths), np.int32),  # packing depends on lengths alone
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
         np.repeat(np.arange(len(windows)), [len(text) for text in windows]).astype(np.int32),
     )
-    placed = sorted(next(plan(tokens, range(len(windows)), shape)).examples.tolist())
-    taken = [offered[example] for example in placed]
-    for own, index in taken:
-        own.left.remove(index)
-        _hold(queue, own, own.held - sum(own.windows[index]))
-    for own in {own: None for own, _ in taken}:
-        queue.waiting.pop(own)
-        if own.left:
-            queue.waiting[own] = None
-    return taken
+    packed = sorted(next(plan(tokens, range(len(windows)), shape)).examples.tolist())
+    batch = [candidates[index] for index in packed]
+    for ticket, index in batch:
+        ticket.remaining.remove(index)
+        _set_tokens(queue, ticket, ticket.tokens - sum(ticket.windows[index]))
+    for ticket in dict.fromkeys(ticket for ticket, _ in batch):
+        queue.waiting.pop(ticket)
+        if ticket.remaining:
+            queue.waiting[ticket] = None
+    return batch
 
 
 def close(queue: Queue) -> None:
-    """Let the threads end, without waiting for what runs in them."""
-    queue.cutting.shutdown(wait=False, cancel_futures=True)
-    queue.stepping.shutdown(wait=False, cancel_futures=True)
+    """Let the threads end, without waiting for the work that runs in them."""
+    queue.tokenizing.shutdown(wait=False, cancel_futures=True)
+    queue.predicting.shutdown(wait=False, cancel_futures=True)
 
 
-def _in_turn(queue: Queue) -> Iterator[tuple[Ticket, int]]:
-    """The first text left of every place, then the second of every place that has one, …"""
-    turn, places = 0, list(queue.waiting)
-    while places:
-        yield from ((own, own.left[turn]) for own in places)
+def _round_robin(queue: Queue) -> Iterator[tuple[Ticket, int]]:
+    """The first remaining text of every ticket, then the second of every ticket that has one, …"""
+    turn, tickets = 0, list(queue.waiting)
+    while tickets:
+        yield from ((ticket, ticket.remaining[turn]) for ticket in tickets)
         turn += 1
-        places = [own for own in places if len(own.left) > turn]
+        tickets = [ticket for ticket in tickets if len(ticket.remaining) > turn]
 
 
-def _places(queue: Queue) -> int:
+def _capacity(queue: Queue) -> int:
     return queue.model.shape.rows * queue.model.shape.length
 
 
-def _hold(queue: Queue, own: Ticket, tokens: int) -> None:
-    """Let a place hold so many tokens instead of those it holds; fewer always fit."""
-    more = tokens - own.held
-    if more > 0 and tokens > queue.bound:
+def _set_tokens(queue: Queue, ticket: Ticket, tokens: int) -> None:
+    """Change how many tokens a ticket holds; fewer always fit."""
+    added = tokens - ticket.tokens
+    if added > 0 and tokens > queue.max_tokens:
         raise TooLargeError
-    if more > 0 and queue.tokens + more > queue.bound:
-        steps = queue.tokens / _places(queue)
-        raise QueueFullError(max(1, math.ceil(steps * queue.seconds)))
-    queue.tokens += more
-    own.held = tokens
+    if added > 0 and queue.tokens + added > queue.max_tokens:
+        batches = queue.tokens / _capacity(queue)
+        raise QueueFullError(max(1, math.ceil(batches * queue.seconds)))
+    queue.tokens += added
+    ticket.tokens = tokens
 
 
 async def _run_batch(queue: Queue, batch: list[tuple[Ticket, int]]) -> None:
-    texts = [own.texts[index] for own, index in batch]
-    began = time.perf_counter()
-    ran = asyncio.get_running_loop().run_in_executor(queue.stepping, queue.model.answer, texts)
-    await asyncio.wait([ran])  # which does not raise: no request's fault ends the worker
-    if error := ran.exception():
-        for own, _ in batch:
-            if not own.done.done():
-                own.done.set_exception(error)
+    texts = [ticket.texts[index] for ticket, index in batch]
+    start = time.perf_counter()
+    run = asyncio.get_running_loop().run_in_executor(queue.predicting, queue.model.predict, texts)
+    await asyncio.wait([run])  # does not raise: no request's error ends the worker
+    if error := run.exception():
+        for ticket, _ in batch:
+            if not ticket.done.done():
+                ticket.done.set_exception(error)
         return
-    seconds = time.perf_counter() - began
-    queue.seconds += (NEWEST if queue.seconds else 1) * (seconds - queue.seconds)
-    for (own, index), answer in zip(batch, ran.result(), strict=True):
-        own.answers[index] = answer
-        if len(own.answers) == len(own.texts) and not own.done.done():
-            own.done.set_result([own.answers[each] for each in range(len(own.texts))])
-    tokens = sum(sum(own.windows[index]) for own, index in batch)
-    queue.tell(Step(len(texts), tokens, tokens / _places(queue), seconds))
+    seconds = time.perf_counter() - start
+    queue.seconds += (NEWEST_WEIGHT if queue.seconds else 1) * (seconds - queue.seconds)
+    for (ticket, index), result in zip(batch, run.result(), strict=True):
+        ticket.results[index] = result
+        if len(ticket.results) == len(ticket.texts) and not ticket.done.done():
+            ticket.done.set_result([ticket.results[i] for i in range(len(ticket.texts))])
+    tokens = sum(sum(ticket.windows[index]) for ticket, index in batch)
+    queue.on_batch(BatchStats(len(texts), tokens, tokens / _capacity(queue), seconds))

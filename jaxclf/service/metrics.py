@@ -1,4 +1,4 @@
-"""What the service counts of itself, for Prometheus. No label's value comes from a request."""
+"""The service's metrics for Prometheus. No value of a metric's label comes from a request."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,10 +7,10 @@ from typing import NamedTuple
 from jax import monitoring
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from jaxclf.service.batcher import Queue, Step
+from jaxclf.service.batcher import BatchStats, Queue
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-SHARES = tuple(tenths / 10 for tenths in range(1, 11))
+FRACTIONS = tuple(tenths / 10 for tenths in range(1, 11))
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -20,70 +20,67 @@ class Metrics(NamedTuple):
     seconds: Histogram
     texts: Counter
     tokens: Counter
-    fill: Histogram
+    packing_efficiency: Histogram
     step_seconds: Histogram
     compilations: Counter
 
 
 def make_metrics() -> Metrics:
-    """A registry of its own, with what the process uses."""
+    """Metrics in a registry of their own, with the memory and CPU time of the process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
+
+    def counter(name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"jaxclf_{name}", text, labels, registry=registry)
+
+    def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"jaxclf_{name}", text, labels, buckets=buckets, registry=registry)
+
     return Metrics(
         registry,
-        Counter(
-            "jaxclf_requests",
-            "Requests by path and status; 499: the client left",
-            ("path", "code"),
-            registry=registry,
+        counter(
+            "requests", "Requests by path and status; 499: the client disconnected", "path", "code"
         ),
-        Histogram(
-            "jaxclf_request_seconds",
-            "From a request's headers to its answer",
-            ("path",),
-            buckets=SECONDS,
-            registry=registry,
+        histogram("request_seconds", "From a request's headers to its response", SECONDS, "path"),
+        counter("texts", "Texts answered"),
+        counter("tokens", "Tokens of texts answered"),
+        histogram(
+            "packing_efficiency", "Share of a batch's positions that held a token", FRACTIONS
         ),
-        Counter("jaxclf_texts", "Texts answered", registry=registry),
-        Counter("jaxclf_tokens", "Tokens of texts answered", registry=registry),
-        Histogram(
-            "jaxclf_batch_fill",
-            "Share of a batch's places that held a token",
-            buckets=SHARES,
-            registry=registry,
-        ),
-        Histogram("jaxclf_step_seconds", "What a batch took", buckets=SECONDS, registry=registry),
-        Counter("jaxclf_compilations", "Programs compiled", registry=registry),
+        histogram("step_seconds", "Duration of a batch", SECONDS),
+        counter("compilations", "Programs compiled"),
     )
 
 
-def show(metrics: Metrics, queue: Queue, accepted: Callable[[], int]) -> None:
-    """Show what a queue holds, and how many requests wait for their answer."""
+def add_queue_gauges(metrics: Metrics, queue: Queue, accepted: Callable[[], int]) -> None:
+    """Show the tokens in a queue and the number of accepted requests without a response."""
     requests = Gauge("jaxclf_accepted", "Requests not yet answered", registry=metrics.registry)
     requests.set_function(accepted)
-    tokens = Gauge("jaxclf_queue_tokens", "Tokens that wait", registry=metrics.registry)
+    tokens = Gauge("jaxclf_queue_tokens", "Tokens in the queue", registry=metrics.registry)
     tokens.set_function(lambda: queue.tokens)
-    bound = Gauge("jaxclf_queue_bound_tokens", "Most that may", registry=metrics.registry)
-    bound.set(queue.bound)
+    limit = Gauge(
+        "jaxclf_queue_bound_tokens", "Most tokens in the queue", registry=metrics.registry
+    )
+    limit.set(queue.max_tokens)
 
 
-def count_step(metrics: Metrics, step: Step) -> None:
-    metrics.texts.inc(step.texts)
-    metrics.tokens.inc(step.tokens)
-    metrics.fill.observe(step.fill)
-    metrics.step_seconds.observe(step.seconds)
+def count_batch(metrics: Metrics, batch: BatchStats) -> None:
+    metrics.texts.inc(batch.texts)
+    metrics.tokens.inc(batch.tokens)
+    metrics.packing_efficiency.observe(batch.packing_efficiency)
+    metrics.step_seconds.observe(batch.seconds)
 
 
 @contextmanager
-def counted_compilations(metrics: Metrics) -> Iterator[None]:
-    """Count every program that jax compiles meanwhile."""
+def count_compilations(metrics: Metrics) -> Iterator[None]:
+    """Count every program that jax compiles inside the block."""
 
-    def heard(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    def count(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == COMPILED:
             metrics.compilations.inc()
 
-    monitoring.register_event_duration_secs_listener(heard)
+    monitoring.register_event_duration_secs_listener(count)
     try:
         yield
     finally:
-        monitoring.unregister_event_duration_listener(heard)
+        monitoring.unregister_event_duration_listener(count)

@@ -1,27 +1,35 @@
-"""The service on a socket: uvicorn, its log without texts, and signals that drain."""
+"""The service on a socket: uvicorn, an access log without texts, and signals that drain."""
 
 import asyncio
+import contextlib
 import logging
 import math
-import signal
 import socket
+from collections.abc import Iterator
 
 import uvicorn
 
 from jaxclf.errors import ConfigError
 from jaxclf.service.app import make_app, paths_of
 from jaxclf.service.service import Service, drain
+from jaxclf.signals import handle_signals
 
-LOG = logging.getLogger("uvicorn.error")
+log = logging.getLogger(__name__)
 METHODS = {"GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"}
-KEEP_ALIVE = 75  # seconds; longer than what gateways keep an idle connection, mostly 60
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+KEEP_ALIVE = 75  # seconds; longer than proxies keep an idle connection, mostly 60
+
+
+class Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `_serve`, which drains before uvicorn closes its connections."""
+        yield
 
 
 def serve(service: Service, listener: socket.socket) -> int:
-    """Serve until a signal comes and what was accepted is answered; which signal.
+    """Serve until a signal arrives and every accepted request is answered.
 
-    Raises what compiling raises.
+    Returns the signal's number. Raises what compiling raises.
     """
     app = make_app(service)
     config = uvicorn.Config(
@@ -30,11 +38,11 @@ def serve(service: Service, listener: socket.socket) -> int:
         lifespan="on",
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=math.ceil(service.deadline),
+        timeout_graceful_shutdown=math.ceil(service.request_timeout),
     )
     hide_texts(paths_of(app))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        return runner.run(_serve(uvicorn.Server(config), service, listener))
+        return runner.run(_serve(Server(config), service, listener))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -49,8 +57,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def hide_texts(paths: frozenset[str]) -> None:
-    """Let the access log name a method or a path only where it is one that the service has: in the
-    others there may be a text."""
+    """Mask methods and paths in the access log that the service does not have: they may hold a
+    text."""
 
     def hide(record: logging.LogRecord) -> bool:
         assert isinstance(record.args, tuple)
@@ -63,37 +71,37 @@ def hide_texts(paths: frozenset[str]) -> None:
     logging.getLogger("uvicorn.access").addFilter(hide)
 
 
-async def _serve(server: uvicorn.Server, service: Service, listener: socket.socket) -> int:
-    """Serve until a signal comes, and what was accepted is answered; the signal."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+async def _serve(server: Server, service: Service, listener: socket.socket) -> int:
     serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await _warm_up(service, listener)
+        number = await _next_signal()
+        await drain(service)
+        return number
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def _warm_up(service: Service, listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    start = loop.time()
     await service.started.wait()
     assert service.warming is not None
     host, port = listener.getsockname()[:2]
-    where = f"[{host}]" if ":" in host else host
-    LOG.info("%s at http://%s:%d, warming up", service.name, where, port)
-    await asyncio.wait({service.warming})
-    if service.warming.cancelled():  # by a signal that uvicorn has taken, and sends once more
-        await serving
-    if error := service.warming.exception():
-        server.should_exit = True
-        await serving
-        raise error
-    LOG.info("ready after %.1f s", loop.time() - began)
-
-    came: asyncio.Future[int] = loop.create_future()
-    for number in SIGNALS:  # in place of uvicorn's
-        loop.add_signal_handler(number, _stop, loop, came, number)
-    number = await came
-    await drain(service)
-    server.should_exit = True
-    await serving
-    return number
+    address = f"[{host}]" if ":" in host else host
+    log.info("%s at http://%s:%d, warming up", service.name, address, port)
+    await service.warming
+    log.info("ready after %.1f s", loop.time() - start)
 
 
-def _stop(loop: asyncio.AbstractEventLoop, came: asyncio.Future[int], number: int) -> None:
-    """Take the first signal; a second one does what it does to any process."""
-    for each in SIGNALS:
-        loop.remove_signal_handler(each)
-    came.set_result(number)
+async def _next_signal() -> int:
+    """Wait for a signal that asks to stop. A second one has its usual effect on a process."""
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Queue[int] = asyncio.Queue()
+
+    def note(number: int) -> None:
+        loop.call_soon_threadsafe(arrived.put_nowait, number)
+
+    with handle_signals(note):
+        return await arrived.get()

@@ -1,4 +1,4 @@
-"""A classifier at work for many who ask at once: warmed up, asked, drained."""
+"""A classifier that serves many clients at once: warmed up, asked, drained."""
 
 import asyncio
 import functools
@@ -14,75 +14,78 @@ from jaxclf.inference.classifier import Classifier
 from jaxclf.service.batcher import (
     Queue,
     Ticket,
-    answers,
     close,
-    expected_tokens,
+    estimate_tokens,
+    get_results,
     reserve,
-    work,
+    run_forever,
 )
 from jaxclf.service.metrics import (
     Metrics,
-    count_step,
-    counted_compilations,
+    add_queue_gauges,
+    count_batch,
+    count_compilations,
     make_metrics,
-    show,
 )
 from jaxclf.service.requests import RefusedError
-from jaxclf.service.responses import explain, explain_cost, model_of, warm
+from jaxclf.service.responses import explain, explain_cost, make_batch_model, warm_up
 
 WARMING, READY, DRAINING = "warming", "ready", "draining"
-LONG_EXPLANATIONS = 4  # may wait at once, however many tokens they count for
-RETRY_AFTER = 5  # seconds after which a service that is not ready, or another in its place, may be
+MAX_EXPLANATIONS = 4  # that wait at once, however many tokens they count for
+RETRY_AFTER = 5  # seconds after which a service that is not ready may be
 
-
-Gone = Callable[[], Coroutine[Any, Any, None]]
+Disconnected = Callable[[], Coroutine[Any, Any, None]]
 
 
 class ClientDisconnectedError(Exception):
-    """Who asked has left."""
+    """The client disconnected before its response."""
 
 
 @dataclass(eq=False)
 class Service:
-    """name: of the model. deadline: seconds that an answer may take once its request was read.
+    """name: of the model. request_timeout: seconds from a request's body to its response.
 
-    accepted: requests that wait for their answer; quiet: set when the last of them has it.
-    explaining: a thread of its own, so that labels do not wait for explanations.
-    started: set once `running` is entered. warming: the task that compiles all there is.
+    accepted: requests that wait for their response; idle: set when the last of them has it.
+    explaining: a thread of its own, so that predictions do not wait for explanations.
+    started: set inside `running`. warming: the task that compiles all programs.
     """
 
     classifier: Classifier
     name: str
     queue: Queue
-    deadline: float
+    request_timeout: float
     metrics: Metrics
     status: str = WARMING
     accepted: int = 0
-    quiet: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     warming: asyncio.Task[None] | None = None
     explaining: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "explain"))
 
 
-def make_service(classifier: Classifier, name: str, bound: int, deadline: float) -> Service:
-    """bound: tokens that may wait. Raises ConfigError where no text of the longest could."""
-    model = model_of(classifier)
-    if bound < model.longest:
-        reason = f"--max-queue-tokens {bound}: must be at least {model.longest}, the most of a text"
-        raise ConfigError(reason)
+def make_service(
+    classifier: Classifier, name: str, max_queue_tokens: int, request_timeout: float
+) -> Service:
+    """Raises ConfigError where the queue has no room for the longest text."""
+    model = make_batch_model(classifier)
+    if max_queue_tokens < model.max_text_tokens:
+        raise ConfigError(
+            f"--max-queue-tokens {max_queue_tokens}: must be at least {model.max_text_tokens}, "
+            "the most tokens of a text"
+        )
     metrics = make_metrics()
-    queue = Queue(model, bound, functools.partial(count_step, metrics))
-    service = Service(classifier, name, queue, deadline, metrics)
-    show(metrics, queue, lambda: service.accepted)
+    queue = Queue(model, max_queue_tokens, functools.partial(count_batch, metrics))
+    service = Service(classifier, name, queue, request_timeout, metrics)
+    add_queue_gauges(metrics, queue, lambda: service.accepted)
     return service
 
 
 @asynccontextmanager
 async def running(service: Service) -> AsyncIterator[None]:
-    """The worker runs meanwhile; it begins with compiling all that it needs."""
-    worker = asyncio.create_task(work(service.queue))
-    with counted_compilations(service.metrics):
-        service.warming = asyncio.create_task(_warm(service))
+    """Run the queue's worker inside the block. Warm-up starts at once."""
+    worker = asyncio.create_task(run_forever(service.queue))
+    with count_compilations(service.metrics):
+        service.warming = asyncio.create_task(_warm_up(service))
         service.started.set()
         try:
             yield
@@ -93,80 +96,86 @@ async def running(service: Service) -> AsyncIterator[None]:
             service.explaining.shutdown(wait=False, cancel_futures=True)
 
 
-async def label(service: Service, texts: Sequence[str], gone: Gone) -> list[dict[str, Any]]:
+async def predict_texts(
+    service: Service, texts: Sequence[str], disconnected: Disconnected
+) -> list[dict[str, Any]]:
     """A result for each text, in order.
 
-    gone: comes back when who asked has left; the texts leave the queue then.
-    Raises RefusedError (503, 504), FullError, TooLargeError, GoneError.
+    disconnected: returns when the client has disconnected; the texts leave the queue then.
+    Raises RefusedError (503, 504), QueueFullError, TooLargeError, ClientDisconnectedError.
     """
-    with _accepted(service, texts, expected_tokens(service.queue, texts)) as own:
-        return await _in_time(service, answers(service.queue, own), gone)
+    with _accept(service, texts, estimate_tokens(service.queue, texts)) as ticket:
+        return await _in_time(service, get_results(service.queue, ticket), disconnected)
 
 
-async def account(service: Service, text: str, gone: Gone) -> dict[str, Any]:
-    """What carried the labels of a text; else as `label`, and RefusedError (422) for a model that
-    cannot be explained."""
+async def explain_text(service: Service, text: str, disconnected: Disconnected) -> dict[str, Any]:
+    """The attributions of a text's words.
+
+    Raises as `predict_texts`, and RefusedError (422) for a model that cannot be explained.
+    """
     queue = service.queue
-    tokens = explain_cost(service.classifier) * expected_tokens(queue, [text])
-    explained = functools.partial(explain, service.classifier, text)
-    with _accepted(service, [text], min(tokens, queue.bound // LONG_EXPLANATIONS)):
+    tokens = explain_cost(service.classifier) * estimate_tokens(queue, [text])
+    call = functools.partial(explain, service.classifier, text)
+    with _accept(service, [text], min(tokens, queue.max_tokens // MAX_EXPLANATIONS)):
         try:
-            return await _in_time(service, _in_thread(service.explaining, explained), gone)
+            return await _in_time(service, _in_thread(service.explaining, call), disconnected)
         except DataError as error:
             raise RefusedError(422, str(error)) from None
 
 
 def check_ready(service: Service) -> None:
-    """Raises RefusedError (503) where it is not."""
+    """Raises RefusedError (503) where the service is not ready."""
     if service.status != READY:
-        why = {WARMING: "warms up", DRAINING: "is being shut down"}[service.status]
-        raise RefusedError(503, f"the service {why}; ask again", RETRY_AFTER)
+        state = {WARMING: "is warming up", DRAINING: "is shutting down"}[service.status]
+        raise RefusedError(503, f"the service {state}; ask again", RETRY_AFTER)
 
 
 async def drain(service: Service) -> None:
-    """Accept nothing more; return when all that was accepted is answered."""
+    """Accept nothing more; return when every accepted request is answered."""
     service.status = DRAINING
     while service.accepted:
-        service.quiet.clear()
-        await service.quiet.wait()
+        service.idle.clear()
+        await service.idle.wait()
 
 
-async def _warm(service: Service) -> None:
-    compiled = functools.partial(warm, service.classifier)
-    service.queue.seconds = await _in_thread(service.queue.stepping, compiled)
-    # What there is now stays: not to be gone through again while somebody waits.
+async def _warm_up(service: Service) -> None:
+    call = functools.partial(warm_up, service.classifier)
+    service.queue.seconds = await _in_thread(service.queue.predicting, call)
+    # The objects of now live as long as the service: spare later collections from visiting them.
     gc.collect()
     gc.freeze()
     service.status = READY
 
 
 @contextmanager
-def _accepted(service: Service, texts: Sequence[str], tokens: int) -> Iterator[Ticket]:
+def _accept(service: Service, texts: Sequence[str], tokens: int) -> Iterator[Ticket]:
     check_ready(service)
-    with reserve(service.queue, texts, tokens) as own:
+    with reserve(service.queue, texts, tokens) as ticket:
         service.accepted += 1
         try:
-            yield own
+            yield ticket
         finally:
             service.accepted -= 1
             if not service.accepted:
-                service.quiet.set()
+                service.idle.set()
 
 
 async def _in_thread(executor: Executor, function: Callable[[], Any]) -> Any:
     return await asyncio.get_running_loop().run_in_executor(executor, function)
 
 
-async def _in_time(service: Service, answer: Coroutine, gone: Gone) -> Any:
-    wanted, left = asyncio.create_task(answer), asyncio.create_task(gone())
+async def _in_time(service: Service, response: Coroutine, disconnected: Disconnected) -> Any:
+    result, leaving = asyncio.create_task(response), asyncio.create_task(disconnected())
     try:
-        await asyncio.wait({wanted, left}, timeout=service.deadline, return_when="FIRST_COMPLETED")
-        if wanted.done():
-            return wanted.result()
-        if left.done():
+        await asyncio.wait(
+            {result, leaving}, timeout=service.request_timeout, return_when="FIRST_COMPLETED"
+        )
+        if result.done():
+            return result.result()
+        if leaving.done():
             raise ClientDisconnectedError
-        reason = f"no answer within {service.deadline:g} seconds; ask again, with fewer texts"
+        reason = f"no result within {service.request_timeout:g} seconds; ask again with fewer texts"
         raise RefusedError(504, reason)
     finally:
-        wanted.cancel()
-        left.cancel()
+        result.cancel()
+        leaving.cancel()
