@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 import prometheus_client
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -118,21 +118,26 @@ def _add_inference_routes(app: FastAPI, service: Service) -> None:
     classifier = service.classifier
     thresholds = dict(zip(classifier.labels, classifier.thresholds.tolist(), strict=True))
     known = {"labels": classifier.labels, "thresholds": thresholds}
-    router = APIRouter(route_class=StrictRoute)
 
-    @router.post("/predict", response_model=PredictResponse, responses=_errors(*REASONS))
     async def predict(request: Request, body: PredictRequest) -> Any:
         """The labels of one text or of several: those whose probability reaches its threshold."""
         texts = [body.text] if isinstance(body, TextRequest) else body.texts
         results = await predict_texts(service, texts, functools.partial(_disconnected, request))
         return known | {"results": results}
 
-    @router.post("/explain", response_model=ExplainResponse, responses=_errors(*REASONS))
     async def explain(request: Request, body: TextRequest) -> Any:
         """The attributions of a text's words to each label, by character offsets (Unicode)."""
         return await explain_text(service, body.text, functools.partial(_disconnected, request))
 
-    app.include_router(router)
+    for function, model in ((predict, PredictResponse), (explain, ExplainResponse)):
+        app.router.add_api_route(
+            f"/{function.__name__}",
+            function,
+            methods=["POST"],
+            response_model=model,
+            responses=_errors(*REASONS),
+            route_class_override=StrictRoute,
+        )
 
 
 def _add_health_routes(app: FastAPI, service: Service) -> None:

@@ -1,6 +1,7 @@
-"""The queue: whose answer is whose, what is refused, who is next, and what remains of who has gone.
+"""The queue: every result reaches its request, limits hold, turns are fair, and nothing remains of
+a cancelled request.
 
-The model is a stand-in in which every character is a token, eight of them to a window.
+The model is a stand-in in which every character is a token and eight of them fill a window.
 """
 
 import asyncio
@@ -11,15 +12,15 @@ import numpy as np
 import pytest
 
 from jaxclf.service import batcher
-from jaxclf.service.batcher import Model, Queue, QueueFullError, TooLargeError
+from jaxclf.service.batcher import BatchModel, Queue, QueueFullError, TooLargeError
 from jaxclf.text.packing import plan
 from jaxclf.types import Shape, Tokens
 
 SHAPE = Shape(rows=4, length=8, slots=6)
-PLACES = SHAPE.rows * SHAPE.length
+CAPACITY = SHAPE.rows * SHAPE.length
 
 
-def cut(texts):
+def count_tokens(texts):
     return [[len(text[at : at + 8]) for at in range(0, len(text), 8)] for text in texts]
 
 
@@ -27,24 +28,24 @@ class Panic(BaseException):
     """As a tokenizer written in Rust raises it."""
 
 
-def make_queue(bound=10**6, answer=None, cut=cut):
-    """A queue, the texts of every batch, and what was told of it."""
-    batches, told = [], []
+def make_queue(max_tokens=10**6, predict=None, count_tokens=count_tokens):
+    """A queue, the texts of every batch, and the statistics of every batch."""
+    batches, stats = [], []
 
-    def each(texts):
+    def reverse(texts):
         batches.append(list(texts))
         time.sleep(0.001)
         return [text[::-1] for text in texts]
 
-    queue = Queue(Model(SHAPE, 32, cut, answer or each), bound, told.append)
-    return queue, batches, told
+    model = BatchModel(SHAPE, 32, count_tokens, predict or reverse)
+    return Queue(model, max_tokens, stats.append), batches, stats
 
 
 def run(queue, scenario):
-    """Play a scenario while the worker works; nothing may be left of it."""
+    """Play a scenario while the worker runs; nothing of it may remain in the queue."""
 
     async def play():
-        worker = asyncio.create_task(batcher.work(queue))
+        worker = asyncio.create_task(batcher.run_forever(queue))
         try:
             await asyncio.wait_for(scenario, 20)
             assert not worker.done()
@@ -58,50 +59,49 @@ def run(queue, scenario):
 
 
 async def ask(queue, *texts):
-    with batcher.reserve(queue, texts, batcher.expected_tokens(queue, texts)) as own:
-        return await batcher.answers(queue, own)
+    with batcher.reserve(queue, texts, batcher.estimate_tokens(queue, texts)) as ticket:
+        return await batcher.get_results(queue, ticket)
 
 
-def fits(texts):
-    """Whether they are one batch."""
-    windows = cut(texts)
+def count_batches(texts):
+    windows = count_tokens(texts)
     lengths = [length for text in windows for length in text]
-    owners = np.repeat(np.arange(len(texts)), [len(text) for text in windows])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    tokens = Tokens(np.zeros(sum(lengths), np.int32), starts.astype(np.int32), owners)
-    return len(
-        list(plan(tokens._replace(owners=owners.astype(np.int32)), range(len(texts)), SHAPE))
+    tokens = Tokens(
+        np.zeros(sum(lengths), np.int32),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+        np.repeat(np.arange(len(texts)), [len(text) for text in windows]).astype(np.int32),
     )
+    return len(list(plan(tokens, range(len(texts)), SHAPE)))
 
 
-def test_every_answer_belongs_to_its_text_and_every_batch_is_one():
-    queue, batches, told = make_queue()
+def test_every_result_belongs_to_its_text_and_every_batch_fits():
+    queue, batches, stats = make_queue()
     rng = np.random.default_rng(0)
-    asked = [
+    requests = [
         ["".join(rng.choice(list("abcdefgh"), rng.integers(1, 33))) for _ in range(count)]
         for count in rng.integers(1, 9, size=60)
     ]
 
-    async def one(texts):
+    async def ask_once(texts):
         await asyncio.sleep(rng.uniform(0, 0.05))
         assert await ask(queue, *texts) == [text[::-1] for text in texts]
 
-    async def all_at_once():
-        await asyncio.gather(*map(one, asked))
+    async def ask_all():
+        await asyncio.gather(*map(ask_once, requests))
 
-    run(queue, all_at_once())
-    assert all(fits(batch) == 1 for batch in batches)
-    texts = [text for texts in asked for text in texts]
+    run(queue, ask_all())
+    assert all(count_batches(batch) == 1 for batch in batches)
+    texts = [text for texts in requests for text in texts]
     assert sorted(text for batch in batches for text in batch) == sorted(texts)
-    assert sum(step.tokens for step in told) == sum(map(len, texts))
-    # Texts fill 55 % on average, so first-fit of so many should do well.
-    assert np.mean([step.fill for step in told[:-2]]) > 0.8
-    assert all(step.fill == step.tokens / PLACES for step in told)
+    assert sum(batch.tokens for batch in stats) == sum(map(len, texts))
+    # A text fills about half a row.
+    assert np.mean([batch.packing_efficiency for batch in stats[:-2]]) > 0.8
+    assert all(batch.packing_efficiency == batch.tokens / CAPACITY for batch in stats)
 
 
-def test_what_has_no_room_is_refused_at_once_and_told_when_to_come_again():
-    held, seen = threading.Event(), []
-    queue, _, _ = make_queue(30, lambda texts: (seen.extend(texts), held.wait(10), texts)[2])
+def test_a_request_without_room_is_refused_at_once_with_the_time_to_retry():
+    release, seen = threading.Event(), []
+    queue, _, _ = make_queue(30, lambda texts: (seen.extend(texts), release.wait(10), texts)[2])
 
     async def scenario():
         queue.seconds = 100.0
@@ -110,39 +110,37 @@ def test_what_has_no_room_is_refused_at_once_and_told_when_to_come_again():
             await asyncio.sleep(0.001)
         waiting = asyncio.create_task(ask(queue, "b" * 24))
         await asyncio.sleep(0.05)
-        assert queue.tokens == 24  # what runs waits no more
-        began = time.perf_counter()
+        assert queue.tokens == 24  # a batch that runs is not counted
         with pytest.raises(QueueFullError) as caught:
-            await ask(queue, "c" * 21)  # by its size 9 tokens
-        assert time.perf_counter() - began < 0.05
-        assert caught.value.seconds == 75  # 24 / 32 of a batch's 100 s
+            await ask(queue, "c" * 21)  # estimated at 9 tokens
+        assert caught.value.retry_after == 75  # 24 / 32 of a batch's 100 s
         assert queue.tokens == 24
         with pytest.raises(QueueFullError):
-            await ask(queue, "c" * 9)  # by its size 5 tokens, which fit, and 9 when cut
+            await ask(queue, "c" * 9)  # estimated at 5 tokens, which fit; it has 9
         assert queue.tokens == 24
         small = asyncio.create_task(ask(queue, "d" * 6))
         await asyncio.sleep(0.05)
         assert queue.tokens == 30
-        held.set()
+        release.set()
         assert await asyncio.gather(running, waiting, small) == [["a" * 30], ["b" * 24], ["d" * 6]]
 
     run(queue, scenario())
 
 
-def test_more_than_the_queue_ever_holds_is_too_large():
-    queue, _, _ = make_queue(bound=40)
+def test_a_request_above_the_queues_limit_is_too_large():
+    queue, _, _ = make_queue(max_tokens=40)
 
     async def scenario():
         with pytest.raises(TooLargeError):
-            await ask(queue, *["a" * 32] * 5)  # by their size: 12 tokens each
+            await ask(queue, *["a" * 32] * 5)  # estimated at 12 tokens each
         with pytest.raises(TooLargeError):
-            await ask(queue, *["a" * 32] * 2)  # 24 by their size, 64 when cut
+            await ask(queue, *["a" * 32] * 2)  # estimated at 24, they have 64
         assert await ask(queue, "a" * 32) == ["a" * 32]
 
     run(queue, scenario())
 
 
-def test_a_request_with_many_texts_does_not_hold_up_one_with_few():
+def test_a_large_request_does_not_starve_a_small_one():
     queue, batches, _ = make_queue()
 
     async def scenario():
@@ -152,14 +150,14 @@ def test_a_request_with_many_texts_does_not_hold_up_one_with_few():
         before = len(batches)
         assert await ask(queue, "few") == ["wef"]
         assert not many.done()
-        (place,) = [index for index, batch in enumerate(batches) if "few" in batch]
-        assert place - before <= 2  # of fifteen, however busy the machine is
+        (position,) = [index for index, batch in enumerate(batches) if "few" in batch]
+        assert position - before <= 2  # of fifteen
         await many
 
     run(queue, scenario())
 
 
-def test_many_requests_with_many_texts_take_turns():
+def test_large_requests_take_turns():
     queue, batches, _ = make_queue()
 
     async def scenario():
@@ -167,16 +165,16 @@ def test_many_requests_with_many_texts_take_turns():
         while not batches:
             await asyncio.sleep(0)
         before = len(batches)
-        # Four texts fit a batch: all eight requests have had theirs after two.
+        # Four texts fit a batch: each of the eight requests has had a turn after two.
         assert await ask(queue, "few") == ["wef"]
         assert len(batches) - before <= 4
-        assert not any(one.done() for one in many)
+        assert not any(task.done() for task in many)
         await asyncio.gather(*many)
 
     run(queue, scenario())
 
 
-def test_the_longest_text_is_not_passed_over_for_ever():
+def test_the_longest_text_does_not_starve():
     queue, batches, _ = make_queue()
 
     async def scenario():
@@ -184,12 +182,12 @@ def test_the_longest_text_is_not_passed_over_for_ever():
             while not long.done():
                 await ask(queue, "short")
 
-        others = [asyncio.create_task(keep_asking()) for _ in range(20)]
+        tasks = [asyncio.create_task(keep_asking()) for _ in range(20)]
         await asyncio.sleep(0.01)
         before = len(batches)
         await long
         assert len(batches) - before < 12
-        await asyncio.gather(*others)
+        await asyncio.gather(*tasks)
 
     async def with_long():
         nonlocal long
@@ -200,9 +198,9 @@ def test_the_longest_text_is_not_passed_over_for_ever():
     run(queue, with_long())
 
 
-def test_who_has_gone_leaves_no_text_behind():
-    held = threading.Event()
-    queue, _, _ = make_queue(answer=lambda texts: (seen.extend(texts), held.wait(10), texts)[2])
+def test_a_request_that_is_cancelled_leaves_no_text_behind():
+    release = threading.Event()
+    queue, _, _ = make_queue(predict=lambda texts: (seen.extend(texts), release.wait(10), texts)[2])
     seen: list[str] = []
 
     async def scenario():
@@ -216,15 +214,15 @@ def test_who_has_gone_leaves_no_text_behind():
         gone.cancel()
         await asyncio.sleep(0)
         assert queue.tokens == len("stays")
-        first.cancel()  # its batch runs; its answer is for nobody
-        held.set()
+        first.cancel()  # its batch runs already
+        release.set()
         assert await stays == ["stays"]
         assert seen == ["first", "stays"]
 
     run(queue, scenario())
 
 
-def test_the_worker_outlives_those_it_gathered_for():
+def test_the_worker_outlives_cancelled_requests():
     queue, _, _ = make_queue()
 
     async def scenario():
@@ -232,20 +230,20 @@ def test_the_worker_outlives_those_it_gathered_for():
         while not queue.waiting:
             await asyncio.sleep(0)
         gone.cancel()
-        await asyncio.sleep(4 * batcher.GATHER)
+        await asyncio.sleep(4 * batcher.GATHER_SECONDS)
         assert await ask(queue, "next") == ["txen"]
 
     run(queue, scenario())
 
 
 @pytest.mark.parametrize("error", [ValueError, Panic])
-def test_a_fault_ends_its_batch_and_no_other(error):
-    def answer(texts):
+def test_a_failure_ends_its_batch_alone(error):
+    def predict(texts):
         if "bad" in texts:
             raise error
         return texts
 
-    queue, _, told = make_queue(answer=answer)
+    queue, _, stats = make_queue(predict=predict)
 
     async def scenario():
         with pytest.raises(error):
@@ -253,18 +251,18 @@ def test_a_fault_ends_its_batch_and_no_other(error):
         with pytest.raises(error):
             await ask(queue, "bad")
         assert await ask(queue, "good") == ["good"]
-        assert [step.texts for step in told][-1:] == [1]
+        assert [batch.texts for batch in stats][-1:] == [1]
 
     run(queue, scenario())
 
 
-def test_a_text_that_cannot_be_cut_is_the_fault_of_its_request_alone():
+def test_a_text_that_cannot_be_tokenized_ends_its_request_alone():
     def panics(texts):
         if "bad" in texts:
             raise Panic
-        return cut(texts)
+        return count_tokens(texts)
 
-    queue, _, _ = make_queue(cut=panics)
+    queue, _, _ = make_queue(count_tokens=panics)
 
     async def scenario():
         good = asyncio.create_task(ask(queue, "good"))
@@ -275,7 +273,7 @@ def test_a_text_that_cannot_be_cut_is_the_fault_of_its_request_alone():
     run(queue, scenario())
 
 
-def test_those_who_come_together_share_a_batch():
+def test_concurrent_requests_share_a_batch():
     queue, batches, _ = make_queue()
 
     async def scenario():
