@@ -1,160 +1,193 @@
-"""report.html: a finished run on one page that needs no network, with its pictures in plots/.
+"""report.html: a finished run on one page that needs no network, with its figures in plots/."""
 
-Everything is read from the run folder. No text of a user stands on the page unless it is given.
-"""
-
-import base64
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf import __version__
-from jaxclf.decisions import members
+from jaxclf.decisions.intervals import LEVEL, RESAMPLES
+from jaxclf.decisions.members import MEMBERS
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.decisions.thresholds import decide
+from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.errors import DataError
-from jaxclf.inference.cascade import summary
-from jaxclf.reports import sections
-from jaxclf.reports.figures.pictures import pictures, write_whole
-from jaxclf.reports.sections import HardExample, box, details, escape, section
-from jaxclf.reports.tables import members_table, to_markdown
-from jaxclf.types import Predictions
+from jaxclf.files.atomic import write_text
+from jaxclf.files.json_file import read_json
+from jaxclf.inference.cascade.summary import STAGES, format_stages
+from jaxclf.reports.figures.catalog import draw_figures, make_notes, most_frequent_labels
+from jaxclf.reports.figures.figure import RunData
+from jaxclf.reports.rendering import render
+from jaxclf.reports.tables import members_table
 
-HARDEST = 12  # examples shown
+MAX_EXAMPLES = 12  # hardest examples on the page
+MAX_CHARACTERS = 2000  # of an example's text
+SECTIONS = {
+    "results": "Results",
+    "thresholds": "Thresholds",
+    "diagnosis": "Diagnosis",
+    "members": "Members",
+    "stages": "Stages",
+    "labels": "Labels",
+    "figures": "Figures",
+    "hardest": "Hardest examples",
+    "limits": "Intended use and limits",
+    "run": "Configuration",
+}
+
+
+class Metric(NamedTuple):
+    name: str
+    title: str
+    meaning: str
+
+
+METRICS = [
+    Metric(
+        "macro_f1", "Macro F1", "the mean F1 of the labels; rare and frequent labels count alike"
+    ),
+    Metric("micro_f1", "Micro F1", "all decisions pooled; frequent labels count most"),
+    Metric("weighted_f1", "Weighted F1", "the mean F1 of the labels, weighted by their positives"),
+    Metric("samples_f1", "Samples F1", "the mean over texts of the F1 of their label sets"),
+    Metric("subset_accuracy", "Subset accuracy", "the share of texts with every label right"),
+    Metric("macro_auc", "Macro AUC", "the mean area under the ROC curve; guessing has 0.5"),
+    Metric("map", "mAP", "the mean average precision"),
+    Metric("ece", "ECE", "the mean gap between probability and frequency; lower is better"),
+]
+LABEL_COLUMNS = [
+    (key, {"f1": "F1", "auc": "AUC", "ap": "AP"}.get(key, key))
+    for key in "support precision recall f1 auc ap threshold".split()
+]
+
+
+class HardExample(NamedTuple):
+    """A test example with a wrong label, and the label whose probability is most wrong."""
+
+    id: str
+    true: list[str]
+    predicted: list[str]
+    label: str
+    probability: float
+    is_positive: bool  # the true value of `label`
+    text: str | None
 
 
 def write_page(
-    out: Path, lengths: np.ndarray | None = None, texts: Sequence[str] | None = None
+    run: Path, lengths: np.ndarray | None = None, texts: Sequence[str] | None = None
 ) -> Path:
-    """Write report.html and plots/ into the folder of a finished run; the page's path.
+    """Write report.html and plots/ into the folder of a finished run. Returns the page's path.
 
-    lengths: tokens of each test text, for the picture of errors by length.
-    texts: the test texts, for the hardest examples; without them only ids are shown.
-    Raises DataError where the folder holds no finished run.
+    lengths: tokens of each test text, for the figure of errors by length.
+    texts: the test texts, to show the hardest examples; without them the page has ids only.
+    Raises DataError if the folder does not hold a finished run.
     """
-    report, listed = _read(out, "report.json"), _read(out, "labels.json")
-    if not report or not listed:
-        raise DataError(f"{out}: no report.json or labels.json; is it a finished run's folder?")
-    names = tuple(listed)
-    found = {split: load_predictions(out / "predictions" / f"{split}.npz") for split in report}
-    for given in (lengths, texts):
-        if given is not None and len(given) != len(found["test"].ids):
-            raise ValueError("lengths and texts must be those of the test split, row by row")
-    cuts = np.array([report["test"]["labels"][name]["threshold"] for name in names], np.float64)
-    hard = hardest(found["test"], decide(found["test"].probs, cuts), names, texts)
-    config, record = _read(out, "config.json"), _read(out, "thresholds.json")
-    sizes = {split: len(part.ids) for split, part in found.items()}
-    parts = {
-        "headline": ("Figures", sections.headline(report, sizes)),
-        "thresholds": ("Thresholds", sections.thresholds(report, record)),
-        "diagnosis": ("What the figures say", sections.sentences(_read(out, "diagnosis.json"))),
-        **_of_several(out),
-        "labels": ("Labels", sections.labels(report["test"], record)),
-        "pictures": ("Pictures", pictures(out, found, cuts, names, lengths)),
-        "hardest": ("Hardest examples", sections.hardest(hard, texts is not None)),
-        "limits": ("What it must not decide alone", LIMITS),
-        "run": (
-            "The run",
-            details("The experiment", config)
-            + details("The environment", _read(out, "environment.json")),
-        ),
-    }
-    page = _page(out.resolve().name, _statement(config, names, sizes), parts)
-    return write_whole(out / "report.html", page.encode("utf-8"))
-
-
-LIMITS = """<div class="notice"><p><strong>A person decides.</strong> The labels help to find what
-should be read first. They are no diagnosis and no judgement of a person, and a missing label is no
-all-clear.</p><p>The figures hold for texts like those of this test split alone: for other writers,
-times or languages they must be measured anew.</p></div>"""
-
-
-def hardest(
-    test: Predictions, decided: np.ndarray, names: tuple[str, ...], texts: Sequence[str] | None
-) -> list[HardExample]:
-    """Examples with a wrong label, by how far the probability behind it was from the truth."""
-    true, known = test.labels == 1, ~np.isnan(test.labels)
-    gaps = np.where(known & (true != decided), np.abs(true - test.probs.astype(np.float64)), -1.0)
-    worst, label = gaps.max(axis=1), gaps.argmax(axis=1)
-    found = []
-    for row in map(int, np.argsort(-worst, kind="stable")[:HARDEST]):
-        if worst[row] >= 0:
-            one = label[row]
-            found.append(
-                HardExample(
-                    id=str(test.ids[row]),
-                    true=[names[at] for at in np.flatnonzero(true[row])],
-                    given=[names[at] for at in np.flatnonzero(decided[row])],
-                    label=names[one],
-                    probability=float(test.probs[row, one]),
-                    wanted=bool(true[row, one]),
-                    text=None if texts is None else texts[row],
-                )
-            )
-    return found
-
-
-def _of_several(out: Path) -> dict[str, tuple[str, str]]:
-    """Sections of an ensemble's members and of a cascade's stages."""
-    found = {}
-    for title, file, told in (
-        ("Members", members.MEMBERS, lambda about: to_markdown(members_table(about))),
-        ("Stages", summary.STAGES, summary.format_stages),
-    ):
-        if about := _read(out, file):
-            name = title.lower()
-            found[name] = (title, box(name, f"<pre>{escape(told(about))}</pre>"))
-    return found
-
-
-def _statement(config: Any, names: tuple[str, ...], sizes: dict[str, int]) -> str:
-    made = f"the encoder {config['encoder']['name']} fine-tuned with jaxclf" if config else ""
-    counts = " and ".join(f"{size:,} {split} texts" for split, size in sizes.items())
-    what = f"A multi-label text classifier of {len(names)} labels"
-    return f"{what}{f', {made}' if made else ''}, scored on {counts}."
-
-
-def _page(name: str, statement: str, parts: dict[str, tuple[str, str]]) -> str:
-    style, script = (
-        Path(__file__).with_name(f"report.{ending}").read_text(encoding="utf-8")
-        for ending in ("css", "js")
+    if not all((run / name).is_file() for name in ("report.json", "labels.json")):
+        raise DataError(f"{run}: no report.json or labels.json; is it a finished run's folder?")
+    report, names = read_json(run / "report.json"), tuple(read_json(run / "labels.json"))
+    data = _load_data(run, report["test"], names, lengths)
+    if any(rows is not None and len(rows) != len(data.test.ids) for rows in (lengths, texts)):
+        raise ValueError("lengths and texts must have one item for each row of the test split")
+    config, record = _read(run, "config.json"), _read(run, "thresholds.json") or {}
+    members, stages = _read(run, MEMBERS), _read(run, STAGES)
+    missing = {"members": members is None, "stages": stages is None}
+    page = render(
+        "report.html",
+        title=run.resolve().name,
+        statement=_describe_run(config, data),
+        sections={id: title for id, title in SECTIONS.items() if not missing.get(id)},
+        test=report["test"],
+        val=report["val"],
+        metrics=METRICS,
+        columns=LABEL_COLUMNS,
+        level=round(100 * LEVEL),
+        resamples=RESAMPLES,
+        sizes={"val": len(data.val.ids), "test": len(data.test.ids)},
+        rule=_describe_rule(record),
+        threshold_intervals={name: row.get("interval") for name, row in record.items()},
+        diagnosis=_read(run, "diagnosis.json"),
+        members=members and members_table(members),
+        stages=stages and format_stages(stages),
+        pictures=draw_figures(run / "plots", data),
+        figure_notes=make_notes(data),
+        hardest=find_hardest(data, texts),
+        max_characters=MAX_CHARACTERS,
+        config=config,
+        environment=_read(run, "environment.json"),
     )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-"
-    policy += f"{digest}'"
-    links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, (title, _) in parts.items())
-    body = "\n".join(section(key, *part) for key, part in parts.items())
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(name)}: report</title>
-<link rel="icon" href="data:,">
-<style>{style}</style>
-</head>
-<body>
-<header>
-<h1>{escape(name)}</h1>
-<p>{escape(statement)}</p>
-<nav aria-label="Contents"><ul>{links}</ul></nav>
-</header>
-<main>
-{body}
-</main>
-<footer class="soft"><p>Written by jaxclf {__version__} from the files of this run.</p></footer>
-<script>{script}</script>
-</body>
-</html>
-"""
+    return write_text(run / "report.html", page)
 
 
-def _read(out: Path, name: str) -> Any:
-    path = out / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def find_hardest(data: RunData, texts: Sequence[str] | None) -> list[HardExample]:
+    """The examples with a wrong label, by the distance of its probability from the truth."""
+    test, decided = data.test, decide(data.test.probs, data.thresholds)
+    truth, is_known = test.labels == 1, ~np.isnan(test.labels)
+    is_wrong = is_known & (truth != decided)
+    gaps = np.where(is_wrong, np.abs(truth - test.probs.astype(np.float64)), -1.0)
+    largest, labels = gaps.max(axis=1), gaps.argmax(axis=1)
+    rows = np.argsort(-largest, kind="stable")[:MAX_EXAMPLES]
+    return [
+        HardExample(
+            id=str(test.ids[row]),
+            true=[data.names[index] for index in np.flatnonzero(truth[row])],
+            predicted=[data.names[index] for index in np.flatnonzero(decided[row])],
+            label=data.names[labels[row]],
+            probability=float(test.probs[row, labels[row]]),
+            is_positive=bool(truth[row, labels[row]]),
+            text=None if texts is None else texts[row],
+        )
+        for row in rows
+        if largest[row] >= 0
+    ]
+
+
+def _load_data(
+    run: Path, test_report: Mapping[str, Any], names: tuple[str, ...], lengths: np.ndarray | None
+) -> RunData:
+    val, test = (
+        load_predictions(run / "predictions" / f"{split}.npz") for split in ("val", "test")
+    )
+    thresholds = [test_report["labels"][name]["threshold"] for name in names]
+    log = run / "metrics.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    return RunData(
+        test=test,
+        val=val,
+        thresholds=np.array(thresholds, np.float64),
+        names=names,
+        label_indices=most_frequent_labels(test),
+        lengths=lengths,
+        log=[json.loads(line) for line in lines],
+    )
+
+
+def _describe_run(config: Mapping[str, Any] | None, data: RunData) -> str:
+    origin = f": the encoder {config['encoder']['name']}, fine-tuned with jaxclf" if config else ""
+    return (
+        f"A multi-label text classifier with {len(data.names)} labels{origin}. Scored on "
+        f"{len(data.val.ids):,} val texts and {len(data.test.ids):,} test texts."
+    )
+
+
+def _describe_rule(record: Mapping[str, Any]) -> dict[str, str] | None:
+    """The threshold rule that thresholds.json records."""
+    if not record:
+        return None
+    row = next(iter(record.values()))
+    name, split = row["rule"], row["split"]
+    options = {
+        key: value
+        for key, value in row.items()
+        if key not in ("value", "interval", "split", "rule")
+    }
+    docstring = (THRESHOLDS[name].__doc__ if name in THRESHOLDS else None) or ""
+    return {
+        "name": name,
+        "options": json.dumps(options, ensure_ascii=False) if options else "",
+        "origin": "set by hand" if name == "fixed" else f"fitted on the split {split}",
+        "meaning": " ".join(docstring.split("\n\n")[0].split()),
+    }
+
+
+def _read(run: Path, name: str) -> Any:
+    """What a JSON file of the run holds; None if there is no such file."""
+    return read_json(run / name) if (run / name).is_file() else None

@@ -1,7 +1,7 @@
-"""What all pictures share: their style, labels' names cut to fit, and a small panel per label.
+"""What all figures share: colors, shortened label names and a grid with a panel for each label.
 
-This module imports matplotlib. Colours are those of Okabe and Ito (2008), some darkened, which the
-colour-blind tell apart; dashes say the same once more.
+The colors are those of Okabe and Ito (2008), some darkened, which color-blind readers can tell
+apart. Dashes repeat the distinction.
 """
 
 import io
@@ -18,17 +18,17 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from jaxclf.reports.figures.curves import Columns, by_label
+from jaxclf.reports.figures.columns import Columns, rows_by_label
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#c44e00", "#007a5a", "#a8508a"
-INK, GREY, PALE, PAPER = "#222222", "#666666", "#b9b9b9", "#fbfbf9"
+INK, GRAY, PALE, PAPER = "#222222", "#666666", "#b9b9b9", "#fbfbf9"
 STYLE = {
-    "font.family": "DejaVu Sans",  # it comes with matplotlib
+    "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 9,
     "text.parse_math": False,  # a label may hold a dollar sign
     "text.color": INK,
     "axes.facecolor": PAPER,
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -37,31 +37,32 @@ STYLE = {
     "axes.titlesize": 9,
     "grid.color": "#e2e2de",
     "grid.linewidth": 0.7,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
+    "xtick.color": GRAY,
+    "ytick.color": GRAY,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "lines.linewidth": 1.5,
     "legend.frameon": False,
     "figure.facecolor": PAPER,
 }
-WIDTH, DPI = 9.6, 160  # inches, of which a page shows 100 pixels; pixels per inch in the file
+WIDTH, DPI = 9.6, 160  # inches; pixels per inch in the file
 
 
 class Mark(NamedTuple):
-    """An entry of a legend: a line with a dash, or a marker."""
+    """An entry of a legend: a line or a marker."""
 
     name: str
-    colour: str
+    color: str
     dash: Literal["", "-", "--", ":"] = ""
     marker: Literal["", "o", "s"] = ""
 
 
+CURVE = Mark("curve", BLUE, "-")
 CHOSEN = Mark("chosen threshold", VERMILION, marker="o")
 
 
-def png(draw: Callable[[Columns], Figure], columns: Columns) -> bytes:
-    """One picture in the style of all, whatever the user's own settings."""
+def to_png(draw: Callable[[Columns], Figure], columns: Columns) -> bytes:
+    """A figure as a PNG image. The user's matplotlib settings do not change it."""
     with matplotlib.style.context(STYLE, after_reset=True):
         file = io.BytesIO()
         draw(columns).savefig(file, format="png", dpi=DPI, metadata={"Software": None})
@@ -69,29 +70,29 @@ def png(draw: Callable[[Columns], Figure], columns: Columns) -> bytes:
 
 
 def fit_labels(names: Iterable[str], room: float = 1.6, bold: bool = False) -> list[str]:
-    """Names as a picture shows them: one wider than `room` (inches) without its middle, one in
-    letters that the font lacks as its place among the labels."""
-    said = []
-    for place, name in enumerate(names, 1):
-        name = " ".join(name.split()) if writable(name) else f"label {place}"
-        short, letters = name, min(len(name), 100)
-        while letters > 3 and (len(short) > 100 or width(short, bold) > room):
-            letters -= 1
-            short = f"{name[: letters // 2]}…{name[letters // 2 + 1 - letters :]}"
-        said.append(short)
-    return said
+    """Label names for a figure: one wider than `room` (inches) loses its middle; one with
+    characters that the font lacks becomes its number."""
+    labels = []
+    for number, name in enumerate(names, 1):
+        name = " ".join(name.split()) if is_writable(name) else f"label {number}"
+        short, length = name, min(len(name), 100)
+        while length > 3 and (len(short) > 100 or text_width(short, bold) > room):
+            length -= 1
+            short = f"{name[: length // 2]}…{name[length // 2 + 1 - length :]}"
+        labels.append(short)
+    return labels
 
 
-def width(text: str, bold: bool = False) -> float:
-    """Of a line at the pictures' size of letters, in inches."""
+def text_width(text: str, bold: bool = False) -> float:
+    """The width of a line at the figures' font size, in inches."""
     font = _font(bold)
-    font.set_size(STYLE["font.size"], 64)  # so the 64ths it counts in are 4096ths of an inch
+    font.set_size(STYLE["font.size"], 64)  # its unit is then 1/4096 inch
     font.set_text(text)
     return font.get_width_height()[0] / 4096
 
 
-def writable(name: str) -> bool:
-    """Whether the pictures' font has all of a name's letters."""
+def is_writable(name: str) -> bool:
+    """Whether the figures' font has all characters of a name."""
     letters = "".join(name.split())
     return bool(letters) and all(_font().get_char_index(ord(letter)) for letter in letters)
 
@@ -106,26 +107,26 @@ def _font(bold: bool = False) -> FT2Font:
     )
 
 
-def panels(
-    columns: Columns, across: str, up: str, marks: Sequence[Mark], own_scale: bool = False
+def make_panels(
+    columns: Columns, xlabel: str, ylabel: str, legend: Sequence[Mark], own_scale: bool = False
 ) -> tuple[Figure, list[tuple[Axes, Columns]]]:
-    """A panel per label with its rows, names of the axes and one legend for all.
+    """A panel for each label with its rows, and one legend for all.
 
-    own_scale: each panel has its own horizontal scale, else both go from 0 to 1.
+    own_scale: each panel has its own horizontal scale; else both axes go from 0 to 1.
     """
-    labels = by_label(columns)
-    across_count = min(len(labels), 3 if len(labels) <= 9 else 4)
-    down_count = math.ceil(len(labels) / across_count)
-    wide = WIDTH if across_count > 2 else 3.2 * across_count + 0.6
-    top, bottom, left, right, gap, each = 0.65, 0.5, 0.65, 0.15, 0.25, 1.75
-    height = top + bottom + each * down_count
-    panel = (wide - left - right + gap) / across_count - gap
-    short = fit_labels(labels, panel - 0.6, bold=True)  # a figure stands beside it
-    figure = Figure(figsize=(wide, height))
-    grid = figure.subplots(down_count, across_count, squeeze=False)
+    labels = rows_by_label(columns)
+    column_count = min(len(labels), 3 if len(labels) <= 9 else 4)
+    row_count = math.ceil(len(labels) / column_count)
+    width = WIDTH if column_count > 2 else 3.2 * column_count + 0.6
+    top, bottom, left, right, gap, row_height = 0.65, 0.5, 0.65, 0.15, 0.25, 1.75
+    height = top + bottom + row_height * row_count
+    panel = (width - left - right + gap) / column_count - gap
+    titles = fit_labels(labels, panel - 0.6, bold=True)  # a value is written beside it
+    figure = Figure(figsize=(width, height))
+    grid = figure.subplots(row_count, column_count, squeeze=False)
     figure.subplots_adjust(
-        left=left / wide,
-        right=1 - right / wide,
+        left=left / width,
+        right=1 - right / width,
         top=1 - top / height,
         bottom=bottom / height,
         wspace=gap / panel,
@@ -135,56 +136,56 @@ def panels(
         axes.set(xlim=(0, 1), ylim=(-0.03, 1.03))
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-        last_of_column = index + across_count >= len(labels)
+        is_lowest = index + column_count >= len(labels)
         axes.tick_params(
-            length=2, labelbottom=own_scale or last_of_column, labelleft=index % across_count == 0
+            length=2, labelbottom=own_scale or is_lowest, labelleft=index % column_count == 0
         )
         axes.set_visible(index < len(labels))
-    for axes, name in zip(grid.ravel(), short, strict=False):
-        axes.set_title(name, loc="left", fontweight="bold", pad=4)
-    figure.supxlabel(across, fontsize=9, y=0.1 / height)
-    figure.supylabel(up, fontsize=9, x=0.06 / wide)
+    for axes, title in zip(grid.ravel(), titles, strict=False):
+        axes.set_title(title, loc="left", fontweight="bold", pad=4)
+    figure.supxlabel(xlabel, fontsize=9, y=0.1 / height)
+    figure.supylabel(ylabel, fontsize=9, x=0.06 / width)
     handles = [
-        Line2D([], [], color=mark.colour, linestyle=mark.dash, marker=mark.marker) for mark in marks
+        Line2D([], [], color=mark.color, linestyle=mark.dash, marker=mark.marker) for mark in legend
     ]
     figure.legend(
         handles,
-        [mark.name for mark in marks],
+        [mark.name for mark in legend],
         loc="upper left",
-        bbox_to_anchor=((left - 0.1) / wide, 1 - 0.04 / height),
-        ncols=len(marks),
+        bbox_to_anchor=((left - 0.1) / width, 1 - 0.04 / height),
+        ncols=len(legend),
         columnspacing=1.6,
     )
     return figure, list(zip(grid.ravel(), labels.values(), strict=False))
 
 
-def point(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    """Where the chosen threshold lies."""
+def mark_chosen(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """Mark the chosen threshold with a point."""
     axes.plot(x, y, "o", color=VERMILION, markersize=6, markeredgecolor=PAPER, clip_on=False)
 
 
-def figure_of(axes: Axes, name: str, value: float) -> None:
-    """A label's figure at the right above its panel."""
-    said = "n/a" if math.isnan(value) else f"{value:.2f}"
-    axes.set_title(f"{name} {said}", loc="right", color=GREY, fontsize=8, pad=4)
+def show_value(axes: Axes, name: str, value: float) -> None:
+    """Write a label's value above its panel, on the right."""
+    text = "n/a" if math.isnan(value) else f"{value:.2f}"
+    axes.set_title(f"{name} {text}", loc="right", color=GRAY, fontsize=8, pad=4)
 
 
-def empty_panel(axes: Axes, why: str) -> None:
-    """Where a panel has nothing to show."""
-    axes.text(0.5, 0.5, why, ha="center", va="center", color=GREY, transform=axes.transAxes)
+def mark_empty(axes: Axes, reason: str) -> None:
+    """Write into a panel why it is empty."""
+    axes.text(0.5, 0.5, reason, ha="center", va="center", color=GRAY, transform=axes.transAxes)
     axes.grid(False)
 
 
-def scale(axes: Axes, low: float, high: float) -> None:
-    """A panel's own horizontal scale."""
+def set_x_range(axes: Axes, low: float, high: float) -> None:
+    """Give a panel its own horizontal scale."""
     axes.set_xlim(low, high)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
-def count_axis(axes: Axes, most: float) -> None:
-    """Counts on a vertical logarithmic scale, written as whole numbers."""
-    axes.set(yscale="log", ylim=(0.5, 2 * max(most, 1)))
+def set_count_axis(axes: Axes, largest: float) -> None:
+    """Make the vertical axis a logarithmic scale of counts."""
+    axes.set(yscale="log", ylim=(0.5, 2 * max(largest, 1)))
     axes.yaxis.set_major_locator(LogLocator(numticks=5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_minor_locator(LogLocator(subs=[], numticks=5))

@@ -1,0 +1,102 @@
+"""Training loss, learning rate and validation scores over batches."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.figure as mpl
+import numpy as np
+from jaxtyping import Float
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from jaxclf.reports.figures import style
+from jaxclf.reports.figures.columns import Columns, stack_rows
+from jaxclf.reports.figures.figure import Figure, RunData
+
+
+def make_columns(run: RunData) -> Columns | str:
+    """Loss, its running mean and learning rate of logged batches; score and log loss on val after
+    each epoch."""
+    batches = [line for line in run.log if "loss" in line]
+    epochs = [line for line in run.log if "epoch/epoch" in line]
+    if not batches and not epochs:
+        return "the folder has no metrics.jsonl"
+    loss, step = _column(batches, "loss"), _column(batches, "step")
+    scores = (_column(epochs, f"epoch/{name}") for name in ("score", "log_loss"))
+    nan, epoch = np.nan, _column(epochs, "epoch/epoch")
+    parts = (
+        (step, nan, loss, running_mean(loss), _column(batches, "learning_rate"), nan, nan),
+        (_column(epochs, "step"), epoch, nan, nan, nan, *scores),
+    )
+    return stack_rows("batch epoch loss running_mean learning_rate score log_loss", parts)
+
+
+def _column(lines: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    return np.array([line.get(key, np.nan) for line in lines], np.float64)  # NaN is not logged
+
+
+def running_mean(values: Float[np.ndarray, " lines"]) -> Float[np.ndarray, " lines"]:
+    """The centered mean over about a twentieth of the values, shorter at both ends."""
+    reach = len(values) // 40
+    sums = np.append(0.0, np.cumsum(values))
+    low = np.maximum(np.arange(len(values)) - reach, 0)
+    high = np.minimum(np.arange(len(values)) + reach + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def describe(columns: Columns) -> str:
+    is_epoch, mean = ~np.isnan(columns["epoch"]), columns["running_mean"]
+    logged = mean[~np.isnan(mean)]
+    sentences = []
+    if len(logged) > 1:
+        sentences.append(f"The training loss went from {logged[0]:.3f} to {logged[-1]:.3f}.")
+    score, epoch = columns["score"][is_epoch], columns["epoch"][is_epoch]
+    if not np.isnan(score).all():
+        best = int(np.nanargmax(score))
+        sentences.append(
+            f"The best score on val, {score[best]:.3f}, was reached after epoch {epoch[best]:.0f} "
+            f"of {len(epoch)}."
+        )
+    return " ".join(sentences)
+
+
+def draw(columns: Columns) -> mpl.Figure:
+    figure = mpl.Figure(figsize=(style.WIDTH, 5.2))
+    grid = figure.subplots(2, 2, sharex=True)
+    figure.subplots_adjust(0.07, 0.09, 0.985, 0.94, 0.16, 0.22)
+    batch, is_epoch = columns["batch"], ~np.isnan(columns["epoch"])
+    loss, score, learning_rate, log_loss = grid.ravel()
+    loss.plot(batch, columns["loss"], ".", color=style.PALE, markersize=3)
+    loss.plot(batch, columns["running_mean"], color=style.BLUE, linewidth=2)
+    loss.set_title("training loss, with its running mean", loc="left")
+    learning_rate.plot(batch[~is_epoch], columns["learning_rate"][~is_epoch], color=style.BLUE)
+    learning_rate.set_title("learning rate", loc="left")
+    learning_rate.yaxis.set_major_locator(MaxNLocator(4))
+    learning_rate.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:.1e}" if value else "0")
+    )
+    for axes, name, title in (
+        (score, "score", "score on val"),
+        (log_loss, "log_loss", "log loss on val"),
+    ):
+        axes.plot(batch[is_epoch], columns[name][is_epoch], "o-", color=style.BLUE)
+        axes.set_title(f"{title}, after each epoch", loc="left")
+    for axes in (learning_rate, log_loss):
+        axes.set_xlabel("batches")
+    loss.set_xlim(0, None)
+    loss.set_ylim(0, None)
+    learning_rate.set_ylim(0, None)
+    return figure
+
+
+FIGURE = Figure(
+    name="training",
+    order=70,
+    title="Training",
+    data=make_columns,
+    draw=draw,
+    alt="Four lines over batches: training loss and learning rate; after each epoch, on val, the "
+    "score that selects the epoch and the log loss.",
+    finding=describe,
+    caption="A log loss on val that rises while the training loss falls is overfitting. A score "
+    "that still rises at the end suggests more epochs.",
+)
