@@ -1,4 +1,5 @@
-"""Pictures show what scikit-learn and plain counting say, keep it as CSV, and bear any input."""
+"""Figures agree with scikit-learn and with plain counts, keep their data as CSV, and draw any
+labels."""
 
 import csv
 import math
@@ -7,35 +8,43 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from jaxclf.decisions.arrays import ECE_BINS
 from jaxclf.decisions.metrics import (
+    ECE_BINS,
     auc,
     average_precision,
+    count,
     expected_calibration_error,
-    score_labels,
+    f1,
+    precision,
+    recall,
 )
 from jaxclf.decisions.thresholds import decide
-from jaxclf.reports.figures import captions, curves, plots, style
-from jaxclf.reports.figures.curves import by_label, save_columns, wilson
+from jaxclf.reports.figures import style
+from jaxclf.reports.figures.catalog import load_figures
+from jaxclf.reports.figures.columns import Columns, rows_by_label, save_columns, select_rows
+from jaxclf.reports.figures.figure import RunData
+from jaxclf.reports.figures.reliability import calibration_gap
+from jaxclf.reports.figures.threshold_curves import POINTS
+from jaxclf.types import Predictions
 
+FIGURES = {figure.name: figure for figure in load_figures()}
 NAMES = ("stress", "joie", "rare")
-CUTS = np.array([0.5, 0.4, 0.6])
+THRESHOLDS = np.array([0.5, 0.4, 0.6])
 NAN = float("nan")
 LINES = [
     {"step": 10, "epoch": 1, "loss": 0.9, "learning_rate": 1e-4},
     {"step": 20, "epoch": 1, "loss": 0.5, "learning_rate": 5e-5},
     {"step": 25, "epoch/epoch": 1, "epoch/score": 0.4, "epoch/log_loss": 0.3},
     {"step": 30, "epoch": 2, "loss": 0.4, "learning_rate": 2e-5},
-    {"step": 50, "epoch/epoch": 2, "epoch/log_loss": 0.35},  # its score was NaN
+    {"step": 50, "epoch/epoch": 2, "epoch/log_loss": 0.35},  # the score was NaN
 ]
 
 
 def sample(rows: int = 300, decimals: int = 2, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Labels with some not known, and probabilities of some skill with many ties."""
+    """Labels, some unknown, and probabilities of some skill with many ties."""
     rng = np.random.default_rng(rows)
     labels = (rng.random((rows, classes)) < np.linspace(0.5, 0.05, classes)).astype(np.float32)
     probs = np.round(np.clip(0.4 * labels + 0.65 * rng.random(labels.shape), 0, 1), decimals)
@@ -44,127 +53,140 @@ def sample(rows: int = 300, decimals: int = 2, classes: int = 3) -> tuple[np.nda
 
 
 def known(labels: np.ndarray, probs: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
-    there = ~np.isnan(labels[:, index])
-    return labels[there, index], probs[there, index]
+    is_known = ~np.isnan(labels[:, index])
+    return labels[is_known, index], probs[is_known, index]
 
 
-def everything(labels: np.ndarray, probs: np.ndarray, cuts: np.ndarray, names: tuple[str, ...]):
-    """The columns of every picture."""
-    decided = decide(probs, cuts)
+def run_data(
+    labels: np.ndarray,
+    probs: np.ndarray,
+    thresholds: np.ndarray = THRESHOLDS,
+    names: tuple[str, ...] = NAMES,
+    log: list[dict] | None = None,
+) -> RunData:
+    """A run whose val and test split are the same."""
+    predictions = Predictions(np.arange(len(labels)).astype(str), probs, labels, "test")
     lengths = np.arange(len(labels)) % 50 + 3
-    return {
-        "precision_recall": curves.precision_recall(labels, probs, cuts, names),
-        "roc": curves.roc(labels, probs, cuts, names),
-        "reliability": curves.reliability(labels, probs, names),
-        "threshold_curves": curves.threshold_curves(labels, probs, cuts, names),
-        "score_histograms": curves.score_histograms(labels, probs, cuts, names),
-        "error_pairs": curves.error_pairs(labels, decided, names),
-        "training": curves.training(LINES),
-        "length_errors": curves.length_errors(lengths, labels, decided),
-    }
+    return RunData(
+        test=predictions,
+        val=predictions,
+        thresholds=thresholds,
+        names=names,
+        label_indices=np.arange(len(names)),
+        lengths=lengths,
+        log=LINES if log is None else log,
+    )
 
 
-def drawn(name: str, columns: curves.Columns) -> Figure:
-    """The figure, after it was saved; at the file's resolution, at which text has its places."""
+def columns_of(name: str, run: RunData) -> Columns:
+    columns = FIGURES[name].data(run)
+    assert not isinstance(columns, str)
+    return columns
+
+
+def all_columns(run: RunData) -> dict[str, Columns]:
+    """The columns of every figure that the run has."""
+    pairs = ((name, figure.data(run)) for name, figure in FIGURES.items())
+    return {name: columns for name, columns in pairs if not isinstance(columns, str)}
+
+
+def draw(name: str, columns: Columns) -> Figure:
+    """The figure after it was saved, at the resolution of the file, which positions its text."""
     figures = []
 
-    def draw(columns):
-        figures.append(plots.PICTURES[name](columns))
+    def draw_and_keep(columns):
+        figures.append(FIGURES[name].draw(columns))
         figures[0].set_dpi(style.DPI)
         return figures[0]
 
-    assert style.png(draw, columns).startswith(b"\x89PNG\r\n\x1a\n")
+    assert style.to_png(draw_and_keep, columns).startswith(b"\x89PNG\r\n\x1a\n")
     return figures[0]
 
 
 @pytest.mark.parametrize("decimals", [1, 2, 7])
-def test_precision_and_recall_are_scikit_learns(decimals):
+def test_precision_and_recall_agree_with_scikit_learn(decimals):
     labels, probs = sample(decimals=decimals)
-    found = by_label(curves.precision_recall(labels, probs, CUTS, NAMES))
-    assert tuple(found) == NAMES
-    for index, rows in enumerate(found.values()):
-        y, p = known(labels, probs, index)
+    by_label = rows_by_label(columns_of("precision_recall", run_data(labels, probs)))
+    assert tuple(by_label) == NAMES
+    for index, rows in enumerate(by_label.values()):
         curve = {key: values[rows["chosen"] == 0][::-1] for key, values in rows.items()}
-        said = precision_recall_curve(y, p, drop_intermediate=True)
-        np.testing.assert_array_equal(curve["precision"], said[0])
-        np.testing.assert_array_equal(curve["recall"], said[1])
-        np.testing.assert_array_equal(curve["threshold"], np.append(said[2], np.inf))
+        expected = precision_recall_curve(*known(labels, probs, index), drop_intermediate=True)
+        np.testing.assert_array_equal(curve["precision"], expected[0])
+        np.testing.assert_array_equal(curve["recall"], expected[1])
+        np.testing.assert_array_equal(curve["threshold"], np.append(expected[2], np.inf))
         area = -np.sum(np.diff(curve["recall"]) * curve["precision"][:-1])
         np.testing.assert_allclose(area, average_precision(labels, probs)[index], rtol=1e-12)
 
 
 @pytest.mark.parametrize("decimals", [1, 2, 7])
-def test_roc_curves_are_scikit_learns(decimals):
+def test_roc_curves_agree_with_scikit_learn(decimals):
     labels, probs = sample(decimals=decimals)
-    for index, rows in enumerate(by_label(curves.roc(labels, probs, CUTS, NAMES)).values()):
-        y, p = known(labels, probs, index)
-        curve = {key: values[rows["chosen"] == 0] for key, values in rows.items()}
-        said = roc_curve(y, p, drop_intermediate=True)
-        np.testing.assert_array_equal(curve["false_positive_rate"], said[0])
-        np.testing.assert_array_equal(curve["true_positive_rate"], said[1])
-        np.testing.assert_array_equal(curve["threshold"], said[2])
+    by_label = rows_by_label(columns_of("roc", run_data(labels, probs)))
+    for index, rows in enumerate(by_label.values()):
+        curve = select_rows(rows, rows["chosen"] == 0)
+        expected = roc_curve(*known(labels, probs, index), drop_intermediate=True)
+        np.testing.assert_array_equal(curve["false_positive_rate"], expected[0])
+        np.testing.assert_array_equal(curve["true_positive_rate"], expected[1])
+        np.testing.assert_array_equal(curve["threshold"], expected[2])
         area = np.trapezoid(curve["true_positive_rate"], curve["false_positive_rate"])
         np.testing.assert_allclose(area, auc(labels, probs)[index], rtol=1e-12)
 
 
 def test_the_chosen_points_are_those_of_the_decisions():
     labels, probs = sample()
-    decided = decide(probs, CUTS)
-    scores = score_labels(labels, decided)
-    false_positives = np.sum(decided & (labels == 0), axis=0)
-    found = everything(labels, probs, CUTS, NAMES)
+    counts = count(labels, decide(probs, THRESHOLDS))
+    columns = all_columns(run_data(labels, probs))
 
-    def at(name: str, key: str) -> np.ndarray:
-        return found[name][key][found[name]["chosen"] == 1]
+    def chosen(name: str, key: str) -> np.ndarray:
+        return columns[name][key][columns[name]["chosen"] == 1]
 
     for name in ("precision_recall", "threshold_curves"):
-        np.testing.assert_array_equal(at(name, "precision"), scores.precision)
-        np.testing.assert_array_equal(at(name, "recall"), scores.recall)
-        np.testing.assert_array_equal(at(name, "threshold"), CUTS)
-    np.testing.assert_array_equal(at("threshold_curves", "f1"), scores.f1)
-    np.testing.assert_array_equal(at("roc", "true_positive_rate"), scores.recall)
+        np.testing.assert_array_equal(chosen(name, "precision"), precision(counts))
+        np.testing.assert_array_equal(chosen(name, "recall"), recall(counts))
+        np.testing.assert_array_equal(chosen(name, "threshold"), THRESHOLDS)
+    np.testing.assert_array_equal(chosen("threshold_curves", "f1"), f1(counts))
+    np.testing.assert_array_equal(chosen("roc", "true_positive_rate"), recall(counts))
     np.testing.assert_array_equal(
-        at("roc", "false_positive_rate"), false_positives / (labels == 0).sum(axis=0)
+        chosen("roc", "false_positive_rate"), counts.fp / (counts.fp + counts.tn)
     )
 
 
-def test_threshold_curves_are_what_deciding_there_gives():
+def test_threshold_curves_are_the_scores_of_decisions_at_each_threshold():
     labels, probs = sample(rows=60)
-    for index, rows in enumerate(
-        by_label(curves.threshold_curves(labels, probs, CUTS, NAMES)).values()
-    ):
-        line = {key: values[rows["chosen"] == 0] for key, values in rows.items()}
+    by_label = rows_by_label(columns_of("threshold_curves", run_data(labels, probs)))
+    for index, rows in enumerate(by_label.values()):
+        curve = select_rows(rows, rows["chosen"] == 0)
         y, p = known(labels, probs, index)
-        ends = min(float(p.min()), CUTS[index]), max(float(p.max()), CUTS[index])
-        np.testing.assert_array_equal(line["threshold"], np.linspace(*ends, curves.GRID))
-        for row, threshold in enumerate(line["threshold"]):
-            scores = score_labels(y[:, None], decide(p[:, None], np.array([threshold])))
-            assert (line["recall"][row], line["f1"][row]) == (scores.recall[0], scores.f1[0])
-            np.testing.assert_equal(line["precision"][row], scores.precision[0])
+        ends = min(float(p.min()), THRESHOLDS[index]), max(float(p.max()), THRESHOLDS[index])
+        np.testing.assert_array_equal(curve["threshold"], np.linspace(*ends, POINTS))
+        for row, threshold in enumerate(curve["threshold"]):
+            counts = count(y[:, None], decide(p[:, None], np.array([threshold])))
+            assert (curve["recall"][row], curve["f1"][row]) == (recall(counts)[0], f1(counts)[0])
+            np.testing.assert_equal(curve["precision"][row], precision(counts)[0])
 
 
-def test_reliability_is_scikit_learns_and_its_mean_gap_the_ece():
-    labels, probs = sample(decimals=7)  # no probability lies on an edge, where the two differ
-    columns = curves.reliability(labels, probs, NAMES)
-    whole = {key: values[columns["all"] == 1] for key, values in columns.items()}
-    each = by_label({key: values[columns["all"] == 0] for key, values in columns.items()})
-    there = ~np.isnan(labels)
-    pairs = [(labels[there], probs[there]), *(known(labels, probs, index) for index in range(3))]
-    for rows, (y, p) in zip((whole, *each.values()), pairs, strict=True):
+def test_reliability_agrees_with_scikit_learn_and_its_mean_gap_is_the_ece():
+    labels, probs = sample(decimals=7)  # no probability is on an edge, where the two differ
+    columns = columns_of("reliability", run_data(labels, probs))
+    pooled = select_rows(columns, columns["all"] == 1)
+    by_label = rows_by_label(select_rows(columns, columns["all"] == 0))
+    is_known = ~np.isnan(labels)
+    pairs = [(labels[is_known], probs[is_known])]
+    pairs += [known(labels, probs, index) for index in range(3)]
+    for rows, (y, p) in zip((pooled, *by_label.values()), pairs, strict=True):
         frequency, probability = calibration_curve(y, p.astype(np.float64), n_bins=ECE_BINS)
         np.testing.assert_allclose(rows["frequency"], frequency, rtol=1e-12)
         np.testing.assert_allclose(rows["probability"], probability, rtol=1e-12)
         assert rows["count"].sum() == len(y)
         assert ((rows["low"] <= rows["probability"]) & (rows["probability"] < rows["high"])).all()
     ece = expected_calibration_error(labels, probs)
-    np.testing.assert_allclose(captions.calibration_gap(whole), ece, rtol=1e-12)
+    np.testing.assert_allclose(calibration_gap(pooled), ece, rtol=1e-12)
 
 
 def test_histograms_count_every_known_example_once():
     labels, probs = sample()
-    for index, rows in enumerate(
-        by_label(curves.score_histograms(labels, probs, CUTS, NAMES)).values()
-    ):
+    by_label = rows_by_label(columns_of("score_histograms", run_data(labels, probs)))
+    for index, rows in enumerate(by_label.values()):
         y, p = known(labels, probs, index)
         for name, scores in (("positives", p[y == 1]), ("negatives", p[y == 0])):
             inside = (scores[:, None] >= rows["low"]) & (scores[:, None] < rows["high"])
@@ -175,8 +197,8 @@ def test_histograms_count_every_known_example_once():
 
 def test_error_pairs_count_texts_with_both_errors():
     labels, probs = sample(rows=80)
-    decided = decide(probs, CUTS)
-    columns = curves.error_pairs(labels, decided, NAMES)
+    decided = decide(probs, THRESHOLDS)
+    columns = columns_of("error_pairs", run_data(labels, probs))
     expected = [
         sum(
             y[i] == 0 and d[i] and y[j] == 1 and not d[j]
@@ -187,51 +209,48 @@ def test_error_pairs_count_texts_with_both_errors():
     ]
     assert columns["texts"].tolist() == expected
     assert max(expected) > 0
-    pairs = list(zip(columns["given"].tolist(), columns["missed"].tolist(), strict=True))
-    assert pairs == [(one, other) for one in NAMES for other in NAMES]
-    false_positives = np.sum(decided & (labels == 0), axis=0)
-    assert columns["false_positives"][::3].tolist() == false_positives.tolist()
+    pairs = list(zip(columns["predicted"].tolist(), columns["missed"].tolist(), strict=True))
+    assert pairs == [(predicted, missed) for predicted in NAMES for missed in NAMES]
+    assert columns["false_positives"][::3].tolist() == count(labels, decided).fp.tolist()
 
 
 def test_training_holds_the_logged_lines_and_a_running_mean():
-    columns = curves.training(LINES)
+    columns = columns_of("training", run_data(*sample()))
     assert columns["batch"].tolist() == [10, 20, 30, 25, 50]
     np.testing.assert_equal(columns["loss"], [0.9, 0.5, 0.4, NAN, NAN])
-    np.testing.assert_equal(columns["rate"], [1e-4, 5e-5, 2e-5, NAN, NAN])
+    np.testing.assert_equal(columns["learning_rate"], [1e-4, 5e-5, 2e-5, NAN, NAN])
     np.testing.assert_equal(columns["score"], [NAN, NAN, NAN, 0.4, NAN])
     np.testing.assert_equal(columns["log_loss"], [NAN, NAN, NAN, 0.3, 0.35])
     losses = np.random.default_rng(0).random(100)
-    logged = curves.training([{"step": i, "loss": loss} for i, loss in enumerate(losses)])
+    log = [{"step": step, "loss": loss} for step, loss in enumerate(losses)]
+    columns = columns_of("training", run_data(*sample(), log=log))
     expected = [losses[max(i - 2, 0) : i + 3].mean() for i in range(100)]
-    np.testing.assert_allclose(logged["running_mean"], expected, rtol=1e-12)
+    np.testing.assert_allclose(columns["running_mean"], expected, rtol=1e-12)
 
 
-def test_length_errors_count_texts_with_a_wrong_label_in_bins_that_share_no_length():
+def test_length_errors_count_texts_with_a_wrong_label_in_disjoint_bins():
     labels, probs = sample(rows=250)
     labels[:7] = NAN
-    decided = decide(probs, CUTS)
+    decided = decide(probs, THRESHOLDS)
     lengths = np.random.default_rng(1).geometric(0.05, 250)
-    columns = curves.length_errors(lengths, labels, decided)
-    wrong = [any(y == y and (y == 1) != d for y, d in zip(*row, strict=True))
-             for row in zip(labels, decided, strict=True)]  # fmt: skip
-    for row in range(len(columns["share"])):
+    columns = columns_of("length_errors", run_data(labels, probs)._replace(lengths=lengths))
+    wrong = [
+        any(y == y and (y == 1) != d for y, d in zip(*row, strict=True))
+        for row in zip(labels, decided, strict=True)
+    ]
+    for row, share in enumerate(columns["share"]):
         low, high = columns["shortest"][row], columns["longest"][row]
         inside = [wrong[i] for i in range(7, 250) if low <= lengths[i] <= high]
         assert (columns["texts"][row], columns["wrong"][row]) == (len(inside), sum(inside))
-        assert columns["share"][row] == sum(inside) / len(inside)
+        assert share == sum(inside) / len(inside)
+        assert 0 <= columns["interval_low"][row] < share < columns["interval_high"][row] <= 1
     assert columns["texts"].sum() == 243
     assert len(columns["share"]) > 5
     assert (columns["longest"][:-1] < columns["shortest"][1:]).all()
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (1, 1), (0, 30), (7, 20), (500, 999)])
-def test_the_interval_of_a_share_is_wilsons(successes, trials):
-    said = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    np.testing.assert_allclose(wilson(successes, trials), said, atol=1e-12)
-
-
-def test_the_csv_holds_every_figure_to_its_last_bit(tmp_path):
-    for name, columns in everything(*sample(), CUTS, NAMES).items():
+def test_the_csv_holds_every_number_to_its_last_bit(tmp_path):
+    for name, columns in all_columns(run_data(*sample())).items():
         assert len({len(values) for values in columns.values()}) == 1
         save_columns(tmp_path / f"{name}.csv", columns)
         with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as file:
@@ -242,73 +261,79 @@ def test_the_csv_holds_every_figure_to_its_last_bit(tmp_path):
                 assert list(cells) == columns[key].tolist()
             else:
                 assert "nan" not in cells
-                read = [float(cell) if cell else NAN for cell in cells]
-                np.testing.assert_array_equal(read, columns[key])
+                values = [float(cell) if cell else NAN for cell in cells]
+                np.testing.assert_array_equal(values, columns[key])
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_what_is_drawn_is_what_the_columns_hold():
-    found = everything(*sample(), CUTS, NAMES)
+def test_figures_draw_their_columns():
+    columns = all_columns(run_data(*sample()))
     keys = {
         "precision_recall": ("recall", "precision"),
         "roc": ("false_positive_rate", "true_positive_rate"),
         "threshold_curves": ("threshold", "f1"),
     }
-    for name, (across, up) in keys.items():
-        figure = drawn(name, found[name])
-        for axes, rows in zip(figure.axes, by_label(found[name]).values(), strict=True):
+    for name, (x, y) in keys.items():
+        figure = draw(name, columns[name])
+        for axes, rows in zip(figure.axes, rows_by_label(columns[name]).values(), strict=True):
             curve = rows["chosen"] == 0
             line, point = axes.lines[0], axes.lines[-1]
-            np.testing.assert_array_equal(line.get_xdata(), rows[across][curve])
-            np.testing.assert_array_equal(line.get_ydata(), rows[up][curve])
-            np.testing.assert_array_equal(point.get_xdata(), rows[across][~curve])
-            np.testing.assert_array_equal(point.get_ydata(), rows[up][~curve])
-    cells = [text.get_text() for text in drawn("error_pairs", found["error_pairs"]).axes[0].texts]
-    assert cells == [f"{texts}" for texts in found["error_pairs"]["texts"] if texts]
-    reliability = found["reliability"]
-    whole = drawn("reliability", reliability).axes[0].lines[1]
+            np.testing.assert_array_equal(line.get_xdata(), rows[x][curve])
+            np.testing.assert_array_equal(line.get_ydata(), rows[y][curve])
+            np.testing.assert_array_equal(point.get_xdata(), rows[x][~curve])
+            np.testing.assert_array_equal(point.get_ydata(), rows[y][~curve])
+    cells = [text.get_text() for text in draw("error_pairs", columns["error_pairs"]).axes[0].texts]
+    assert cells == [f"{texts}" for texts in columns["error_pairs"]["texts"] if texts]
+    reliability = columns["reliability"]
+    pooled = draw("reliability", reliability).axes[0].lines[1]
     np.testing.assert_array_equal(
-        whole.get_ydata(), reliability["frequency"][reliability["all"] > 0]
+        pooled.get_ydata(), reliability["frequency"][reliability["all"] > 0]
     )
-    training = drawn("training", found["training"]).axes
+    training = draw("training", columns["training"]).axes
     np.testing.assert_array_equal(
-        training[0].lines[1].get_ydata(), found["training"]["running_mean"]
+        training[0].lines[1].get_ydata(), columns["training"]["running_mean"]
     )
     np.testing.assert_array_equal(training[1].lines[0].get_ydata(), [0.4, NAN])
-    (bars,) = drawn("length_errors", found["length_errors"]).axes[0].containers
-    np.testing.assert_array_equal(bars.lines[0].get_ydata(), found["length_errors"]["share"])
+    (bars,) = draw("length_errors", columns["length_errors"]).axes[0].containers
+    np.testing.assert_array_equal(bars.lines[0].get_ydata(), columns["length_errors"]["share"])
 
 
-@pytest.mark.parametrize(("rows", "prob"), [(1, None), (2, 0.0), (40, None), (40, 0.5)])
-def test_labels_of_which_little_can_be_said_are_drawn(rows, prob):
+@pytest.mark.parametrize(("rows", "prob"), [(1, None), (2, 0.0), (40, None)])
+def test_labels_with_few_defined_scores_are_drawn(rows, prob):
     rng = np.random.default_rng(0)
     labels = np.stack([np.zeros(rows), np.ones(rows), np.full(rows, NAN), np.arange(rows) % 2], 1)
     probs = rng.random(labels.shape) if prob is None else np.full(labels.shape, prob)
     names = ("no positives", "only positives", "never known", "both")
-    found = everything(labels.astype(np.float32), probs.astype(np.float32), np.full(4, 0.5), names)
-    for name, columns in found.items():
-        drawn(name, columns)
-        said = captions.FINDINGS[name](columns)
-        assert said
-        assert "nan" not in said
+    run = run_data(labels.astype(np.float32), probs.astype(np.float32), np.full(4, 0.5), names)
+    columns = all_columns(run)
+    for name in FIGURES:
+        draw(name, columns[name])
+        finding = FIGURES[name].finding(columns[name])
+        assert finding
+        assert "nan" not in finding
     for name in ("precision_recall", "roc", "threshold_curves", "score_histograms"):
-        assert list(by_label(found[name])) == list(names)
-    assert math.isnan(by_label(found["precision_recall"])["no positives"]["recall"][0])
-    assert math.isnan(by_label(found["roc"])["only positives"]["false_positive_rate"][0])
+        assert list(rows_by_label(columns[name])) == list(names)
+    by_label = rows_by_label(columns["precision_recall"])
+    assert math.isnan(by_label["no positives"]["recall"][0])
+    by_label = rows_by_label(columns["roc"])
+    assert math.isnan(by_label["only positives"]["false_positive_rate"][0])
 
 
-def test_nothing_known_and_nothing_logged_are_drawn():
+def test_unknown_labels_and_short_logs_are_drawn():
     labels, probs = np.full((3, 2), NAN, np.float32), np.full((3, 2), 0.5, np.float32)
-    for name, columns in everything(labels, probs, np.full(2, 0.5), ("a", "b")).items():
-        if name != "length_errors":  # left out where no text is known at all
-            drawn(name, columns)
-            assert "nan" not in captions.FINDINGS[name](columns)
-    for lines in (LINES[:1], LINES[2:3]):
-        drawn("training", curves.training(lines))
+    run = run_data(labels, probs, np.full(2, 0.5), ("a", "b"))
+    columns = all_columns(run)
+    assert FIGURES.keys() - columns.keys() == {"length_errors"}
+    for name in columns:
+        draw(name, columns[name])
+        assert "nan" not in FIGURES[name].finding(columns[name])
+    for log in (LINES[:1], LINES[2:3]):
+        draw("training", columns_of("training", run._replace(log=log)))
+    assert isinstance(FIGURES["training"].data(run._replace(log=[])), str)
 
 
 AWKWARD = (
-    "a_very_long_name_of_a_label_that_goes_on", "another_very_long_name_which_goes_on", "$x$",
+    "a_very_long_name_of_a_label_in_a_figure", "another_very_long_name_of_a_label", "$x$",
     "$\\frac{$", "_hidden", "<b>bold</b>", "with\nline\tbreaks", "失望", "حزن", "😀",
     "WWWWWWWWWWWWWWWW",
     "MMMMMMMMMMMMMMMMMMMMMMMMMMMMM", "%d", "{}", "\\alpha", "é", " ", "a" * 200,
@@ -319,10 +344,9 @@ AWKWARD = (
 @pytest.fixture(scope="module")
 def many():
     """A figure of every layout with 28 awkward labels."""
-    labels, probs = sample(rows=400, classes=28)
-    found = everything(labels, probs, np.full(28, 0.5), AWKWARD)
+    run = run_data(*sample(rows=400, classes=28), np.full(28, 0.5), AWKWARD)
     kinds = ("precision_recall", "score_histograms", "reliability", "error_pairs")
-    return {name: drawn(name, found[name]) for name in kinds}
+    return {name: draw(name, columns_of(name, run)) for name in kinds}
 
 
 def test_28_labels_fit_their_picture(many):
@@ -348,55 +372,53 @@ def test_28_labels_fit_their_picture(many):
                 assert left.get_window_extent().x1 < right.get_window_extent().x0, titles
 
 
-def test_names_are_cut_in_their_middle_and_strange_letters_replaced():
-    said = style.fit_labels(AWKWARD, 1.5)
-    assert all(style.width(name) <= 1.5 for name in said)
-    assert said[0].startswith("a_very_")
-    assert said[0].endswith("_goes_on")
-    assert "…" in said[0]
-    assert (said[2], said[6], said[7]) == ("$x$", "with line breaks", "label 8")
-    assert style.fit_labels(["x" * 99], style.width("xx…xx")) == ["xx…xx"]
-    assert style.writable("é ü ж")
-    assert not style.writable("失望")
-    assert not style.writable(" ")
+def test_long_names_lose_their_middle_and_unwritable_names_are_numbered():
+    names = style.fit_labels(AWKWARD, 1.5)
+    assert all(style.text_width(name) <= 1.5 for name in names)
+    assert names[0].startswith("a_very_")
+    assert names[0].endswith("_figure")
+    assert "…" in names[0]
+    assert (names[2], names[6], names[7]) == ("$x$", "with line breaks", "label 8")
+    assert style.fit_labels(["x" * 99], style.text_width("xx…xx")) == ["xx…xx"]
+    assert style.is_writable("é ü ж")
+    assert not style.is_writable("失望")
+    assert not style.is_writable(" ")
 
 
-def test_a_picture_is_the_same_whatever_the_users_own_settings():
-    columns = curves.precision_recall(*sample(), CUTS, NAMES)
-    one = style.png(plots.precision_recall, columns)
+def test_the_users_matplotlib_settings_do_not_change_a_figure():
+    figure = FIGURES["precision_recall"]
+    columns = columns_of(figure.name, run_data(*sample()))
+    png = style.to_png(figure.draw, columns)
     with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "text.usetex": True}):
         before = dict(matplotlib.rcParams)
-        assert style.png(plots.precision_recall, columns) == one
+        assert style.to_png(figure.draw, columns) == png
         assert dict(matplotlib.rcParams) == before
 
 
-def test_findings_say_what_the_columns_hold():
+def test_findings_describe_the_columns():
     labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
     probs = np.array([[0.9, 0.1], [0.8, 0.7], [0.2, 0.6], [0.1, 0.2]], np.float32)
-    cuts, names = np.array([0.5, 0.65]), ("good", "bad")
-    found = everything(labels, probs, cuts, names)
-    said = {name: captions.FINDINGS[name](columns) for name, columns in found.items()}
-    assert said["precision_recall"] == "Highest average precision: good (1.00); lowest: bad (0.58)."
-    assert said["roc"] == "Highest area under the curve: good (1.00); lowest: bad (0.50)."
-    assert said["threshold_curves"].startswith(
-        "Highest chosen threshold: bad (0.65); lowest: good (0.50)."
-    )
-    assert said["error_pairs"] == "No text has one label given wrongly and another missed."
-    swapped = curves.error_pairs(labels, decide(probs[:, ::-1], cuts), names)
-    assert captions.error_pairs(swapped) == (
-        "Most often: good given where bad was missed (1); bad given where good was missed (1)."
-    )
-    assert said["training"] == (
-        "The training loss went from 0.900 to 0.400. The best score on val, 0.400, came after "
-        "epoch 1 of 2."
-    )
-    assert said["length_errors"] == "A label is wrong in 75 % of the texts of 3 to 6 tokens."
-    off = expected_calibration_error(labels, probs)
-    assert said["reliability"].startswith(f"All labels together are off by {off:.2f} on average")
+    run = run_data(labels, probs, np.array([0.5, 0.65]), ("good", "bad"))
+    findings = {name: FIGURES[name].finding(columns) for name, columns in all_columns(run).items()}
+    for name, quantity, values in (
+        ("precision_recall", "average precision", ("good (1.00)", "bad (0.58)")),
+        ("roc", "area under the curve", ("good (1.00)", "bad (0.50)")),
+        ("threshold_curves", "chosen threshold", ("bad (0.65)", "good (0.50)")),
+    ):
+        highest, lowest = values
+        assert findings[name].startswith(f"Highest {quantity}: {highest}; lowest: {lowest}.")
+    for text in ("0.900", "0.400", "epoch 1 of 2"):
+        assert text in findings["training"]
+    assert "75 % of the texts of 3 to 6 tokens" in findings["length_errors"]
+    assert f"{expected_calibration_error(labels, probs):.2f}" in findings["reliability"]
+    assert "No text" in findings["error_pairs"]
+    swapped = run._replace(test=run.test._replace(probs=probs[:, ::-1]))
+    finding = FIGURES["error_pairs"].finding(columns_of("error_pairs", swapped))
+    assert finding.endswith("good instead of bad (1); bad instead of good (1).")
 
 
 def test_a_figure_that_fails_leaves_no_style_behind():
     before = dict(matplotlib.rcParams)
     with pytest.raises(ZeroDivisionError):
-        style.png(lambda columns: 1 / 0, {})
+        style.to_png(lambda columns: 1 / 0, {})
     assert dict(matplotlib.rcParams) == before

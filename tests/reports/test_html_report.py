@@ -1,4 +1,4 @@
-"""The page says what the run's files say, needs no network, and shows no text unasked."""
+"""The page shows what the run's files hold, needs no network, and has texts on request only."""
 
 import base64
 import hashlib
@@ -19,13 +19,14 @@ from jaxclf.experiment.config import Data, Experiment
 from jaxclf.experiment.overrides import to_dict
 from jaxclf.files.json_file import write_json
 from jaxclf.reports import html_report
-from jaxclf.reports.figures import pictures
-from jaxclf.reports.html_report import HARDEST, hardest, write_page
+from jaxclf.reports.figures import catalog
+from jaxclf.reports.figures.figure import RunData
+from jaxclf.reports.html_report import MAX_EXAMPLES, METRICS, find_hardest, write_page
 from jaxclf.types import Predictions
 
-EVIL = "<script>alert('label')</script>"
-NAMES = ("stress", EVIL, "absent")
-CUTS = np.array([0.5, 0.4, 0.5])
+MARKUP = "<script>alert('label')</script>"
+NAMES = ("stress", MARKUP, "absent")
+THRESHOLDS = np.array([0.5, 0.4, 0.5])
 ROWS = 40
 ID = '"><img src=x onerror=alert(1)>'
 TEXTS = [f"secret number {row} <script>alert('text')</script> & \"more\"" for row in range(ROWS)]
@@ -34,7 +35,7 @@ LINES = [
     {"step": 20, "loss": 0.5, "learning_rate": 1e-5},
     {"step": 20, "epoch/epoch": 1, "epoch/score": 0.5, "epoch/log_loss": 0.3},
 ]
-PICTURES = tuple(pictures.PICTURES)
+FIGURES = {figure.name: figure for figure in catalog.load_figures()}
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -49,17 +50,20 @@ def predictions(split: str) -> Predictions:
 
 def make_run(out, **files):
     """A finished run's folder, with files of other content (None: without them)."""
-    found = {split: predictions(split) for split in ("val", "test")}
-    for split, part in found.items():
+    splits = {split: predictions(split) for split in ("val", "test")}
+    for split, part in splits.items():
         save_predictions(out / "predictions" / f"{split}.npz", part)
     rule = {"split": "val", "rule": "per_label"}
     contents = {
         "labels": NAMES,
-        "report": {split: evaluate_split(part, CUTS, NAMES) for split, part in found.items()},
-        "thresholds": {
-            name: {"value": cut, **rule} for name, cut in zip(NAMES, CUTS.tolist(), strict=True)
+        "report": {
+            split: evaluate_split(part, THRESHOLDS, NAMES) for split, part in splits.items()
         },
-        "diagnosis": [f"Too rare in test to judge: {EVIL} (3)."],
+        "thresholds": {
+            name: {"value": value, **rule}
+            for name, value in zip(NAMES, THRESHOLDS.tolist(), strict=True)
+        },
+        "diagnosis": [f"Too rare in test to judge: {MARKUP} (3)."],
         "config": to_dict(Experiment(Data("train.json", "val.json", "test.json"))),
         "environment": {"jax": "1.2.3"},
         **files,
@@ -72,7 +76,7 @@ def make_run(out, **files):
 
 
 class Page(HTMLParser):
-    """A page taken to pieces; fails where a tag is not closed or closed out of turn."""
+    """A parsed page; fails if a tag is not closed or closed out of order."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -119,43 +123,43 @@ def read(out) -> tuple[str, Page]:
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory):
-    """A page with all there is, in a folder with a name of its own mind."""
-    out = tmp_path_factory.mktemp("runs") / 'run <b>&"one"'
+def run(tmp_path_factory):
+    """A run with a complete page, in a folder whose name has markup."""
+    out = tmp_path_factory.mktemp("runs") / 'run <b>&"x"'
     make_run(out)
     assert write_page(out, lengths=np.arange(ROWS) + 3, texts=TEXTS) == out / "report.html"
     return out
 
 
 @pytest.fixture
-def without_pictures(monkeypatch):
-    monkeypatch.setattr(html_report, "pictures", lambda *_: "<p>no pictures</p>")
+def without_figures(monkeypatch):
+    monkeypatch.setattr(html_report, "draw_figures", lambda *_: [])
 
 
-def test_a_page_is_whole_and_its_parts_in_order(shown):
-    html, found = read(shown)
+def test_a_page_has_all_sections_in_order(run):
+    html, page = read(run)
     assert html.startswith('<!doctype html>\n<html lang="en">')
-    titles = [data for tag, data in found.texts if tag == "h2"]
+    titles = [data for tag, data in page.texts if tag == "h2"]
     assert titles == [
-        "Figures",
+        "Results",
         "Thresholds",
-        "What the figures say",
+        "Diagnosis",
         "Labels",
-        "Pictures",
+        "Figures",
         "Hardest examples",
-        "What it must not decide alone",
-        "The run",
+        "Intended use and limits",
+        "Configuration",
     ]
-    assert len(found.all("h1")) == len(found.all("main")) == 1
-    targets = {attrs["id"] for _, attrs in found.tags if "id" in attrs}
-    assert {f"#{target}" for target in targets} == {attrs["href"] for attrs in found.all("a")}
-    assert "A person decides." in found.text
-    assert not list(shown.rglob("*.part"))
+    assert len(page.all("h1")) == len(page.all("main")) == 1
+    targets = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    assert {f"#{target}" for target in targets} == {attrs["href"] for attrs in page.all("a")}
+    assert "A person decides." in page.text
+    assert not list(run.rglob("*.part"))
 
 
-def test_a_page_needs_nothing_from_elsewhere(shown):
-    html, found = read(shown)
-    for _, attrs in found.tags:
+def test_a_page_loads_nothing(run):
+    html, page = read(run)
+    for _, attrs in page.tags:
         for name in ("src", "href", "srcset", "action", "data", "poster", "background"):
             if name in attrs:
                 assert re.match("#|data:", attrs[name] or ""), attrs
@@ -165,144 +169,142 @@ def test_a_page_needs_nothing_from_elsewhere(shown):
     assert "@import" not in without_data
 
 
-def test_only_the_pages_own_script_may_run(shown):
-    _, found = read(shown)
-    (script,) = [data for tag, data in found.texts if tag == "script"]
+def test_only_the_script_of_the_page_may_run(run):
+    _, page = read(run)
+    (script,) = [data for tag, data in page.texts if tag == "script"]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    (policy,) = [attrs["content"] for attrs in found.all("meta") if "http-equiv" in attrs]
+    (policy,) = [attrs["content"] for attrs in page.all("meta") if "http-equiv" in attrs]
     assert f"script-src 'sha256-{digest}'" in policy
     assert policy.startswith("default-src 'none'; img-src data:;")
-    assert not any(name.startswith("on") for _, attrs in found.tags for name in attrs)
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
 
 
-def test_names_ids_and_texts_are_never_markup(shown):
-    html, found = read(shown)
-    assert len(found.all("script")) == 1
-    assert len(found.all("img")) == len(PICTURES)
-    assert not found.all("b")
-    (title,) = [data for tag, data in found.texts if tag == "title"]
-    assert title == 'run <b>&"one": report'
-    assert found.row(EVIL)[0] == EVIL
-    assert f"Too rare in test to judge: {EVIL} (3)." in found.text
-    assert ID in found.text
-    assert "<script>alert('text')</script> & \"more\"" in found.text
+def test_names_ids_and_texts_are_never_markup(run):
+    html, page = read(run)
+    assert len(page.all("script")) == 1
+    assert len(page.all("img")) == len(FIGURES)
+    assert not page.all("b")
+    (title,) = [data for tag, data in page.texts if tag == "title"]
+    assert title == 'run <b>&"x": report'
+    assert page.row(MARKUP)[0] == MARKUP
+    assert f"Too rare in test to judge: {MARKUP} (3)." in page.text
+    assert ID in page.text
+    assert "<script>alert('text')</script> & \"more\"" in page.text
     assert html.count("<script>") == html.count("</script>") == 1
     assert "<b>" not in html
 
 
-def test_every_picture_is_on_the_page_and_in_plots_and_says_in_words_what_it_shows(shown):
-    _, found = read(shown)
-    images = found.all("img")
-    for name, attrs in zip(PICTURES, images, strict=True):
+def test_every_figure_is_on_the_page_and_in_plots_with_its_text(run):
+    _, page = read(run)
+    images = page.all("img")
+    for name, attrs in zip(FIGURES, images, strict=True):
         data = (attrs["src"] or "").removeprefix("data:image/png;base64,")
-        assert base64.b64decode(data) == (shown / "plots" / f"{name}.png").read_bytes()
-        assert (shown / "plots" / f"{name}.csv").stat().st_size > 40
+        assert base64.b64decode(data) == (run / "plots" / f"{name}.png").read_bytes()
+        assert (run / "plots" / f"{name}.csv").stat().st_size > 40
         assert len(attrs["alt"] or "") > 60
-        assert (attrs["alt"] or "").startswith(pictures.PICTURES[name].content)
-        assert f"plots/{name}.csv" in found.text
-        assert pictures.PICTURES[name].reading in found.text
-    alt = images[PICTURES.index("precision_recall")]["alt"] or ""
+        assert (attrs["alt"] or "").startswith(FIGURES[name].alt)
+        assert f"plots/{name}.csv" in page.text
+        assert FIGURES[name].caption in page.text
+    alt = images[list(FIGURES).index("precision_recall")]["alt"] or ""
     assert "Highest average precision: stress (" in alt
-    assert sorted(path.stem for path in (shown / "plots").glob("*.png")) == sorted(PICTURES)
+    assert sorted(path.stem for path in (run / "plots").glob("*.png")) == sorted(FIGURES)
 
 
-def test_the_figures_are_the_reports(shown):
-    _, found = read(shown)
-    report = json.loads((shown / "report.json").read_text())
+def test_the_numbers_are_those_of_the_report(run):
+    _, page = read(run)
+    report = json.loads((run / "report.json").read_text())
     test, val = report["test"], report["val"]
     low, high = test["intervals"]["macro_f1"]
-    assert f"95 % interval {low:.3f} to {high:.3f}" in found.text.replace("\xa0", " ")
-    assert f"the {ROWS} texts of the test split" in found.text
-    for name, key in {
-        "Macro F1": "macro_f1",
-        "Micro F1": "micro_f1",
-        "Weighted F1": "weighted_f1",
-        "Samples F1": "samples_f1",
-        "Subset accuracy": "subset_accuracy",
-        "Macro AUC": "macro_auc",
-        "mAP": "map",
-        "ECE": "ece",
-    }.items():
-        _, *cells = found.row(name)
-        assert [cell[:5] for cell in cells] == [f"{test[key]:.3f}", f"{val[key]:.3f}"]
-    assert f"macro F1 on test is {test['macro_f1_at_half']:.3f}" in found.text
+    assert f"95 % interval {low:.3f} to {high:.3f}" in page.text.replace("\xa0", " ")
+    assert f"the {ROWS} texts of the test split" in page.text
+    for metric in METRICS:
+        _, *cells = page.row(metric.title)
+        assert [cell[:5] for cell in cells] == [
+            f"{test[metric.name]:.3f}",
+            f"{val[metric.name]:.3f}",
+        ]
+    assert f"macro F1 on test is {test['macro_f1_at_half']:.3f}" in page.text
     for name in NAMES:
         row = test["labels"][name]
         keys = ("precision", "recall", "f1", "auc", "ap", "threshold")
-        figures = ["n/a" if row[key] is None else f"{row[key]:.3f}" for key in keys]
-        label, support, *cells = found.row(name)
+        values = ["n/a" if row[key] is None else f"{row[key]:.3f}" for key in keys]
+        label, support, *cells = page.row(name)
         assert [label, support] == [name, f"{row['support']:.0f}"]
-        assert [cell[:5] for cell in cells] == figures
-        # F1 has its interval beside it.
+        assert [cell[:5] for cell in cells] == values
+        # The interval of F1 is below it.
         low, high = test["intervals"]["labels"][name]
         assert low is None or f"{low:.3f} to {high:.3f}" in cells[2].replace("\xa0", " ")
-    assert found.row("absent").count("n/a") == 4
-    assert not re.search("nan|None", found.text)
+    assert page.row("absent").count("n/a") == 4
+    assert not re.search("nan|None", page.text)
 
 
-def test_the_experiment_and_the_environment_are_there(shown):
-    _, found = read(shown)
-    texts = [data for tag, data in found.texts if tag == "pre"]
+def test_the_experiment_and_the_environment_are_on_the_page(run):
+    _, page = read(run)
+    texts = [data for tag, data in page.texts if tag == "pre"]
     assert [json.loads(text) for text in texts] == [
-        json.loads((shown / f"{name}.json").read_text()) for name in ("config", "environment")
+        json.loads((run / f"{name}.json").read_text()) for name in ("config", "environment")
     ]
 
 
-def test_texts_are_shown_only_where_they_are_given(shown, tmp_path, without_pictures):
-    _, found = read(shown)
-    hard = hardest(predictions("test"), decide(predictions("test").probs, CUTS), NAMES, TEXTS)
-    for example in hard:
-        assert f"{example.id} {example.text}" in found.text
-    asked = len(re.findall("secret number", found.text))
-    assert asked == len(hard) == HARDEST
+def run_data(test: Predictions, names: tuple[str, ...], thresholds: np.ndarray) -> RunData:
+    return RunData(test, test, thresholds, names, np.arange(len(names)))
+
+
+def test_texts_are_on_the_page_only_on_request(run, tmp_path, without_figures):
+    _, page = read(run)
+    hardest = find_hardest(run_data(predictions("test"), NAMES, THRESHOLDS), TEXTS)
+    for example in hardest:
+        assert f"{example.id} {example.text}" in page.text
+    assert len(re.findall("secret number", page.text)) == len(hardest) == MAX_EXAMPLES
     out = make_run(tmp_path / "run")
     write_page(out)
-    html, found = read(out)
+    html, page = read(out)
     assert "secret" not in html
-    assert [data for tag, data in found.texts if tag == "code"][-HARDEST:] == [
-        example.id for example in hard
+    assert [data for tag, data in page.texts if tag == "code"][-MAX_EXAMPLES:] == [
+        example.id for example in hardest
     ]
     for path in out.rglob("*"):
         assert path.is_dir() or b"secret" not in path.read_bytes()
 
 
-def test_a_long_text_is_cut(tmp_path, without_pictures):
+def test_a_long_text_is_cut_off(tmp_path, without_figures):
     out = make_run(tmp_path / "run")
     write_page(out, texts=["x" * 10_000] * ROWS)
-    _, found = read(out)
-    assert "x" * 2000 + " … (10,000 characters)" in found.text
-    assert "x" * 2001 not in found.text
+    _, page = read(out)
+    assert "x" * 2000 + " … (10,000 characters)" in page.text
+    assert "x" * 2001 not in page.text
 
 
-def test_the_hardest_examples_are_those_with_the_most_wrong_probability_behind_a_wrong_label():
+def test_the_hardest_examples_have_a_wrong_label_with_the_most_wrong_probability():
     labels = np.array([[1, 0], [0, 1], [np.nan, 1], [0, 0], [0, 0]], np.float32)
     probs = [[0.25, 0.75], [0.5, 0.125], [1.0, 0.5], [0.125, 0.25], [0.125, 0.9375]]
     test = Predictions(np.array([*"abcde"]), np.array(probs, np.float32), labels, "test")
-    # a: both wrong by 0.75, the first counts; b: both wrong, the second by 0.875; c: what is not
-    # known is not wrong; d: right; e: given wrongly, by 0.9375.
-    found = hardest(test, decide(test.probs, np.array([0.5, 0.5])), ("one", "two"), None)
-    assert [tuple(example) for example in found] == [
-        ("e", [], ["two"], "two", 0.9375, False, None),
-        ("b", ["two"], ["one"], "two", 0.125, True, None),
-        ("a", ["one"], ["two"], "one", 0.25, True, None),
+    # a: both labels are wrong by 0.75, the first counts. b: both are wrong, the second by 0.875.
+    # c: an unknown label is not wrong. d: correct. e: a false positive, wrong by 0.9375.
+    hardest = find_hardest(run_data(test, ("x", "y"), np.array([0.5, 0.5])), None)
+    assert [tuple(example) for example in hardest] == [
+        ("e", [], ["y"], "y", 0.9375, False, None),
+        ("b", ["y"], ["x"], "y", 0.125, True, None),
+        ("a", ["x"], ["y"], "x", 0.25, True, None),
     ]
 
 
-def test_no_wrong_label_and_no_warning_are_said(tmp_path, without_pictures):
+def test_a_run_without_errors_and_warnings_is_described(tmp_path, without_figures):
     out = make_run(tmp_path / "run", diagnosis=[])
     test = predictions("test")
-    right = np.where(np.isnan(test.labels), np.nan, decide(test.probs, CUTS)).astype(np.float32)
-    save_predictions(out / "predictions" / "test.npz", test._replace(labels=right))
+    decided = decide(test.probs, THRESHOLDS)
+    correct = np.where(np.isnan(test.labels), np.nan, decided).astype(np.float32)
+    save_predictions(out / "predictions" / "test.npz", test._replace(labels=correct))
     write_page(out)
-    _, found = read(out)
-    assert "No text of the test split has a wrong label." in found.text
-    assert "Nothing stands out" in found.text
+    _, page = read(out)
+    assert "Every label of every test text is predicted correctly." in page.text
+    assert "No problem was detected" in page.text
 
 
-def test_how_thresholds_came_about_is_said(tmp_path, without_pictures):
+def test_the_origin_of_thresholds_is_on_the_page(tmp_path, without_figures):
     record = {"split": "val", "rule": "per_label", "interval": [0.3, 0.7]}
     report = {
-        split: {**evaluate_split(predictions(split), CUTS, NAMES), "fitted": fitted}
+        split: {**evaluate_split(predictions(split), THRESHOLDS, NAMES), "fitted": fitted}
         for split, fitted in {"val": ["the thresholds (per_label)"], "test": []}.items()
     }
     report["val"]["crossfit"] = {"macro_f1": {"score": 0.321, "optimism": 0.1}}
@@ -310,62 +312,62 @@ def test_how_thresholds_came_about_is_said(tmp_path, without_pictures):
     thresholds = {name: {"value": 0.5, **record} for name in NAMES}
     out = make_run(tmp_path / "run", thresholds=thresholds, report=report)
     write_page(out)
-    _, found = read(out)
-    assert "Rule per_label , fitted on the split val. Each label's threshold of" in found.text
-    assert "val fitted the thresholds (per_label): figures on it flatter." in found.text
-    assert "test fitted" not in found.text
-    assert "fitted on other folds of it, macro F1 on val is 0.321 and not" in found.text
-    assert found.row("stress")[4].endswith("0.123 to 0.456")
-    assert found.row("stress")[7] == "0.500 0.300 to 0.700"
-    by_hand = {name: {"value": 0.5, "split": "val", "rule": "fixed", "x": 1} for name in NAMES}
-    write_json(out / "thresholds.json", by_hand)
+    _, page = read(out)
+    assert "Rule per_label , fitted on the split val." in page.text
+    assert "The val split fitted the thresholds (per_label): scores on it are" in page.text
+    assert "The test split fitted" not in page.text
+    assert "fitted on other folds of val, macro F1 on val is 0.321 instead" in page.text
+    assert page.row("stress")[4].endswith("0.123 to 0.456")
+    assert page.row("stress")[7] == "0.500 0.300 to 0.700"
+    fixed = {name: {"value": 0.5, "split": "val", "rule": "fixed", "x": 1} for name in NAMES}
+    write_json(out / "thresholds.json", fixed)
     write_page(out)
     assert 'Rule fixed ({"x": 1}), set by hand.' in read(out)[1].text
 
 
-def test_a_folder_with_the_least_gives_a_page_that_says_what_is_missing(tmp_path):
+def test_a_page_names_what_a_minimal_folder_lacks(tmp_path):
     out = make_run(tmp_path / "run", thresholds=None, diagnosis=None, config=None, environment=None)
-    write_page(out, lengths=np.arange(ROWS))
-    assert (out / "plots" / "length_errors.png").is_file()
+    (out / "plots").mkdir()
+    (out / "plots" / "length_errors.png").touch()  # of an earlier page
     (out / "metrics.jsonl").unlink()
     write_page(out)
-    _, found = read(out)
-    assert found.text.count("not recorded in this folder") == 3
-    assert "Not recorded in this folder" in found.text
-    assert "Left out: the folder has no metrics.jsonl." in found.text
-    assert "Left out: the lengths of the texts were not given." in found.text
-    assert len(found.all("img")) == len(PICTURES) - 2
-    # What an earlier page showed is not left beside this one.
-    left = {path.stem for path in (out / "plots").iterdir()}
-    assert left == set(PICTURES) - {"training", "length_errors"}
+    _, page = read(out)
+    assert page.text.count("not recorded in this folder") == 2
+    assert "Not recorded in this folder" in page.text
+    assert "Left out: the folder has no metrics.jsonl." in page.text
+    assert "Left out: the lengths of the texts are not known." in page.text
+    assert len(page.all("img")) == len(FIGURES) - 2
+    remaining = {path.stem for path in (out / "plots").iterdir()}
+    assert remaining == set(FIGURES) - {"training", "length_errors"}
 
 
-def test_of_very_many_labels_the_most_frequent_are_pictured(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "MOST_LABELS", 2)
+def test_figures_show_the_most_frequent_of_very_many_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "MAX_LABELS", 2)
     out = make_run(tmp_path / "run", labels=["失望", "b", "absent"], report={
-        split: evaluate_split(predictions(split), CUTS, ("失望", "b", "absent"))
+        split: evaluate_split(predictions(split), THRESHOLDS, ("失望", "b", "absent"))
         for split in ("val", "test")
     })  # fmt: skip
     write_page(out)
-    _, found = read(out)
-    assert "each of the 3 labels would have a panel or a row, the 2 with most" in found.text
-    assert "font lacks letters of some labels: label 1 is 失望." in found.text
+    _, page = read(out)
+    assert "show 2 of 3 labels, those with most positives" in page.text
+    assert "lacks characters of some labels: label 1 is 失望." in page.text
     for name in ("precision_recall", "error_pairs", "reliability"):
         lines = (out / "plots" / f"{name}.csv").read_text(encoding="utf-8").splitlines()
         labels = {line.split(",")[0] for line in lines[1:]} - {"all labels"}
         assert labels == {"失望", "b"}
 
 
-def test_a_folder_that_holds_no_finished_run_is_refused(tmp_path, without_pictures):
+def test_a_folder_without_a_finished_run_is_refused(tmp_path, without_figures):
     with pytest.raises(DataError, match="a finished run's folder"):
         write_page(tmp_path)
     out = make_run(tmp_path / "run")
     for wrong in ({"texts": TEXTS[1:]}, {"lengths": np.arange(ROWS + 1)}):
-        with pytest.raises(ValueError, match="row by row"):
+        with pytest.raises(ValueError, match="one item for each row"):
             write_page(out, **wrong)
     assert not (out / "report.html").exists()
 
 
-def test_importing_the_page_imports_no_plotting():
-    code = "import jaxclf.decisions.page, sys; assert 'matplotlib' not in sys.modules"
+@pytest.mark.slow
+def test_importing_the_report_does_not_import_matplotlib():
+    code = "import jaxclf.reports.html_report, sys; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

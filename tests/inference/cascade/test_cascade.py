@@ -157,7 +157,7 @@ def built(folder):
     """(the cascade's folder, stdout of the command)."""
     out = folder / "fast"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxclf.reports.html_report.pictures", lambda *parts: "")  # slow to draw
+        patch.setattr("jaxclf.reports.html_report.draw_figures", lambda *_: [])  # slow to draw
         runs = [folder / "small", folder / "blend"]
         code, printed, errors = run("--runs", *runs, "max_metric_loss=0.005", "--out", out)
     assert code == 0, errors
