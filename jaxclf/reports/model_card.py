@@ -1,73 +1,100 @@
-"""The README.md of a handed-over model: what it is, its figures, and what it must not decide
-alone."""
+"""The model card: the README.md of a saved model, with metadata that the Hugging Face Hub reads."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from jaxclf.reports.tables import score_tables, to_markdown
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-UNSAID = "not written down (`data.label_descriptions`): what the training examples mean by it"
+from jaxclf.experiment.config import Encoder
+from jaxclf.model.pretrained import BUILT_IN
+from jaxclf.reports.rendering import render
+from jaxclf.reports.tables import Table, score_tables
+
+NOT_DESCRIBED = "not described; see the training examples (`data.label_descriptions`)"
+# Metrics in the metadata: name in the report -> (type on the Hub, name, arguments).
+HUB_METRICS = {
+    "macro_f1": ("f1", "Macro F1", {"average": "macro"}),
+    "micro_f1": ("f1", "Micro F1", {"average": "micro"}),
+    "macro_auc": ("roc_auc", "Macro AUC", {"average": "macro"}),
+}
 
 
-def card(
+def make_card(
     name: str,
-    encoder: str,
+    encoders: Sequence[Encoder],
     report: Mapping[str, Any],
     rule: str,
     calibration: str,
     sizes: Mapping[str, int],
-    meanings: Mapping[str, str],
+    label_descriptions: Mapping[str, str],
+    structure: str = "",
+    details: Sequence[Table] = (),
 ) -> str:
-    """Markdown.
+    """Write a model card as Markdown.
 
     rule, calibration: names of the threshold rule and the calibrator. sizes: examples of each
-        split. meanings: label -> when a text has it; of those that are left out only the name is
-        known.
+    split. label_descriptions: label -> when a text has it, may lack labels. structure: how several
+    networks work together. details: more tables, each a section of its own.
     """
-    counts = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
-    origin = "set by hand" if rule == "fixed" else "fitted on the validation split"
-    said = {label: meanings.get(label, UNSAID) for label in report["test"]["labels"]}
-    labels = "\n".join(f"| `{label}` | {_cell(meaning)} |" for label, meaning in said.items())
-    means = (
-        "as the model gives them: they rank, and need not be frequencies"
-        if calibration == "none"
-        else f"calibrated (`{calibration}`) to be frequencies on texts like those of the "
-        "validation split"
+    names = dict.fromkeys(base_model(encoder) or Path(encoder.name).name for encoder in encoders)
+    body = render(
+        "model_card.md",
+        name=name,
+        structure=structure and f" of {structure}",
+        encoders=[f"`{name}`" for name in names],
+        sizes=", ".join(f"{split} {size:,}" for split, size in sizes.items()),
+        labels={
+            label: label_descriptions.get(label, NOT_DESCRIBED)
+            for label in report["test"]["labels"]
+        },
+        tables=score_tables(report["test"], "test"),
+        rule=rule,
+        calibration=calibration,
+        details=details,
     )
-    scores = "\n\n".join(map(to_markdown, score_tables(report["test"], "test")))
-    return f"""# {name}
-
-A multi-label text classifier: the encoder `{encoder}` fine-tuned with jaxclf. Examples: {counts}.
-
-| label | a text has it where |
-|---|---|
-{labels}
-
-## Figures on the test split, which fitted nothing
-
-{scores}
-
-Intervals are over test texts, thresholds held fixed; another seed may give other figures. A label
-with few positives has a wide one, and "n/a" stands where nothing can be said.
-
-## How it decides
-
-Thresholds: rule `{rule}`, {origin}. A text that reaches none gets no label, which is an answer.
-Probabilities are {means}.
-
-    import jaxclf
-    classifier = jaxclf.load("this/folder")
-    classifier.predict(["a text"])
-    classifier.predict_proba(["a text"])
-
-## What it is for, and what it must not decide alone
-
-It helps to find what should be read first, in texts like those it was trained on. A person decides:
-a label is no diagnosis and no judgement of anybody, a missing label is no all-clear, and the
-figures above hold for texts like those of the test split alone.
-"""
+    metadata = _make_metadata(name, encoders, report["test"])
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"))
 
 
-def _cell(text: str) -> str:
-    """As the cell of a table: one line, no bar."""
-    return " ".join(text.split()).replace("|", "\\|")
+def base_model(encoder: Encoder) -> str | None:
+    """The Hub id of an encoder; None for a local folder."""
+    if encoder.name in BUILT_IN:
+        return BUILT_IN[encoder.name].hub_id
+    return encoder.name if encoder.revision else None
+
+
+def _make_metadata(
+    name: str, encoders: Sequence[Encoder], scores: Mapping[str, Any]
+) -> ModelCardData:
+    """Metadata without a language, which the experiment does not record. The license is that of the
+    encoders, if they are built in."""
+    base_models = dict.fromkeys(filter(None, map(base_model, encoders)))
+    licenses = {
+        BUILT_IN[encoder.name].license if encoder.name in BUILT_IN else None for encoder in encoders
+    }
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type="custom",
+            dataset_name="test split",
+            dataset_split="test",
+            metric_type=metric_type,
+            metric_name=title,
+            metric_value=round(scores[metric], 6),
+            metric_args=arguments,
+        )
+        for metric, (metric_type, title, arguments) in HUB_METRICS.items()
+        if scores[metric] is not None and not math.isnan(scores[metric])
+    ]
+    return ModelCardData(
+        base_model=list(base_models) or None,
+        eval_results=results or None,
+        library_name="jaxclf",
+        license=licenses.pop() if len(licenses) == 1 else None,
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
+        model_name=name,
+        pipeline_tag="text-classification",
+        tags=["jax", "multi-label-classification"],
+    )

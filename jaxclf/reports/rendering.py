@@ -3,13 +3,14 @@
 import base64
 import hashlib
 import json
-import math
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
+
+from jaxclf.reports.tables import escape_cell, format_score, to_markdown
 
 FOLDER = Path(__file__).parent
 SCALE = 1.6  # pixels of an image file for each pixel on the page
@@ -36,11 +37,6 @@ def render(template: str, **values: Any) -> str:
     """
     text = ENVIRONMENT.get_template(template).render(values)
     return text.encode("utf-8", "replace").decode("utf-8")  # a label may hold a lone surrogate
-
-
-def format_number(value: float | None, digits: int = 3) -> str:
-    """A number with a fixed count of digits, or n/a if it is undefined."""
-    return "n/a" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def format_json(value: Any) -> str:
@@ -78,7 +74,9 @@ def _make_environment() -> jinja2.Environment:
         "version": version("jaxclf"),
     }
     environment.filters |= {
-        "number": format_number,
+        "cell": escape_cell,
+        "number": format_score,
+        "markdown": to_markdown,
         "json": format_json,
         "data_url": data_url,
         "page_size": page_size,

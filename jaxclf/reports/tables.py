@@ -32,11 +32,12 @@ def print_tables(*tables: Table) -> None:
 def to_markdown(table: Table) -> str:
     """A table without its title, notes below; the columns after the first are aligned right."""
     rows = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)], *table.rows]
-    lines = ["| " + " | ".join(map(_escape_cell, row)) + " |" for row in rows]
+    lines = ["| " + " | ".join(map(escape_cell, row)) + " |" for row in rows]
     return "\n".join([*lines, *(f"\n{note}" for note in table.notes)])
 
 
-def _escape_cell(text: str) -> str:
+def escape_cell(text: str) -> str:
+    """Text for a cell of a Markdown table: one line, vertical bars escaped."""
     return " ".join(text.split()).replace("|", "\\|")
 
 

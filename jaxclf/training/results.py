@@ -11,7 +11,7 @@ from jaxclf.files.json_file import write_json
 from jaxclf.model.storage.saved_model import SavedModel, save_model
 from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.html_report import write_page
-from jaxclf.reports.model_card import card
+from jaxclf.reports.model_card import make_card
 from jaxclf.text.tokenizer.tokenize import lengths
 from jaxclf.training.checkpoint import Figures
 from jaxclf.training.setup import RunSetup
@@ -38,9 +38,9 @@ def write_results(
     reported = {split: predictions[split] for split in ("val", "test")}
     report, thresholds = score_run(reported, experiment.threshold, names, provenance)
     write_json(out / "thresholds.json", thresholds)
-    model_card = card(
+    model_card = make_card(
         out.name,
-        experiment.encoder.name,
+        [experiment.encoder],
         report,
         experiment.threshold.name,
         experiment.calibration.name,
