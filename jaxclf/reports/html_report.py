@@ -124,7 +124,7 @@ def find_hardest(data: RunData, texts: Sequence[str] | None) -> list[HardExample
     is_wrong = is_known & (truth != decided)
     gaps = np.where(is_wrong, np.abs(truth - test.probs.astype(np.float64)), -1.0)
     largest, labels = gaps.max(axis=1), gaps.argmax(axis=1)
-    rows = np.argsort(-largest, kind="stable")[:MAX_EXAMPLES]
+    rows = np.argsort(-largest, kind="stable")[:MAX_EXAMPLES].tolist()
     return [
         HardExample(
             id=str(test.ids[row]),

@@ -1,4 +1,4 @@
-"""Each planted trouble is said, with its names and numbers; a healthy run says nothing."""
+"""Every planted problem is found, with its names and numbers; a healthy run has none."""
 
 import json
 
@@ -31,16 +31,16 @@ def report(val=(), test=()):
     }
 
 
-def test_a_healthy_run_says_nothing():
+def test_a_healthy_run_has_no_problem():
     assert diagnose(HEALTHY, report()) == []
 
 
 @pytest.mark.parametrize("length", [0, 1])
-def test_a_run_too_short_to_show_a_trend_says_nothing_of_it(length):
+def test_a_run_too_short_for_a_trend_has_no_problem(length):
     assert diagnose(HEALTHY[:length], report()) == []
 
 
-def test_overfitting_names_the_lowest_loss_the_last_and_the_checkpoint_taken():
+def test_overfitting_names_the_lowest_loss_the_last_and_the_best_checkpoint():
     history = epochs([0.6, 0.3, 0.1, 0.05], [0.5, 0.4, 0.5, 0.6], [0.5, 0.7, 0.72, 0.71])
     (sentence,) = diagnose(history, report())
     assert sentence.startswith("Overfitting:")
@@ -54,12 +54,12 @@ def test_overfitting_that_still_raises_the_score_is_not_called_underfitting():
     assert [sentence.split(":")[0] for sentence in diagnose(history, report())] == ["Overfitting"]
 
 
-def test_a_loss_that_wavers_is_no_overfitting():
+def test_a_loss_that_wavers_is_not_overfitting():
     history = epochs([0.6, 0.3, 0.1], [0.5, 0.4, 0.404], [0.5, 0.7, 0.705])
     assert diagnose(history, report()) == []
 
 
-def test_a_training_loss_that_rose_is_not_said_to_have_fallen():
+def test_a_risen_training_loss_is_not_called_fallen():
     history = epochs([0.3, 0.5, 0.9], [0.4, 0.5, 0.9], [0.6, 0.5, 0.4])
     assert "training loss fell" not in " ".join(diagnose(history, report()))
 
@@ -72,7 +72,7 @@ def test_underfitting_names_the_last_rise():
 
 
 @pytest.mark.parametrize("scores", [[0.3, 0.6, 0.4], [0.6, 0.4, 0.5]])
-def test_a_score_whose_best_lies_behind_is_no_underfitting(scores):
+def test_a_score_that_was_higher_before_is_not_underfitting(scores):
     history = epochs([0.6, 0.5, 0.4], [0.6, 0.5, 0.4], scores)
     assert diagnose(history, report()) == []
 
@@ -80,7 +80,7 @@ def test_a_score_whose_best_lies_behind_is_no_underfitting(scores):
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_an_absent_label_is_named_with_its_split(split):
     (sentence,) = diagnose(HEALTHY, report(**{split: {**ABSENT, "support": 0.0}}))
-    assert sentence.startswith(f"{split} has no example of grief:")
+    assert sentence.startswith(f"No positive example in {split}: grief.")
     assert "calm" not in sentence
 
 
@@ -93,48 +93,49 @@ def test_a_rare_label_is_named_with_its_split_and_count(split):
     assert diagnose(HEALTHY, report(**{split: {"support": 20.0}})) == []
 
 
-def test_low_recall_on_test_is_named_with_its_figure():
+def test_low_recall_on_test_is_named_with_its_value():
     (sentence,) = diagnose(HEALTHY, report(test={"recall": 0.29}))
     assert sentence.startswith("Very low recall on test: grief (0.29).")
     assert diagnose(HEALTHY, report(test={"recall": 0.3})) == []
 
 
-def test_a_label_hardly_told_apart_is_named():
+def test_a_poorly_separated_label_is_named():
     (sentence,) = diagnose(HEALTHY, report(test={"auc": 0.69}))
     assert "AUC below 0.7" in sentence
     assert "grief" in sentence
     assert diagnose(HEALTHY, report(test={"auc": 0.7})) == []
-    # Of a rare label an AUC says as little as its other figures.
+    # The AUC of a rare label is not judged.
     assert all(
-        "AUC" not in said for said in diagnose(HEALTHY, report(test={"auc": 0.1, "support": 9.0}))
+        "AUC" not in sentence
+        for sentence in diagnose(HEALTHY, report(test={"auc": 0.1, "support": 9.0}))
     )
 
 
-def test_every_label_in_trouble_is_named_and_the_fit_comes_first():
+def test_every_label_with_a_problem_is_named_and_the_fit_comes_first():
     history = epochs([0.6, 0.3, 0.1], [0.5, 0.4, 0.6], [0.5, 0.7, 0.69])
     bad = {**GOOD, "recall": 0.1, "auc": 0.6}
-    trouble = report()
-    trouble["test"]["labels"] |= {"anger": bad, "fear": bad}
-    said = diagnose(history, trouble)
-    assert said[0].startswith("Overfitting:")
-    assert "anger (0.10), fear (0.10)" in said[1]
-    assert "anger, fear" in said[2]
-    assert len(said) == 3
+    problems = report()
+    problems["test"]["labels"] |= {"anger": bad, "fear": bad}
+    sentences = diagnose(history, problems)
+    assert sentences[0].startswith("Overfitting:")
+    assert "anger (0.10), fear (0.10)" in sentences[1]
+    assert "anger, fear" in sentences[2]
+    assert len(sentences) == 3
 
 
-def test_a_report_read_back_from_its_file_says_the_same(tmp_path):
+def test_a_report_read_from_its_file_has_the_same_problems(tmp_path):
     """NaN is null in the file: an absent label has no F1, one without negatives no AUC."""
     rng = np.random.default_rng(0)
     labels = (rng.random((80, 4)) < [0.0, 1.1, 0.1, 0.5]).astype(np.float32)
     probs = np.clip(labels * 0.6 + rng.random(labels.shape) * 0.4, 0, 1).astype(np.float32)
     names = ("absent", "always", "rare", "good")
-    figures = {
+    results = {
         split: evaluate_split(Predictions(range(80), probs, labels, split), np.full(4, 0.5), names)
         for split in ("val", "test")
     }
-    said = diagnose(HEALTHY, figures)
-    assert len(said) == 4
-    assert all("always" not in sentence and "good" not in sentence for sentence in said)
-    write_json(tmp_path / "report.json", figures)
+    sentences = diagnose(HEALTHY, results)
+    assert len(sentences) == 4
+    assert all("always" not in sentence and "good" not in sentence for sentence in sentences)
+    write_json(tmp_path / "report.json", results)
     read_back = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert diagnose(HEALTHY, read_back) == said
+    assert diagnose(HEALTHY, read_back) == sentences
