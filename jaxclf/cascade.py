@@ -35,32 +35,31 @@ def build_parser() -> CommandParser:
 def run(args: argparse.Namespace) -> None:
     from jaxclf.files.json_file import write_json
     from jaxclf.inference.cascade import build
-    from jaxclf.inference.cascade.summary import format_stages
     from jaxclf.reports.diagnosis import diagnose
     from jaxclf.reports.html_report import write_page
-    from jaxclf.reports.model_card import card
-    from jaxclf.reports.tables import print_tables, score_tables
+    from jaxclf.reports.model_card import make_card
+    from jaxclf.reports.tables import print_tables, score_tables, stages_table
 
     runs = [Path(run) for run in args.runs]
     if args.out.resolve() in [run.resolve() for run in runs]:
         raise ConfigError(f"--out {args.out} is one of the runs; give another folder")
     fitted = build.fit_cascade(runs, override(CascadeConfig(), args.overrides), args.rules)
-    stages = format_stages(fitted.summary)
-    experiment, encoders = fitted.final.experiment, build.encoder_names(fitted.networks)
-    text = card(
+    stages, experiment = stages_table(fitted.summary), fitted.final.experiment
+    text = make_card(
         args.out.name,
-        f"{len(fitted.networks)} networks in {len(runs)} stages; {', '.join(encoders)}",
+        build.read_encoders(fitted.networks),
         fitted.report,
         fitted.rule.name,
         experiment.calibration.name,
         {split: len(part.ids) for split, part in fitted.predictions.items()},
         experiment.data.label_descriptions,
+        structure=f"{len(fitted.networks)} networks in {len(runs)} stages",
+        details=[stages],
     )
-    build.write_cascade(args.out, fitted, f"{text}\n## Stages\n\n```\n{stages}\n```\n")
+    build.write_cascade(args.out, fitted, text)
     write_json(args.out / "diagnosis.json", diagnose([], fitted.report))
     write_page(args.out)
-    print_tables(*score_tables(fitted.report["test"], "test"))
-    print(stages)
+    print_tables(*score_tables(fitted.report["test"], "test"), stages)
     print(f"\nreport: {args.out / 'report.html'}")
 
 

@@ -14,11 +14,11 @@ from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.errors import DataError
 from jaxclf.files.atomic import write_text
 from jaxclf.files.json_file import read_json
-from jaxclf.inference.cascade.summary import STAGES, format_stages
+from jaxclf.inference.cascade.summary import STAGES
 from jaxclf.reports.figures.catalog import draw_figures, make_notes, most_frequent_labels
 from jaxclf.reports.figures.figure import RunData
 from jaxclf.reports.rendering import render
-from jaxclf.reports.tables import members_table
+from jaxclf.reports.tables import members_table, stages_table
 
 MAX_EXAMPLES = 12  # hardest examples on the page
 MAX_CHARACTERS = 2000  # of an example's text
@@ -106,7 +106,7 @@ def write_page(
         threshold_intervals={name: row.get("interval") for name, row in record.items()},
         diagnosis=_read(run, "diagnosis.json"),
         members=members and members_table(members),
-        stages=stages and format_stages(stages),
+        stages=stages and stages_table(stages),
         pictures=draw_figures(run / "plots", data),
         figure_notes=make_notes(data),
         hardest=find_hardest(data, texts),
@@ -124,7 +124,7 @@ def find_hardest(data: RunData, texts: Sequence[str] | None) -> list[HardExample
     is_wrong = is_known & (truth != decided)
     gaps = np.where(is_wrong, np.abs(truth - test.probs.astype(np.float64)), -1.0)
     largest, labels = gaps.max(axis=1), gaps.argmax(axis=1)
-    rows = np.argsort(-largest, kind="stable")[:MAX_EXAMPLES].tolist()
+    rows: list[int] = np.argsort(-largest, kind="stable")[:MAX_EXAMPLES].tolist()
     return [
         HardExample(
             id=str(test.ids[row]),

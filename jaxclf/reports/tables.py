@@ -60,6 +60,60 @@ def members_table(ensemble: Mapping[str, Any]) -> Table:
     return Table("Members of the ensemble", columns, rows, notes)
 
 
+def stages_table(cascade: Mapping[str, Any]) -> Table:
+    """The stages of a cascade: what stages.json holds."""
+    rows = [
+        (
+            stage["name"],
+            *(f"{stage['exit_rate'][split]:.1%}" for split in ("val", "test")),
+            format_score(stage["macro_f1_alone"]),
+        )
+        for stage in cascade["stages"]
+    ]
+    columns = ("stage", "exits on val", "exits on test", "macro F1 alone")
+    return Table("Stages of the cascade", columns, rows, _describe_cascade(cascade))
+
+
+def _describe_cascade(cascade: Mapping[str, Any]) -> list[str]:
+    """Sentences about the loss, the cost and the labels of the final stage."""
+    config, losses = cascade["config"], cascade["metric_loss"]
+    test, rules = losses["test"], cascade["rules"]["test"]
+    low, high = test["interval"]
+    notes = [
+        f"Expected loss of {config['metric']}: {losses['expected']:.4f} (out of fold "
+        f"{losses['expected_out_of_fold']:.4f}); at most {config['max_metric_loss']:.4f} with "
+        f"{config['confidence']:.0%} confidence.",
+        f"Macro F1 on test: {test['macro_f1']:.4f}; final stage alone "
+        f"{test['final_stage_macro_f1']:.4f}; difference {test['difference']:+.4f} (95 % interval "
+        f"{low:+.4f} to {high:+.4f}).",
+        _describe_cost(cascade["cost"]),
+    ]
+    for name, by_split in cascade["final_stage_labels"].items():
+        counts = by_split["test"]
+        notes.append(
+            f"{name}: the final stage predicts it for {counts['predicted']} test texts; "
+            f"{counts['missed']} of them exit early without it (at most "
+            f"{counts['max_miss_rate']:.1%} with 95 % confidence)."
+        )
+    if rules["escalated"] or rules["forced"]:
+        notes.append(
+            f"Rules send {rules['escalated']:.1%} of the test texts to the final stage and assign "
+            f"a label to {rules['forced']:.1%}."
+        )
+    return notes
+
+
+def _describe_cost(cost: Mapping[str, Any]) -> str:
+    sentence = f"Cost relative to the final stage alone: {cost['tokens']:.2f} in tokens"
+    if cost["time"] is None:
+        return sentence + "; time was not measured because the test texts are missing."
+    speed = cost["texts_per_second"]
+    return sentence + (
+        f", {cost['time']:.2f} in time ({speed['cascade']:,.0f} texts/s; final stage alone "
+        f"{speed['final_stage']:,.0f})."
+    )
+
+
 def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
     """The labels and the metrics of one split's part of report.json."""
     return label_table(scores, split), metric_table(scores)

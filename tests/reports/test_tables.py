@@ -18,6 +18,7 @@ from jaxclf.reports.tables import (
     members_table,
     metric_table,
     score_tables,
+    stages_table,
     to_markdown,
 )
 from jaxclf.types import Predictions
@@ -101,3 +102,30 @@ def test_label_noise_without_evidence_is_not_available():
 def test_markdown_escapes_what_would_end_a_cell():
     text = to_markdown(Table("", ("name", "x"), [("a | b\nc", "1")], ["note"]))
     assert text == "| name | x |\n| --- | ---: |\n| a \\| b c | 1 |\n\nnote"
+
+
+def test_stages_have_exit_rates_and_sentences_about_loss_and_cost():
+    rates = {"val": 0.5, "test": 0.25}
+    measured = {"macro_f1": 0.61, "final_stage_macro_f1": 0.62, "difference": -0.01}
+    cascade = {
+        "config": {"metric": "macro_f1", "max_metric_loss": 0.002, "confidence": 0.8},
+        "stages": [{"name": "small", "exit_rate": rates, "macro_f1_alone": 0.5}],
+        "metric_loss": {
+            "expected": 0.0011,
+            "expected_out_of_fold": 0.0013,
+            "test": {**measured, "interval": [-0.02, 0.01]},
+        },
+        "cost": {"tokens": 0.4, "time": None},
+        "final_stage_labels": {
+            "urgent": {"test": {"predicted": 40, "missed": 1, "max_miss_rate": 0.1}}
+        },
+        "rules": {"test": {"escalated": 0.125, "forced": 0.0}},
+    }
+    table = stages_table(cascade)
+    assert table.rows == [("small", "50.0%", "25.0%", "0.500")]
+    notes = " ".join(table.notes)
+    for text in ("0.0011", "0.0020", "80%", "-0.0100", "0.40 in tokens", "urgent", "12.5%"):
+        assert text in notes
+    speed = {"cascade": 1234.0, "final_stage": 500.0}
+    cost = {"tokens": 0.4, "time": 0.5, "texts_per_second": speed}
+    assert "1,234 texts/s" in " ".join(stages_table({**cascade, "cost": cost}).notes)

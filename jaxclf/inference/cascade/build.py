@@ -15,7 +15,7 @@ from jaxclf.decisions.metrics import compute_metrics, log_loss
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.provenance import fitted_by, join_provenances, with_fitted
 from jaxclf.errors import ConfigError, DataError, did_you_mean
-from jaxclf.experiment.config import Spec
+from jaxclf.experiment.config import Encoder, Spec
 from jaxclf.experiment.overrides import to_dict
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.files.untrusted import parse_json
@@ -142,9 +142,9 @@ def make_goal(config: CascadeConfig, names: tuple[str, ...]) -> Goal:
     )
 
 
-def encoder_names(networks: Sequence[Path]) -> list[str]:
-    """The names of the networks' encoders, sorted."""
-    return sorted({read_json(path / META)["experiment"]["encoder"]["name"] for path in networks})
+def read_encoders(networks: Sequence[Path]) -> list[Encoder]:
+    """The encoders of some networks."""
+    return [Encoder(**read_json(path / META)["experiment"]["encoder"]) for path in networks]
 
 
 def _stage_names(runs: Sequence[Path]) -> tuple[str, ...]:
