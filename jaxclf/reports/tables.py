@@ -186,18 +186,18 @@ def label_noise_table(noise: Sequence[LabelNoise], names: Sequence[str]) -> Tabl
     return Table("Label noise", ("label", *columns), rows)
 
 
-def format_score(value: float | None, signed: bool = False) -> str:
-    """Three decimals; n/a where the value is undefined."""
+def format_score(value: float | None, digits: int = 3, signed: bool = False) -> str:
+    """A number with a fixed count of decimals; n/a if it is undefined."""
     if value is None or math.isnan(value):
         return "n/a"
-    return f"{value:+.3f}" if signed else f"{value:.3f}"
+    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
 
 
 def format_interval(ends: Sequence[float | None] | None, signed: bool = False) -> str:
     """An interval as `0.412 to 0.486`; n/a where it is undefined."""
     if ends is None or ends[0] is None or math.isnan(ends[0]):
         return "n/a"
-    low, high = (format_score(end, signed) for end in ends)
+    low, high = (format_score(end, signed=signed) for end in ends)
     return f"{low} to {high}"
 
 
