@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxclf.decisions.intervals import LEVEL, RESAMPLES
 from jaxclf.decisions.members import MEMBERS
+from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.errors import DataError
@@ -18,9 +19,10 @@ from jaxclf.inference.cascade.summary import STAGES
 from jaxclf.reports.figures.catalog import draw_figures, make_notes, most_frequent_labels
 from jaxclf.reports.figures.figure import RunData
 from jaxclf.reports.rendering import render
-from jaxclf.reports.tables import members_table, stages_table
+from jaxclf.reports.tables import LABEL_COLUMNS, members_table, stages_table
 
 MAX_EXAMPLES = 12  # hardest examples on the page
+COLUMN_TITLES = {"f1": "F1", "auc": "AUC", "ap": "AP"}
 MAX_CHARACTERS = 2000  # of an example's text
 SECTIONS = {
     "results": "Results",
@@ -34,30 +36,6 @@ SECTIONS = {
     "limits": "Intended use and limits",
     "run": "Configuration",
 }
-
-
-class Metric(NamedTuple):
-    name: str
-    title: str
-    meaning: str
-
-
-METRICS = [
-    Metric(
-        "macro_f1", "Macro F1", "the mean F1 of the labels; rare and frequent labels count alike"
-    ),
-    Metric("micro_f1", "Micro F1", "all decisions pooled; frequent labels count most"),
-    Metric("weighted_f1", "Weighted F1", "the mean F1 of the labels, weighted by their positives"),
-    Metric("samples_f1", "Samples F1", "the mean over texts of the F1 of their label sets"),
-    Metric("subset_accuracy", "Subset accuracy", "the share of texts with every label right"),
-    Metric("macro_auc", "Macro AUC", "the mean area under the ROC curve; guessing has 0.5"),
-    Metric("map", "mAP", "the mean average precision"),
-    Metric("ece", "ECE", "the mean gap between probability and frequency; lower is better"),
-]
-LABEL_COLUMNS = [
-    (key, {"f1": "F1", "auc": "AUC", "ap": "AP"}.get(key, key))
-    for key in "support precision recall f1 auc ap threshold".split()
-]
 
 
 class HardExample(NamedTuple):
@@ -98,7 +76,9 @@ def write_page(
         test=report["test"],
         val=report["val"],
         metrics=METRICS,
-        columns=LABEL_COLUMNS,
+        columns={
+            column: COLUMN_TITLES.get(column, column) for column in ("support", *LABEL_COLUMNS)
+        },
         level=round(100 * LEVEL),
         resamples=RESAMPLES,
         sizes={"val": len(data.val.ids), "test": len(data.test.ids)},

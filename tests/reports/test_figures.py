@@ -11,15 +11,12 @@ from matplotlib.figure import Figure
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from jaxclf.decisions.arrays import ECE_BINS
 from jaxclf.decisions.metrics import (
-    ECE_BINS,
     auc,
     average_precision,
-    count,
     expected_calibration_error,
-    f1,
-    precision,
-    recall,
+    score_labels,
 )
 from jaxclf.decisions.thresholds import decide
 from jaxclf.reports.figures import style
@@ -134,20 +131,22 @@ def test_roc_curves_agree_with_scikit_learn(decimals):
 
 def test_the_chosen_points_are_those_of_the_decisions():
     labels, probs = sample()
-    counts = count(labels, decide(probs, THRESHOLDS))
+    decided = decide(probs, THRESHOLDS)
+    scores, is_negative = score_labels(labels, decided), labels == 0
     columns = all_columns(run_data(labels, probs))
 
     def chosen(name: str, key: str) -> np.ndarray:
         return columns[name][key][columns[name]["chosen"] == 1]
 
     for name in ("precision_recall", "threshold_curves"):
-        np.testing.assert_array_equal(chosen(name, "precision"), precision(counts))
-        np.testing.assert_array_equal(chosen(name, "recall"), recall(counts))
+        np.testing.assert_array_equal(chosen(name, "precision"), scores.precision)
+        np.testing.assert_array_equal(chosen(name, "recall"), scores.recall)
         np.testing.assert_array_equal(chosen(name, "threshold"), THRESHOLDS)
-    np.testing.assert_array_equal(chosen("threshold_curves", "f1"), f1(counts))
-    np.testing.assert_array_equal(chosen("roc", "true_positive_rate"), recall(counts))
+    np.testing.assert_array_equal(chosen("threshold_curves", "f1"), scores.f1)
+    np.testing.assert_array_equal(chosen("roc", "true_positive_rate"), scores.recall)
     np.testing.assert_array_equal(
-        chosen("roc", "false_positive_rate"), counts.fp / (counts.fp + counts.tn)
+        chosen("roc", "false_positive_rate"),
+        (decided & is_negative).sum(axis=0) / is_negative.sum(axis=0),
     )
 
 
@@ -160,9 +159,9 @@ def test_threshold_curves_are_the_scores_of_decisions_at_each_threshold():
         ends = min(float(p.min()), THRESHOLDS[index]), max(float(p.max()), THRESHOLDS[index])
         np.testing.assert_array_equal(curve["threshold"], np.linspace(*ends, POINTS))
         for row, threshold in enumerate(curve["threshold"]):
-            counts = count(y[:, None], decide(p[:, None], np.array([threshold])))
-            assert (curve["recall"][row], curve["f1"][row]) == (recall(counts)[0], f1(counts)[0])
-            np.testing.assert_equal(curve["precision"][row], precision(counts)[0])
+            scores = score_labels(y[:, None], decide(p[:, None], np.array([threshold])))
+            assert (curve["recall"][row], curve["f1"][row]) == (scores.recall[0], scores.f1[0])
+            np.testing.assert_equal(curve["precision"][row], scores.precision[0])
 
 
 def test_reliability_agrees_with_scikit_learn_and_its_mean_gap_is_the_ece():
@@ -211,7 +210,9 @@ def test_error_pairs_count_texts_with_both_errors():
     assert max(expected) > 0
     pairs = list(zip(columns["predicted"].tolist(), columns["missed"].tolist(), strict=True))
     assert pairs == [(predicted, missed) for predicted in NAMES for missed in NAMES]
-    assert columns["false_positives"][::3].tolist() == count(labels, decided).fp.tolist()
+    assert (
+        columns["false_positives"][::3].tolist() == (decided & (labels == 0)).sum(axis=0).tolist()
+    )
 
 
 def test_training_holds_the_logged_lines_and_a_running_mean():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxclf.decisions.evaluation import evaluate_split
+from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
@@ -21,7 +22,7 @@ from jaxclf.files.json_file import write_json
 from jaxclf.reports import html_report
 from jaxclf.reports.figures import catalog
 from jaxclf.reports.figures.figure import RunData
-from jaxclf.reports.html_report import MAX_EXAMPLES, METRICS, find_hardest, write_page
+from jaxclf.reports.html_report import MAX_EXAMPLES, find_hardest, write_page
 from jaxclf.types import Predictions
 
 MARKUP = "<script>alert('label')</script>"
@@ -217,11 +218,11 @@ def test_the_numbers_are_those_of_the_report(run):
     low, high = test["intervals"]["macro_f1"]
     assert f"95 % interval {low:.3f} to {high:.3f}" in page.text.replace("\xa0", " ")
     assert f"the {ROWS} texts of the test split" in page.text
-    for metric in METRICS:
+    for name, metric in METRICS.items():
         _, *cells = page.row(metric.title)
         assert [cell[:5] for cell in cells] == [
-            f"{test[metric.name]:.3f}",
-            f"{val[metric.name]:.3f}",
+            f"{test[name]:.3f}",
+            f"{val[name]:.3f}",
         ]
     assert f"macro F1 on test is {test['macro_f1_at_half']:.3f}" in page.text
     for name in NAMES:

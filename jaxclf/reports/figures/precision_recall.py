@@ -3,7 +3,8 @@
 import matplotlib.figure as mpl
 import numpy as np
 
-from jaxclf.decisions.metrics import cumulative, ratio
+from jaxclf.decisions.arrays import ratio
+from jaxclf.decisions.ranking import cumulative_counts
 from jaxclf.reports.figures import style
 from jaxclf.reports.figures.columns import Columns, describe_extremes, rows_by_label, stack_rows
 from jaxclf.reports.figures.figure import Figure, RunData
@@ -19,7 +20,7 @@ def make_columns(run: RunData) -> Columns:
             parts.append((label.name, np.nan, np.nan, np.nan, 0))
             continue
         positives = label.truth.sum()
-        thresholds, true_positives, predicted = cumulative(label.truth, label.scores)
+        thresholds, true_positives, predicted = cumulative_counts(label.truth, label.scores)
         changes = np.diff(true_positives) != 0
         keep = np.append(True, changes) | np.append(changes, True)
         recall, precision = true_positives[keep] / positives, (true_positives / predicted)[keep]

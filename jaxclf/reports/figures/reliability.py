@@ -3,7 +3,7 @@
 import matplotlib.figure as mpl
 import numpy as np
 
-from jaxclf.decisions.metrics import ECE_BINS
+from jaxclf.decisions.arrays import ECE_BINS
 from jaxclf.reports.figures import style
 from jaxclf.reports.figures.columns import Columns, rows_by_label, select_rows, stack_rows
 from jaxclf.reports.figures.figure import Figure, RunData

@@ -3,7 +3,7 @@
 import matplotlib.figure as mpl
 import numpy as np
 
-from jaxclf.decisions.metrics import cumulative
+from jaxclf.decisions.ranking import cumulative_counts
 from jaxclf.reports.figures import style
 from jaxclf.reports.figures.columns import Columns, describe_extremes, rows_by_label, stack_rows
 from jaxclf.reports.figures.figure import Figure, RunData
@@ -19,7 +19,7 @@ def make_columns(run: RunData) -> Columns:
         if not positives or not negatives:
             parts.append((label.name, np.nan, np.nan, np.nan, 0))
             continue
-        thresholds, true_positives, predicted = cumulative(label.truth, label.scores)
+        thresholds, true_positives, predicted = cumulative_counts(label.truth, label.scores)
         false_positives = predicted - true_positives
         changes = np.diff([true_positives, false_positives])
         corners = (changes[:, 1:] != changes[:, :-1]).any(axis=0)

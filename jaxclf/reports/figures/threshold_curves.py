@@ -3,7 +3,7 @@
 import matplotlib.figure as mpl
 import numpy as np
 
-from jaxclf.decisions.metrics import ratio
+from jaxclf.decisions.arrays import ratio
 from jaxclf.reports.figures import style
 from jaxclf.reports.figures.columns import (
     Columns,
