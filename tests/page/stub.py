@@ -32,8 +32,8 @@ def predict(question):
     results = []
     for text in question.get("texts", [question.get("text")]):
         found = probabilities(text)
-        given = [label for label in found if found[label] >= THRESHOLDS[label]]
-        results.append({"labels": given, "probabilities": found, "stage": None})
+        predicted = [label for label in found if found[label] >= THRESHOLDS[label]]
+        results.append({"labels": predicted, "probabilities": found, "stage": None})
     return {"labels": list(THRESHOLDS), "thresholds": THRESHOLDS, "results": results}
 
 
@@ -45,7 +45,7 @@ def explain(question):
         values = {label: weight * (-1 if label == "harm" else 1) for label in THRESHOLDS}
         place = {"start": word.start(), "end": word.end()}
         words.append({**place, "attributions": values, "attention": None})
-    return {"labels": list(THRESHOLDS), "words": words, "gap": dict.fromkeys(THRESHOLDS, -0.012)}
+    return {"labels": list(THRESHOLDS), "words": words, "convergence_delta": dict.fromkeys(THRESHOLDS, -0.012)}
 
 
 def reset(service):

@@ -1,4 +1,4 @@
-"""A CSV file, labelled in the browser and given back as it was, with columns added."""
+"""A CSV file, labeled in the browser and predicted back as it was, with columns added."""
 
 import csv
 import io
@@ -54,8 +54,8 @@ def expected(text):
     if not text.strip():
         return [""] * len(ADDED)
     found = probabilities(text)
-    given = [name for name in LABELS if found[name] >= THRESHOLDS[name]]
-    return ["|".join(given), *[f"{found[name]:.6f}" for name in LABELS]]
+    predicted = [name for name in LABELS if found[name] >= THRESHOLDS[name]]
+    return ["|".join(predicted), *[f"{found[name]:.6f}" for name in LABELS]]
 
 
 def sizes(service):
@@ -110,7 +110,7 @@ def test_a_file_comes_back_as_it_was_with_columns_added(visit, service, delimite
     says(page, f"my.messages.csv: rows 68, 3 columns separated by {word}.")
     assert page.locator("#rows tr").count() == 20
     expect(page.locator("#more")).to_have_text("and 48 more rows")
-    label(page, "All 68 rows are done. Without a text, and kept with empty cells: 3.")
+    label(page, "All 68 rows are done. Rows without a text, left empty: 3.")
     shown = "all => all.map(row => [...row.cells].map(cell => cell.textContent))"
     first = page.locator("#rows tr").evaluate_all(shown)
     assert first[0] == ["1", texts[0], "stress 0.900"]
@@ -121,7 +121,7 @@ def test_a_file_comes_back_as_it_was_with_columns_added(visit, service, delimite
     sent = [text for _, question, _ in service.asked for text in question["texts"]]
     assert sent == [text for text in texts if text.strip()]
     name, data = saved(page)
-    assert name == "my.messages.labelled.csv"
+    assert name == "my.messages.labeled.csv"
     # What stood in the file stands there still, to the character.
     lines = data.decode()
     assert lines.startswith(mark + head + delimiter + delimiter.join(ADDED) + end)
@@ -137,7 +137,7 @@ def test_a_file_comes_back_as_it_was_with_columns_added(visit, service, delimite
 def test_the_column_is_chosen_where_none_is_named_text(visit, service):
     page = visit()
     choose(page, "id,message\n1,stress=0.9\n2,harm=0.9\n")
-    says(page, "No column is named text: choose the one to label.")
+    says(page, "No column is named text; choose the column to label.")
     page.click("#begin")
     says(page, "Choose the column with the texts.")
     assert page.evaluate("document.activeElement.id") == "column"
@@ -153,7 +153,7 @@ def test_the_column_is_chosen_where_none_is_named_text(visit, service):
     ]
 
 
-def test_a_file_is_labelled_by_keyboard_alone(visit):
+def test_a_file_is_labeled_by_keyboard_alone(visit):
     page = visit()
     choose(page, table(3))
     says(page, "rows 3")
@@ -186,7 +186,7 @@ def test_what_is_done_outlives_an_error(visit, service):
     assert sizes(service) == [32, 4]
     name, data = saved(page)
     whole = cells(data)
-    assert name == "messages.labelled.csv"
+    assert name == "messages.labeled.csv"
     assert len(whole) == 101
     assert whole[:65] == part
     assert [row[2:] for row in whole[1:]] == [expected(row[0]) for row in whole[1:]]
@@ -216,7 +216,7 @@ def test_a_busy_service_is_waited_for_and_left(visit, service):
     assert len(service.asked) == 2
 
 
-def test_texts_that_the_service_does_not_read_are_named_and_the_others_labelled(visit, service):
+def test_texts_that_the_service_does_not_read_are_named_and_the_others_labeled(visit, service):
     def refuse(question):
         texts = question["texts"]
         if len(texts) > 8:
@@ -228,7 +228,7 @@ def test_texts_that_the_service_does_not_read_are_named_and_the_others_labelled(
     service.refuse = refuse
     page = visit()
     choose(page, table(50))
-    label(page, "All 50 rows are done. Refused, and kept with empty cells: 10; row 11: too long.")
+    label(page, "All 50 rows are done. Rows refused, left empty: 10; row 11: too long.")
     expect(page.locator("#share")).to_have_text("50 of 50 rows, refused 10")
     back = cells(saved(page)[1])[1:]
     assert [row[1] for row in back] == [str(index) for index in range(50)]
@@ -239,11 +239,11 @@ def test_texts_that_the_service_does_not_read_are_named_and_the_others_labelled(
 def test_what_is_no_csv_is_told_and_may_be_mended(visit):
     page = visit()
     for content, reason in (
-        ('text,id\n"never closed,1\nb,2\n', "Line 2: a quote is opened and never closed."),
+        ('text,id\n"never closed,1\nb,2\n', "Line 2: a quote is never closed."),
         ('text\n"a" b\n', "Line 2: there are characters between a closing quote and"),
         ('id,text\n1,"a\nb"\n2,yes, but\n', "Line 4: 3 cells where the first line has 2."),
-        ("text\n", "The file has no rows below the names of its columns."),
-        ("", "The file has no rows below the names of its columns."),
+        ("text\n", "The file has no rows below its header."),
+        ("", "The file has no rows below its header."),
         ("text\ncaf\u00e9\n".encode("latin-1"), "The file is not UTF-8."),
         ("text\na\n".encode("utf-16"), "The file is not UTF-8."),
     ):

@@ -71,20 +71,20 @@ def marks(page):
     )
 
 
-def test_a_text_is_labelled_and_explained_by_keyboard_alone(visit, service):
+def test_a_text_is_labeled_and_explained_by_keyboard_alone(visit, service):
     page = visit()
     expect(page.locator("#service")).to_have_text("The model tiny is ready, with 4 labels.")
     page.keyboard.press("Tab")
     page.keyboard.type(TEXT)
     page.keyboard.press("Control+Enter")
-    status = page.get_by_role("status").filter(has_text="given")
-    expect(status).to_have_text("2 of 4 labels given: stress, grief.")
+    status = page.get_by_role("status").filter(has_text="predicted")
+    expect(status).to_have_text("2 of 4 labels predicted: stress, grief.")
     assert [asked[:2] for asked in service.asked] == [("/predict", {"text": TEXT})]
     names = page.locator(".name").all_inner_texts()
-    assert names == ["stress given", "grief given", "harm", "neutral"]
+    assert names == ["stress predicted", "grief predicted", "harm", "neutral"]
     assert page.locator(".number").all_inner_texts() == ["0.900", "0.500", "0.200", "0.100"]
     cuts = [f"threshold {THRESHOLDS[name]:.3f}" for name in ORDER]
-    assert page.locator(".cut").all_inner_texts() == cuts
+    assert page.locator(".threshold").all_inner_texts() == cuts
     reached = []
     for _ in range(6):
         page.keyboard.press("Tab")
@@ -95,7 +95,7 @@ def test_a_text_is_labelled_and_explained_by_keyboard_alone(visit, service):
         page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     expect(page.locator("mark.for", has_text="slept")).to_be_visible()
-    stress = page.get_by_role("button", name="stress given", exact=True)
+    stress = page.get_by_role("button", name="stress predicted", exact=True)
     expect(stress).to_have_attribute("aria-expanded", "true")
     page.keyboard.press("Enter")
     expect(page.locator("#words")).to_have_count(0)
@@ -113,8 +113,8 @@ def test_bars_and_ticks_stand_where_the_numbers_say(visit, width):
             "1",
         )
         said = f"{probability:.3f}, threshold {THRESHOLDS[name]:.3f}"
-        given = ", given" if probability >= THRESHOLDS[name] else ""
-        assert meter.get_attribute("aria-valuetext") == said + given
+        predicted = ", predicted" if probability >= THRESHOLDS[name] else ""
+        assert meter.get_attribute("aria-valuetext") == said + predicted
         bar, fill, tick = (
             meter.locator(part).bounding_box() if part else meter.bounding_box()
             for part in ("", ".fill", ".tick")
@@ -128,11 +128,11 @@ def test_bars_and_ticks_stand_where_the_numbers_say(visit, width):
         assert middle == pytest.approx(inner * THRESHOLDS[name], abs=1)
 
 
-def test_given_labels_come_first_and_differ_by_more_than_colour(visit):
+def test_given_labels_come_first_and_differ_by_more_than_color(visit):
     page = visit()
     # Given at 0.26, while another has 0.4 and is not.
     label(page, "harm=0.26 stress=0.4")
-    assert page.locator(".name").all_inner_texts()[0] == "harm given"
+    assert page.locator(".name").all_inner_texts()[0] == "harm predicted"
     assert page.locator(".number").all_inner_texts() == ["0.260", "0.400", "0.100", "0.100"]
     weights = page.locator(".name").evaluate_all(
         "all => all.map(e => getComputedStyle(e).fontWeight)"
@@ -149,7 +149,7 @@ def test_no_label_is_no_all_clear_and_the_stage_is_named(visit, service):
     page = visit()
     label(page, "nothing here")
     expect(page.locator("#message")).to_have_text(
-        "No label reaches its threshold. That is no all-clear."
+        "No label reaches its threshold. This is not an all-clear."
     )
     expect(page.locator("#stage")).to_be_hidden()
 
@@ -186,9 +186,9 @@ def test_words_are_marked_where_they_stand_after_characters_of_two_units(visit, 
     assert len({tuple(look) for look in looks}) == 4
     assert [style for _, style in looks] == ["solid", "solid", "solid", "dashed"]
     assert page.locator(".strongest").inner_text() == (
-        "Carried it: slept +0.600, not +0.300, week +0.150.\nSpoke against it: fine \u22120.400."
+        "Evidence for: slept +0.600, not +0.300, week +0.150.\nEvidence against: fine \u22120.400."
     )
-    assert "0.012" in page.locator(".gap").inner_text()
+    assert "0.012" in page.locator(".delta").inner_text()
     # For another label the signs are the opposite; it needs no second question.
     words(page, "harm")
     assert [kind for kind, _ in marks(page)] == ["against", "against", "against", "for"]
@@ -210,7 +210,7 @@ def test_markup_in_texts_labels_and_reasons_is_inert(visit, service):
     def explained(question):
         value = {"attributions": {bomb: 1.0}, "attention": None}
         words = [{"start": 0, "end": len(question["text"]), **value}]
-        return {"labels": [bomb], "words": words, "gap": {bomb: 0.0}}
+        return {"labels": [bomb], "words": words, "convergence_delta": {bomb: 0.0}}
 
     service.ready = (200, {"status": "ready", "labels": [bomb], "model": bomb})
     service.predict, service.explain = marked, explained
@@ -272,7 +272,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(visit, service):
             "attributions": dict.fromkeys(names, 1.0),
             "attention": None,
         }
-        return {"labels": names, "words": [word], "gap": dict.fromkeys(names, 0.0)}
+        return {"labels": names, "words": [word], "convergence_delta": dict.fromkeys(names, 0.0)}
 
     service.predict, service.explain = many, explained
     page = visit(viewport={"width": 360, "height": 640}, is_mobile=True, has_touch=True)
@@ -312,7 +312,7 @@ def test_a_busy_service_is_asked_again_when_it_says(visit, service):
         "Reading the text \u2026",
         "still full. Asking again in 1 s.",
         "Reading the text \u2026",
-        "2 of 4 labels given: stress, grief.",
+        "2 of 4 labels predicted: stress, grief.",
     ]
     times = [moment for *_, moment in service.asked]
     assert len(times) == 3
@@ -356,7 +356,7 @@ def test_a_refusal_is_told_in_the_service_s_words(visit, service):
         expect(page.locator("#message")).to_have_text(said)
     service.refusals.append((200, "half an ans"))
     send(page)
-    expect(page.locator("#message")).to_have_text("The service\u2019s answer cannot be read.")
+    expect(page.locator("#message")).to_have_text("The service\u2019s response cannot be read.")
     label(page)
     service.refusals.append((504, {"error": "no words today"}))
     page.click(".name >> nth=0")
@@ -367,7 +367,7 @@ def test_warming_up_is_said_until_it_is_over(visit, service):
     service.ready = (503, {"error": "the model is warming up"})
     page = visit()
     expect(page.locator("#service")).to_have_text(
-        "Not ready yet: the model is warming up. This page looks again every two seconds."
+        "Not ready yet: the model is warming up. This page checks again every two seconds."
     )
     service.ready = READY
     expect(page.locator("#service")).to_have_text("The model tiny is ready, with 4 labels.")
@@ -379,7 +379,7 @@ def test_a_service_that_is_gone_is_looked_for(visit):
     page.context.set_offline(True)
     send(page)
     expect(page.locator("#message")).to_have_text("The service does not answer.")
-    expect(page.locator("#service")).to_contain_text("does not answer. This page looks again")
+    expect(page.locator("#service")).to_contain_text("does not answer. This page checks again")
     page.context.set_offline(False)
     expect(page.locator("#service")).to_contain_text("is ready")
     label(page)
@@ -390,7 +390,7 @@ def test_an_empty_text_is_not_sent(visit, service):
     for text in ("", " \n\t\u00a0", "\x1c"):
         label(page)
         send(page, text)
-        expect(page.locator("#message")).to_have_text("There is no text yet.")
+        expect(page.locator("#message")).to_have_text("Enter a text first.")
         assert page.evaluate(FOCUSED) == "text"
     assert [question["text"] for _, question, _ in service.asked] == [TEXT] * 3
 
@@ -410,8 +410,8 @@ def test_the_later_of_two_texts_is_shown(visit, service):
     label(page, "harm=0.9")
     held.set()
     time.sleep(0.3)  # for the late answer to arrive
-    expect(page.locator("#message")).to_have_text("1 of 4 labels given: harm.")
-    assert page.locator(".name").first.inner_text() == "harm given"
+    expect(page.locator("#message")).to_have_text("1 of 4 labels predicted: harm.")
+    assert page.locator(".name").first.inner_text() == "harm predicted"
 
 
 def test_the_page_is_one_for_those_who_hear_it(visit):

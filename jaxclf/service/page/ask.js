@@ -61,7 +61,7 @@ async function found(answer) {
     return await answer.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(answer.status, "The service’s answer cannot be read.");
+    throw new Refused(answer.status, "The service’s response cannot be read.");
   }
 }
 

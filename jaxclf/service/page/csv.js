@@ -59,7 +59,7 @@ function quoted(text, open, line) {
   let from = open + 1;
   for (;;) {
     const quote = text.indexOf('"', from);
-    if (quote < 0) throw new Malformed(`Line ${line}: a quote is opened and never closed.`);
+    if (quote < 0) throw new Malformed(`Line ${line}: a quote is never closed.`);
     if (text[quote + 1] !== '"') return [value + text.slice(from, quote), quote + 1];
     value += text.slice(from, quote + 1);
     from = quote + 2;

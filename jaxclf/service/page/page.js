@@ -8,7 +8,7 @@ import { show } from "./words.js";
 const AGAIN = 2000; // milliseconds between looks at a service that is not ready
 
 const at = (id) => document.getElementById(id);
-const form = at("one");
+const form = at("form");
 const area = at("text");
 const panel = at("explanation").content.firstElementChild.cloneNode(true);
 
@@ -39,7 +39,7 @@ watch();
 async function label() {
   const text = area.value;
   if (blank(text)) {
-    say("There is no text yet.", "error");
+    say("Enter a text first.", "error");
     area.focus();
     return;
   }
@@ -68,34 +68,34 @@ async function label() {
 }
 
 function fill({ labels, thresholds, results: [result] }) {
-  const given = new Set(result.labels);
+  const predicted = new Set(result.labels);
   const order = labels.toSorted(
-    (a, b) => given.has(b) - given.has(a) || result.probabilities[b] - result.probabilities[a],
+    (a, b) => predicted.has(b) - predicted.has(a) || result.probabilities[b] - result.probabilities[a],
   );
   at("labels").replaceChildren(
-    ...order.map((name) => row(name, result.probabilities[name], thresholds[name], given.has(name))),
+    ...order.map((name) => row(name, result.probabilities[name], thresholds[name], predicted.has(name))),
   );
   at("stage").textContent = `Decided by the stage ${result.stage}.`;
   at("stage").hidden = result.stage === null;
   at("stale").hidden = area.value === sent;
   at("result").hidden = false;
-  const names = order.filter((name) => given.has(name)).join(", ");
+  const names = order.filter((name) => predicted.has(name)).join(", ");
   say(
     names
-      ? `${given.size} of ${labels.length} labels given: ${names}.`
-      : "No label reaches its threshold. That is no all-clear.",
+      ? `${predicted.size} of ${labels.length} labels predicted: ${names}.`
+      : "No label reaches its threshold. This is not an all-clear.",
   );
 }
 
-function row(name, probability, threshold, given) {
+function row(name, probability, threshold, predicted) {
   const [value, cut] = [probability.toFixed(3), threshold.toFixed(3)];
   const item = make("li");
-  const line = make("div", given ? "row given" : "row");
+  const line = make("div", predicted ? "row predicted" : "row");
   const button = make("button", "name", name);
   button.type = "button";
   button.setAttribute("aria-expanded", "false");
   button.setAttribute("aria-controls", panel.id);
-  if (given) button.append(" ", make("span", "", "given"));
+  if (predicted) button.append(" ", make("span", "", "predicted"));
   button.addEventListener("click", () => toggle(name, button, item));
 
   const meter = make("div", "bar");
@@ -104,14 +104,14 @@ function row(name, probability, threshold, given) {
   meter.setAttribute("aria-valuemin", "0");
   meter.setAttribute("aria-valuemax", "1");
   meter.setAttribute("aria-valuenow", value);
-  meter.setAttribute("aria-valuetext", `${value}, threshold ${cut}${given ? ", given" : ""}`);
+  meter.setAttribute("aria-valuetext", `${value}, threshold ${cut}${predicted ? ", predicted" : ""}`);
   const bar = make("div", "fill");
   bar.style.width = `${100 * probability}%`;
   const tick = make("div", "tick");
   tick.style.left = `${100 * Math.min(Math.max(threshold, 0), 1)}%`;
   meter.append(bar, tick);
 
-  const [number, words] = [make("div", "number", value), make("div", "cut", `threshold ${cut}`)];
+  const [number, words] = [make("div", "number", value), make("div", "threshold", `threshold ${cut}`)];
   for (const seen of [number, words]) seen.setAttribute("aria-hidden", "true");
   line.append(button, meter, number, words);
   item.append(line);
@@ -126,7 +126,7 @@ async function toggle(name, button, item) {
   button.setAttribute("aria-expanded", "true");
   item.append(panel);
   panel.querySelector(".found").hidden = true;
-  tell("Looking for the words …");
+  tell("Computing the evidence …");
   words ??= explain(sent);
   const question = words;
   try {
@@ -142,7 +142,7 @@ async function toggle(name, button, item) {
 async function explain(text) {
   const mine = (asking = new AbortController());
   const waiting = (sentence) =>
-    tell(sentence ? `${sentence} To stop, choose the label again.` : "Looking for the words …");
+    tell(sentence ? `${sentence} To stop, choose the label again.` : "Computing the evidence …");
   try {
     return await ask("explain", { text }, mine.signal, waiting);
   } finally {
@@ -154,7 +154,7 @@ async function explain(text) {
 function fail(error, tell) {
   if (error.name === "AbortError") return tell("Stopped.");
   if (!(error instanceof Refused)) {
-    tell("This page has met a fault of its own; reload it.", "error");
+    tell("This page has failed; reload it.", "error");
     throw error;
   }
   tell(error.message, "error");
@@ -178,7 +178,7 @@ async function watch() {
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       const why = error.status === 503 ? `Not ready yet: ${error.message}` : error.message;
-      at("service").textContent = `${why} This page looks again every two seconds.`;
+      at("service").textContent = `${why} This page checks again every two seconds.`;
     }
     await pause(AGAIN);
   }

@@ -1,9 +1,9 @@
 // A sheet: the rows of a CSV file, and what the service says of each.
 //
 // {name, bom, delimiter, newline, header, head, rows, done, labels, refused}: `head` and each row's
-// `raw` are the lines as they stand in the file; `done` rows are labelled, from the first; `labels` are
+// `raw` are the lines as they stand in the file; `done` rows are labeled, from the first; `labels` are
 // the service's, once known; `refused` has a sentence for each row that the service does not read.
-// A row is {cells, raw, given, added}: the labels in words, and the cells to add.
+// A row is {cells, raw, predicted, added}: the labels in words, and the cells to add.
 
 import { Refused, ask, blank, pause } from "./ask.js";
 import { Malformed, cell, delimiterOf, newlineAt, records } from "./csv.js";
@@ -26,17 +26,17 @@ export async function read(file, signal) {
     if (rows.length && cells.length > rows[0].cells.length) {
       throw new Malformed(
         `Line ${line}: ${cells.length} cells where the first line has ${rows[0].cells.length}. ` +
-          `A text with ${WORDS[delimiter]} in it must stand in quotes.`,
+          `A text with ${WORDS[delimiter]} in it must be quoted.`,
       );
     }
-    rows.push({ cells, raw, given: "", added: "" });
+    rows.push({ cells, raw, predicted: "", added: "" });
     if (performance.now() - rested > FRAME) {
       await pause(0, signal);
       rested = performance.now();
     }
   }
   signal.throwIfAborted();
-  if (rows.length < 2) throw new Malformed("The file has no rows below the names of its columns.");
+  if (rows.length < 2) throw new Malformed("The file has no rows below its header.");
   const [{ cells: header, raw: head }] = rows.splice(0, 1);
   const newline = newlineAt(body, head.length);
   const nothing = { done: 0, labels: null, refused: [] };
@@ -81,7 +81,7 @@ export async function labelRows(sheet, column, signal, waiting, moved) {
           size = Math.floor(chunk.length / 2);
           continue;
         }
-        chunk[0].given = "refused";
+        chunk[0].predicted = "refused";
         sheet.refused.push(`row ${rows.indexOf(chunk[0]) + 1}: ${error.message}`);
         size = 0;
       }
@@ -102,18 +102,18 @@ function keep(sheet, chunk, { labels, results }) {
     sheet.labels = labels;
   }
   if (sheet.labels.join() !== labels.join() || results.length !== chunk.length) {
-    throw new Refused(200, "The service’s answer does not fit: has its model changed?");
+    throw new Refused(200, "The service’s response does not match the earlier ones; has its model changed?");
   }
   chunk.forEach((row, index) => {
-    const { labels: given, probabilities } = results[index];
-    row.given = given.map((name) => `${name} ${probabilities[name].toFixed(3)}`).join(", ") || "none";
+    const { labels: predicted, probabilities } = results[index];
+    row.predicted = predicted.map((name) => `${name} ${probabilities[name].toFixed(3)}`).join(", ") || "none";
     const numbers = labels.map((name) => probabilities[name].toFixed(6));
-    row.added = [cell(given.join("|"), sheet.delimiter), ...numbers].join(sheet.delimiter);
+    row.added = [cell(predicted.join("|"), sheet.delimiter), ...numbers].join(sheet.delimiter);
   });
 }
 
 // The file's bytes with the columns added: of all rows that are done.
-export function labelled({ bom, delimiter, newline, header, head, rows, done, labels }) {
+export function labeled({ bom, delimiter, newline, header, head, rows, done, labels }) {
   const names = columns(labels).map((name) => cell(name, delimiter));
   const nothing = delimiter.repeat(labels.length);
   const lines = rows.slice(0, done).map(({ cells, raw, added }) => {

@@ -1,8 +1,8 @@
-// The part of the page for files: a CSV file is chosen, labelled, seen and downloaded.
+// The part of the page for files: a CSV file is chosen, labeled, seen and downloaded.
 
 import { Refused, blank } from "./ask.js";
 import { Malformed } from "./csv.js";
-import { WORDS, labelRows, labelled, read, textOf } from "./sheet.js";
+import { WORDS, labelRows, labeled, read, textOf } from "./sheet.js";
 
 const SHOWN = 20; // rows of the preview
 const CUT = 300; // characters of a text in the preview
@@ -12,9 +12,9 @@ const count = (number) => number.toLocaleString("en");
 
 let sheet = null;
 let saved = true; // false while there is work that no download holds
-let running = null; // AbortController of the reading or labelling under way
+let running = null; // AbortController of the reading or labeling under way
 
-// gone: is told of a Refused that ended the labelling.
+// gone: is told of a Refused that ended the labeling.
 export function openUpload(gone) {
   at("file").addEventListener("change", () => choose(at("file").files[0]));
   at("column").addEventListener("change", preview);
@@ -56,7 +56,7 @@ function open() {
   preview();
   at("chosen").hidden = false;
   const form = header.length > 1 ? `, ${header.length} columns separated by ${WORDS[delimiter]}` : "";
-  const wanted = header.includes("text") ? "" : " No column is named text: choose the one to label.";
+  const wanted = header.includes("text") ? "" : " No column is named text; choose the column to label.";
   say(`${name}: rows ${count(rows.length)}${form}.${wanted}`);
 }
 
@@ -72,15 +72,15 @@ async function begin(gone) {
   running = new AbortController();
   buttons();
   progress();
-  const waiting = (sentence) => say(sentence || "Labelling the rows …");
+  const waiting = (sentence) => say(sentence || "Labeling the rows …");
   waiting("");
   try {
     await labelRows(sheet, column, running.signal, waiting, moved);
     const { refused } = sheet;
     const notes = [
       `All ${count(all)} rows are done.`,
-      empty && `Without a text, and kept with empty cells: ${count(empty)}.`,
-      refused[0] && `Refused, and kept with empty cells: ${count(refused.length)}; ${refused[0]}`,
+      empty && `Rows without a text, left empty: ${count(empty)}.`,
+      refused[0] && `Rows refused, left empty: ${count(refused.length)}; ${refused[0]}`,
     ];
     say(notes.filter(Boolean).join(" "));
   } catch (error) {
@@ -90,7 +90,7 @@ async function begin(gone) {
       say(`${error.message}${far}`, "error");
       gone(error);
     } else {
-      say(`This page has met a fault of its own.${far}`, "error");
+      say(`This page has failed.${far}`, "error");
       throw error;
     }
   } finally {
@@ -109,8 +109,8 @@ function download() {
   const { name, rows, done } = sheet;
   const [, stem, ending = ".csv"] = /^(.*?)(\.[^.]*)?$/s.exec(name);
   const link = document.createElement("a");
-  link.download = `${stem}.${done < rows.length ? "part" : "labelled"}${ending}`;
-  link.href = URL.createObjectURL(labelled(sheet));
+  link.download = `${stem}.${done < rows.length ? "part" : "labeled"}${ending}`;
+  link.href = URL.createObjectURL(labeled(sheet));
   link.click();
   saved = true;
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
@@ -129,7 +129,7 @@ function buttons() {
   begin.textContent = done ? "Label the rest" : "Label the file";
   save.hidden = Boolean(running) || !labels;
   save.textContent =
-    done < rows.length ? `Download the first ${count(done)} rows` : "Download the labelled file";
+    done < rows.length ? `Download the first ${count(done)} rows` : "Download the labeled file";
   if (held) [cancel, save, begin].find((one) => !one.hidden)?.focus();
 }
 
@@ -151,7 +151,7 @@ function preview() {
       const line = document.createElement("tr");
       const text = column < 0 ? row.raw : textOf(row, column);
       const short = text.length > CUT ? `${text.slice(0, CUT).toWellFormed()} …` : text;
-      for (const value of [String(index + 1), short, row.given]) {
+      for (const value of [String(index + 1), short, row.predicted]) {
         const place = document.createElement("div");
         place.className = "cell";
         place.textContent = value;

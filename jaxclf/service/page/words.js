@@ -27,9 +27,9 @@ export function show(panel, text, answer, label) {
   place.replaceChildren(...found.map(([piece, value]) => marked(piece, value, most)));
   place.scrollTop = 0;
   panel.querySelector(".strongest").textContent = strongest(found, most);
-  panel.querySelector(".gap").textContent =
-    `The strongest word weighs ${most.toFixed(3)}; ` +
-    `${Math.abs(answer.gap[label]).toFixed(3)} of what moved the label is in no word.`;
+  panel.querySelector(".delta").textContent =
+    `The largest weight is ${most.toFixed(3)}; ` +
+    `the weights leave ${Math.abs(answer.convergence_delta[label]).toFixed(3)} unexplained.`;
   panel.querySelector(".found").hidden = false;
 }
 
@@ -53,7 +53,7 @@ function strongest(found, most) {
       .join(", ");
   const [carried, against] = [side(1), side(-1)];
   if (!carried && !against) return "No word stands out.";
-  return [carried && `Carried it: ${carried}.`, against && `Spoke against it: ${against}.`]
+  return [carried && `Evidence for: ${carried}.`, against && `Evidence against: ${against}.`]
     .filter(Boolean)
     .join("\n");
 }
