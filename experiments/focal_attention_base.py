@@ -1,6 +1,6 @@
 """The focal_attention experiment with bert-base-uncased (110 M parameters) in bfloat16, for a GPU.
 
-    python -m jaxclf.train --exp focal_attention_base
+    jaxclf train --exp focal_attention_base
 
 No score is stated. The encoder comes from the Hugging Face hub, or from a folder:
 encoder.name=FOLDER. Other encoders take the same command with their hub id, such as

@@ -1,6 +1,6 @@
 """The focal_attention experiment on varied texts: dropped, swapped, misspelled and exchanged words.
 
-    python -m jaxclf.train --exp focal_attention_eda
+    jaxclf train --exp focal_attention_eda
 
 No score is stated. Words that tell one label of the demonstration set from another are not varied:
 persons, harm, help and time.

@@ -1,7 +1,6 @@
-"""Experiments by name: a file of experiments/, any .py file, or a run's config.json."""
+"""The catalog: experiments by name, from a .py file, or from a run's config.json."""
 
 import importlib.util
-import json
 from pathlib import Path
 from types import ModuleType
 
@@ -9,10 +8,11 @@ from jaxclf.errors import ConfigError, did_you_mean
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import from_dict
 from jaxclf.experiment.search_space import Dimension, Space
+from jaxclf.files.json_file import read_json
 
 PACKAGE = Path(__file__).parent.parent
-# What a slip in an experiment's file raises.
-PROGRAMMING = (
+# Raised by a mistake in an experiment's file.
+MISTAKES = (
     SyntaxError,
     ImportError,
     NameError,
@@ -24,7 +24,7 @@ PROGRAMMING = (
 
 
 def folder() -> Path:
-    """The catalogue: experiments/ inside an installed package, beside the package in a checkout."""
+    """The folder experiments/: inside an installed package, beside the package in a checkout."""
     installed = PACKAGE / "experiments"
     return installed if installed.is_dir() else PACKAGE.parent / "experiments"
 
@@ -34,48 +34,47 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Experiment:
-    """The experiment of a name, a .py path or a config.json; ConfigError where there is none."""
+    """Load the experiment of a name, a .py path or a config.json. Raises ConfigError, DataError."""
     path = Path(name)
     if path.suffix == ".json":
-        return _from_json(path)
-    module = _module(name)
+        return _load_json(path)
+    module = _load_module(name)
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
-        raise ConfigError(f"{module.__file__}: defines no `experiment = Experiment(…)`")
+        raise ConfigError(f"{module.__file__}: missing `experiment = Experiment(…)`")
     return experiment
 
 
 def load_space(name: str) -> Space:
-    """The search space beside the experiment of a name or .py path; ConfigError where there is
-    none."""
+    """Load the search space beside the experiment of a name or .py path. Raises ConfigError."""
     if name.endswith(".json"):
         raise ConfigError(f"{name}: a run has no search space; give its experiment")
-    module = _module(name)
+    module = _load_module(name)
     space = getattr(module, "space", None)
     if not isinstance(space, dict) or not space:
         raise ConfigError(
-            f"{module.__file__}: the experiment has no search space; define one, such as "
+            f"{module.__file__}: missing search space, such as "
             'space = {"optim.lr": Float(1e-5, 5e-4, log=True)}'
         )
     for key, dimension in space.items():
         if not isinstance(key, str) or not isinstance(dimension, Dimension):
-            raise ConfigError(f"{module.__file__}: space: {key!r} is no Float, Int or Choice")
+            raise ConfigError(f"{module.__file__}: space: {key!r} is not a Float, Int or Choice")
     return space
 
 
 def file_of(name: str) -> Path:
-    """Where the experiment of a name, or a .py path, lies; ConfigError where it does not."""
+    """The path of the experiment of a name or .py path. Raises ConfigError if it is missing."""
     path = Path(name)
     if path.suffix != ".py":
         path = folder() / f"{name}.py"
         if name not in names():
-            raise ConfigError(f"unknown experiment {name!r}" + did_you_mean(name, names()))
+            raise ConfigError(f"unknown experiment {name!r}{did_you_mean(name, names())}")
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     return path
 
 
-def _module(name: str) -> ModuleType:
+def _load_module(name: str) -> ModuleType:
     path = file_of(name)
     spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
     assert spec is not None
@@ -85,17 +84,16 @@ def _module(name: str) -> ModuleType:
         spec.loader.exec_module(module)
     except ConfigError:
         raise
-    except PROGRAMMING as error:
+    except MISTAKES as error:
         raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
     return module
 
 
-def _from_json(path: Path) -> Experiment:
+def _load_json(path: Path) -> Experiment:
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: not a JSON object")
     try:
-        return from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+        return from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None

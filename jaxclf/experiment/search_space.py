@@ -1,4 +1,4 @@
-"""A search space as data: which keys of an experiment may vary, and within what.
+"""Search spaces: the keys of an experiment that a search varies, and their ranges.
 
     space = {
         "optim.lr": Float(1e-5, 5e-4, log=True),
@@ -7,9 +7,9 @@
         "loss": Choice("bce", Spec("focal", gamma=Float(0.5, 4.0))),
     }
 
-The keys are those of `override`. A Spec in a Choice may have dimensions for options: they are drawn
-where it is drawn, so `loss.gamma` varies with focal loss alone. A dimension's name is its key, that
-of an option `loss.focal.gamma`, since another loss may have a gamma of another kind.
+The keys are those of `override`. The options of a Spec in a Choice may be dimensions too, which are
+drawn only with that Spec: `loss.gamma` varies with focal loss alone. A dimension's name is its key,
+or for an option `loss.focal.gamma`, since another loss may have a different gamma.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from jaxclf.experiment.registries import load_registry
 
 
 class Float(NamedTuple):
-    """A number in [low, high]; `log` draws its logarithm evenly."""
+    """A number in [low, high]; `log` samples its logarithm uniformly."""
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class Float(NamedTuple):
 
 
 class Int(NamedTuple):
-    """A whole number in [low, high]."""
+    """An integer in [low, high]."""
 
     low: int
     high: int
@@ -42,14 +42,14 @@ class Int(NamedTuple):
 
 @dataclass(frozen=True, init=False)
 class Choice:
-    """One of several values, each with a name of its own."""
+    """One of several values with different names."""
 
-    values: dict[Any, Any]  # by their names: a Spec's name, any other value itself
+    values: dict[Any, Any]  # by name: a Spec's name, otherwise the value itself
 
     def __init__(self, *values: Any):
         named = {value.name if isinstance(value, Spec) else value: value for value in values}
         if len(named) < len(values):
-            raise ConfigError(f"Choice{values!r}: two of one name")
+            raise ConfigError(f"Choice{values!r}: duplicate name")
         object.__setattr__(self, "values", named)
 
 
@@ -57,12 +57,12 @@ Dimension = Float | Int | Choice
 Space = dict[str, Dimension]
 ParamValues = dict[str, Any]  # name of a dimension -> number, or name of a value
 
-# What no search may vary, and why not.
+# Keys that a search must not vary, and the reason.
 MEASURE = "train val test labels max_train_examples folds fold".split()
 NOT_SEARCHABLE = {
     **dict.fromkeys(
         [*(f"data.{name}" for name in MEASURE), "train.metric"],
-        "trials would be scored by different measures",
+        "the scores of trials would not be comparable",
     ),
     **dict.fromkeys(
         ("data.label_descriptions", "encoder.revision", "train.checkpoint_every"),
@@ -70,45 +70,48 @@ NOT_SEARCHABLE = {
     ),
     **dict.fromkeys(
         ("calibration", "threshold"),
-        "it is fitted after training, on what a search scores; see jaxclf.evaluate",
+        "it is fitted after training on the split that scores the trials; see `jaxclf evaluate`",
     ),
     "train.patience": "stopping later never lowers the score of the best epoch",
-    "seed": "its luck on validation would be searched for",
+    "seed": "it would overfit the validation split",
 }
 
 
 def draw(space: Space, suggest: Callable[[str, Dimension], Any]) -> dict[str, Any]:
-    """Changes for `override`, as `suggest(name, dimension)` answers: a number of a Float or Int, a
-    value's name of a Choice."""
+    """Draw changes for `override`.
+
+    suggest: maps the name of a dimension and the dimension to a number, or to a name of a Choice.
+    """
     changes = {}
     for key, dimension in space.items():
         changes[key] = suggest(key, dimension)
         for option, value in _options(dimension, changes[key]).items():
             name = f"{key}.{changes[key]}.{option}"
-            varies = isinstance(value, Dimension)
-            changes[f"{key}.{option}"] = suggest(name, value) if varies else value
+            is_drawn = isinstance(value, Dimension)
+            changes[f"{key}.{option}"] = suggest(name, value) if is_drawn else value
     return changes
 
 
 def dimensions(space: Space) -> Space:
-    """All dimensions by their names, those of options after the Choice they hang on."""
-    found = {}
+    """All dimensions by name, those of options after their Choice."""
+    by_name = {}
     for key, dimension in space.items():
-        found[key] = dimension
+        by_name[key] = dimension
         for name in dimension.values if isinstance(dimension, Choice) else ():
             for option, value in _options(dimension, name).items():
                 if isinstance(value, Dimension):
-                    found[f"{key}.{name}.{option}"] = value
-    return found
+                    by_name[f"{key}.{name}.{option}"] = value
+    return by_name
 
 
 def check_space(
     space: Space, base: Experiment, check: Callable[[Experiment], object]
 ) -> ParamValues:
-    """Hold a space to its experiment, before any trial: what `check` says of every pair of corner
-    values, that each dimension can have an effect, and that the experiment lies in it.
+    """Check a space against its experiment before any trial.
 
-    Returns the answers that are the experiment as it stands. Raises ConfigError.
+    check: raises ConfigError for an invalid experiment; called with every pair of range ends.
+    Returns the experiment's own point of the space. Raises ConfigError if a dimension cannot have
+    an effect or the experiment is outside the space.
     """
     check(base)
     for key in space:
@@ -117,25 +120,25 @@ def check_space(
             raise ConfigError(f"space: {key} cannot be searched: {reason}")
         if parent in space:
             raise ConfigError(
-                f"space: {key} hangs on what {parent} is; make it an option of a Spec there, such "
-                'as Choice("bce", Spec("focal", gamma=Float(0.5, 4.0)))'
+                f"space: {key} depends on {parent}; make it an option of a Spec there, such as "
+                'Choice("bce", Spec("focal", gamma=Float(0.5, 4.0)))'
             )
     for name, dimension in dimensions(space).items():
         _check_dimension(name, dimension)
-    # With a corner that changes nothing, the pairs are each corner alone too.
-    corners = [[{}], *(list(_corners(key, dimension)) for key, dimension in space.items())]
-    for some in itertools.combinations(corners, 2):
-        for one, other in itertools.product(*some):
-            changes = {**one, **other}
+    # The empty change pairs every end with the unchanged experiment.
+    ends = [[{}], *(list(_end_changes(key, dimension)) for key, dimension in space.items())]
+    for left_ends, right_ends in itertools.combinations(ends, 2):
+        for left, right in itertools.product(left_ends, right_ends):
+            changes = {**left, **right}
             try:
                 check(override(base, changes))
             except ConfigError as error:
                 raise ConfigError(f"space: {format_changes(changes)}: {error}") from None
-    return _answers_of(space, base)
+    return _point_of(space, base)
 
 
 def format_changes(changes: Mapping[str, Any]) -> str:
-    """`optim.lr=0.00031 loss=focal loss.gamma=2.5`: as a command line has it, numbers rounded."""
+    """`optim.lr=0.00031 loss=focal loss.gamma=2.5`: as on a command line, numbers rounded."""
     return " ".join(
         f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in changes.items()
@@ -150,93 +153,95 @@ def _options(dimension: Dimension, name: Any) -> dict[str, Any]:
 def _check_dimension(name: str, dimension: Dimension) -> None:
     if isinstance(dimension, Choice):
         if len(dimension.values) < 2:
-            raise ConfigError(f"space: {name} has no two values to choose from")
+            raise ConfigError(f"space: {name}: a Choice needs at least two values")
         for value in dimension.values:
             if not isinstance(value, str | int | float | None):
-                raise ConfigError(f"space: {name}: {value!r} is no string, number or Spec")
+                raise ConfigError(f"space: {name}: {value!r} is not a string, number or Spec")
         return
     low, high, log = dimension
-    numbers = isinstance(low, int | float) and isinstance(high, int | float)
-    if not numbers or not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ConfigError(f"space: {name}: {dimension} is no range from low to high")
+    is_numeric = isinstance(low, int | float) and isinstance(high, int | float)
+    if not is_numeric or not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"space: {name}: {dimension} is not a range: low must be below high")
     if log and low <= 0:
-        raise ConfigError(f"space: {name}: {dimension}: a logarithm wants low above 0")
+        raise ConfigError(f"space: {name}: {dimension}: a log scale needs low > 0")
 
 
-def _corners(key: str, dimension: Dimension) -> Iterator[dict[str, Any]]:
-    """Changes of one key at the ends of its ranges."""
-    for answer in _ends(dimension):
+def _end_changes(key: str, dimension: Dimension) -> Iterator[dict[str, Any]]:
+    """Yield changes of one key at the ends of its ranges."""
+    for value in _ends(dimension):
         inner = {
-            f"{key}.{answer}.{option}": _ends(value)
-            for option, value in _options(dimension, answer).items()
-            if isinstance(value, Dimension)
+            f"{key}.{value}.{option}": _ends(inner_dimension)
+            for option, inner_dimension in _options(dimension, value).items()
+            if isinstance(inner_dimension, Dimension)
         }
         for ends in itertools.product(*inner.values()):
-            answers = {key: answer, **dict(zip(inner, ends, strict=True))}
-            yield draw({key: dimension}, lambda name, _, answers=answers: answers[name])
+            point = {key: value, **dict(zip(inner, ends, strict=True))}
+            yield draw({key: dimension}, lambda name, _, point=point: point[name])
 
 
 def _ends(dimension: Dimension) -> list[Any]:
     return list(dimension.values) if isinstance(dimension, Choice) else [*dimension[:2]]
 
 
-def _answers_of(space: Space, base: Experiment) -> ParamValues:
-    answers = {}
+def _point_of(space: Space, base: Experiment) -> ParamValues:
+    """The values of the experiment itself, by name of the dimension."""
+    point = {}
     for key, dimension in space.items():
-        value = _value_at(base, key)
+        value = _value_of(base, key)
         if isinstance(dimension, Choice):
-            answers[key] = _name_of(key, dimension, value, base)
+            point[key] = _name_of_value(key, dimension, value, base)
         else:
-            answers[key] = _inside(key, dimension, value)
+            point[key] = _require_inside(key, dimension, value)
         if not isinstance(value, Spec):
             continue
-        has = _whole(value, key)
-        wants = _whole(Spec(value.name), key) | _options(dimension, value.name)
-        for option, wanted in wants.items():
-            if isinstance(wanted, Dimension):
+        options = _all_options(value, key)
+        expected = _all_options(Spec(value.name), key) | _options(dimension, value.name)
+        for option, expected_value in expected.items():
+            if isinstance(expected_value, Dimension):
                 name = f"{key}.{value.name}.{option}"
-                answers[name] = _inside(f"{key}.{option}", wanted, has[option])
-            elif has[option] != wanted:
-                raise _outside(f"{key}.{option}", has[option])
-    return answers
+                point[name] = _require_inside(f"{key}.{option}", expected_value, options[option])
+            elif options[option] != expected_value:
+                raise _outside_error(f"{key}.{option}", options[option])
+    return point
 
 
-def _name_of(key: str, choice: Choice, value: Any, base: Experiment) -> Any:
-    """Of the value that the experiment has."""
+def _name_of_value(key: str, choice: Choice, value: Any, base: Experiment) -> Any:
+    """The name in a Choice of the value that the experiment has."""
     for name in choice.values:
-        same = (
+        is_same = (
             name == value.name if isinstance(value, Spec) else override(base, {key: name}) == base
         )
-        if same:
+        if is_same:
             return name
-    raise _outside(key, value.name if isinstance(value, Spec) else value)
+    raise _outside_error(key, value.name if isinstance(value, Spec) else value)
 
 
-def _inside(key: str, dimension: Dimension, value: Any) -> Any:
+def _require_inside(key: str, dimension: Dimension, value: Any) -> Any:
     if isinstance(dimension, Choice):
-        within = value in dimension.values
+        is_inside = value in dimension.values
     else:
-        within = isinstance(value, int | float) and dimension.low <= value <= dimension.high
-    if not within:
-        raise _outside(key, value)
+        is_inside = isinstance(value, int | float) and dimension.low <= value <= dimension.high
+    if not is_inside:
+        raise _outside_error(key, value)
     return value
 
 
-def _outside(key: str, value: Any) -> ConfigError:
+def _outside_error(key: str, value: Any) -> ConfigError:
     return ConfigError(
-        f"space: {key}={value!r} of the experiment is not in it; a search begins with what stands"
+        f"space: {key}={value!r} of the experiment is outside the space; the first trial is the "
+        "experiment itself"
     )
 
 
-def _value_at(base: Experiment, key: str) -> Any:
-    """The value of a key, an option of a Spec among them."""
+def _value_of(base: Experiment, key: str) -> Any:
+    """The value of a key or of an option of a Spec."""
     values, (parent, _, option) = dict(iter_fields(base)), key.rpartition(".")
     if isinstance(values.get(parent), Spec):
-        return _whole(values[parent], parent)[option]
+        return _all_options(values[parent], parent)[option]
     return values[key]
 
 
-def _whole(spec: Spec, key: str) -> dict[str, Any]:
-    """A Spec's options and the defaults of those it does not give."""
+def _all_options(spec: Spec, key: str) -> dict[str, Any]:
+    """The options of a Spec, defaults included."""
     parameters = options_of(load_registry(key)[spec.name])
     return {name: spec.options.get(name, of.default) for name, of in parameters.items()}

@@ -1,4 +1,4 @@
-"""An experiment as a file that reads "this one, but …" and that `train --exp` takes."""
+"""Experiments as Python source: changes to another experiment, in a file for `train --exp`."""
 
 import ast
 import json
@@ -12,30 +12,30 @@ from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, Spec
 from jaxclf.experiment.overrides import iter_fields, override
 
-MARK = "Written by jaxclf.tune"
+MARK = "Written by `jaxclf tune`"
 WIDTH = 100  # columns
 
 
-def difference(base: Experiment, other: Experiment) -> dict[str, Any]:
-    """The changes under dotted keys that make `other` of `base`."""
-    before, changes = dict(iter_fields(base)), {}
-    for key, value in iter_fields(other):
-        if value == before[key]:
+def difference(base: Experiment, experiment: Experiment) -> dict[str, Any]:
+    """The changes under dotted keys that turn `base` into `experiment`."""
+    base_values, changes = dict(iter_fields(base)), {}
+    for key, value in iter_fields(experiment):
+        if value == base_values[key]:
             continue
         if isinstance(value, Spec):
             changes[key] = value.name
             changes.update({f"{key}.{option}": of for option, of in value.options.items()})
         else:
             changes[key] = value
-    assert override(base, changes) == other
+    assert override(base, changes) == experiment
     return changes
 
 
 def to_python_source(name: str, experiment: Experiment, first: str, notes: Sequence[str]) -> str:
-    """Python source of an experiment as changes to the one that `catalog.load(name)` gives.
+    """Python source of an experiment as changes to the one that `catalog.load(name)` returns.
 
-    first: the docstring's first sentence. notes: its paragraphs after that; one that begins with
-        four spaces stays a line of code.
+    first: the docstring's first sentence. notes: its further paragraphs; one that starts with four
+        spaces stays a line of code.
     """
     name = name if name in catalog.names() else str(Path(name).resolve())
     changes = difference(catalog.load(name), experiment)
@@ -45,42 +45,44 @@ def to_python_source(name: str, experiment: Experiment, first: str, notes: Seque
         lines += ["from jaxclf.experiment.overrides import override", ""]
         lines += [f"base = catalog.load({_literal(name)})", ""]
         lines += ["experiment = override(", "    base,", "    {"]
-        lines += [_noted(f"        {_literal(k)}: {_literal(v)},") for k, v in changes.items()]
+        lines += [_with_noqa(f"        {_literal(k)}: {_literal(v)},") for k, v in changes.items()]
         lines += ["    },", ")"]
     else:
-        lines += ["", _noted(f"experiment = catalog.load({_literal(name)})")]
+        lines += ["", _with_noqa(f"experiment = catalog.load({_literal(name)})")]
     return "\n".join(lines) + "\n"
 
 
 def check_writable(path: Path) -> None:
-    """ConfigError where there is a file that a search did not write."""
+    """Raise ConfigError if the file exists and no search wrote it."""
     if path.suffix != ".py":
         raise ConfigError(f"{path}: an experiment is a .py file")
-    if path.exists() and not _written_here(path):
-        raise ConfigError(
-            f"{path} is not from a search and is left alone; give another --save-best"
-        )
+    if path.exists() and not _is_from_search(path):
+        raise ConfigError(f"{path} exists and is not from a search; give another --save-best")
 
 
-def _written_here(path: Path) -> bool:
+def _is_from_search(path: Path) -> bool:
     try:
-        said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     except (SyntaxError, ValueError):
         return False
-    return MARK in (said or "")
+    return MARK in (docstring or "")
 
 
 def _paragraph(text: str) -> str:
     text = text.replace("\\", "\\\\").replace('"""', "'''")
-    code = text.startswith("    ")
+    indent = "        " if text.startswith("    ") else ""
     # The first line shares its own with the three quotes.
-    wide, after = WIDTH - 3, "        " if code else ""
-    kept = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": after}
-    return textwrap.fill(text, wide, **kept)
+    return textwrap.fill(
+        text,
+        WIDTH - 3,
+        break_long_words=False,
+        break_on_hyphens=False,
+        subsequent_indent=indent,
+    )
 
 
 def _literal(value: Any) -> str:
-    """As `ruff format` writes it."""
+    """A value as `ruff format` writes it."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple):
@@ -90,6 +92,6 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def _noted(line: str) -> str:
-    """A line that cannot be broken, such as one with a long path."""
+def _with_noqa(line: str) -> str:
+    """Mark a line that is too long and cannot be broken, such as one with a long path."""
     return line if len(line) <= WIDTH else f"{line}  # noqa: E501"

@@ -1,4 +1,4 @@
-"""Experiments by name, by path and from a run: each one loads, and what is wrong is said."""
+"""Experiments by name, by path and from a run: each loads, and each mistake is named."""
 
 import ast
 import json
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxclf.errors import ConfigError
+from jaxclf.errors import ConfigError, JaxclfError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import override, to_dict
@@ -33,13 +33,13 @@ experiment = Experiment(Data("a.json", "b.json", "c.json"), seed=7)
 """
 
 
-def complaint(name):
-    with pytest.raises(ConfigError) as caught:
+def error_of(name):
+    with pytest.raises(JaxclfError) as caught:
         catalog.load(str(name))
     return str(caught.value)
 
 
-def test_the_catalogue_is_the_files_in_their_order():
+def test_the_catalog_is_the_files_in_order():
     files = sorted(path.name.removesuffix(".py") for path in EXPERIMENTS.glob("*.py"))
     assert catalog.names() == files
     assert {"baseline", "focal_attention", "goemotions_ekman"} <= set(files)
@@ -54,10 +54,10 @@ def test_every_experiment_loads_and_passes_its_check(name):
 
 
 @pytest.mark.parametrize("name", catalog.names())
-def test_every_experiment_says_how_to_run_it(name):
+def test_every_experiment_states_its_command(name):
     docstring = ast.get_docstring(ast.parse((EXPERIMENTS / f"{name}.py").read_text("utf-8")))
     assert docstring is not None
-    assert f"python -m jaxclf.train --exp {name}" in map(str.strip, docstring.splitlines())
+    assert f"jaxclf train --exp {name}" in map(str.strip, docstring.splitlines())
 
 
 def test_experiments_and_the_demonstration_set_are_in_the_wheel():
@@ -67,7 +67,7 @@ def test_experiments_and_the_demonstration_set_are_in_the_wheel():
     assert wheel["sources"] == {"experiments": "jaxclf/experiments", "data": "jaxclf/data"}
 
 
-def test_an_installed_package_brings_its_own_catalogue(tmp_path, monkeypatch):
+def test_an_installed_package_contains_its_catalog(tmp_path, monkeypatch):
     assert catalog.folder() == EXPERIMENTS
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "mine.py").write_text(GOOD)
@@ -78,13 +78,13 @@ def test_an_installed_package_brings_its_own_catalogue(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", catalog.names())
-def test_a_runs_config_is_the_experiment_again(tmp_path, name):
+def test_the_config_of_a_run_loads_as_the_experiment(tmp_path, name):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_dict(catalog.load(name))))
     assert catalog.load(str(path)) == catalog.load(name)
 
 
-def test_a_path_is_an_experiment_too(tmp_path):
+def test_a_path_loads_as_an_experiment(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(GOOD)
     experiment = catalog.load(str(path))
@@ -92,23 +92,21 @@ def test_a_path_is_an_experiment_too(tmp_path):
     assert (experiment.data.val, experiment.seed) == ("b.json", 7)
 
 
-def test_a_name_that_is_not_there_gets_the_nearest():
-    assert complaint("baselin") == "unknown experiment 'baselin'; did you mean 'baseline'?"
-    assert (
-        complaint("qqq") == f"unknown experiment 'qqq'; choose from: {', '.join(catalog.names())}"
-    )
+def test_an_unknown_name_gets_the_nearest():
+    assert error_of("baselin") == "unknown experiment 'baselin'; did you mean 'baseline'?"
+    assert error_of("qqq") == f"unknown experiment 'qqq'; choose from: {', '.join(catalog.names())}"
 
 
 @pytest.mark.parametrize("name", ["mine.py", "config.json"])
-def test_a_file_that_is_not_there_is_named(tmp_path, name):
-    assert complaint(tmp_path / name) == f"{tmp_path / name}: no such file"
+def test_a_missing_file_is_named(tmp_path, name):
+    assert error_of(tmp_path / name) == f"{tmp_path / name}: no such file"
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "part"),
     [
-        ("", "defines no `experiment = Experiment(…)`"),
-        ("experiment = 3", "defines no `experiment = Experiment(…)`"),
+        ("", "experiment = Experiment(…)"),
+        ("experiment = 3", "experiment = Experiment(…)"),
         ("experiment = (", "SyntaxError: "),
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be"),
         (
@@ -122,47 +120,49 @@ def test_a_file_that_is_not_there_is_named(tmp_path, name):
         ("{}['lr']", "KeyError: 'lr'"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_with_its_name(tmp_path, source, says):
+def test_an_error_in_a_file_names_the_file(tmp_path, source, part):
     path = tmp_path / "mine.py"
     path.write_text(source)
-    assert complaint(path).startswith(f"{path}: ")
-    assert says in complaint(path)
+    assert error_of(path).startswith(f"{path}: ")
+    assert part in error_of(path)
 
 
-def test_an_experiment_built_on_one_that_is_not_there_says_so(tmp_path):
+def test_an_experiment_built_on_an_unknown_one_names_it(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("from jaxclf.experiment import catalog\ncatalog.load('baselin')")
-    assert "unknown experiment 'baselin'; did you mean 'baseline'?" in complaint(path)
+    assert "unknown experiment 'baselin'; did you mean 'baseline'?" in error_of(path)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "part"),
     [
         (b'{"seed": 0,\n', ":2: not JSON: "),
         (b"", ":1: not JSON: "),
         (b'"\xff"', "not UTF-8"),
         (b"{}", "missing key 'data.train'"),
+        (b"[]", "not a JSON object"),
+        (b'{"regular": {}}', "written by jaxclf 0.1"),
     ],
 )
-def test_what_is_wrong_with_a_runs_config_is_said(tmp_path, content, says):
+def test_an_error_in_a_config_is_stated(tmp_path, content, part):
     path = tmp_path / "config.json"
     path.write_bytes(content)
-    assert says in complaint(path)
+    assert part in error_of(path)
 
 
 @pytest.mark.parametrize("name", SEARCHED)
-def test_every_space_is_one_that_its_experiment_lies_in(name):
+def test_every_experiment_is_a_point_of_its_space(name):
     base, space = catalog.load(name), catalog.load_space(name)
-    own = check_space(space, base, check)
-    assert set(own) <= set(dimensions(space))
-    assert draw(space, lambda key, _: own[key])["optim.lr"] == base.optim.lr
+    point = check_space(space, base, check)
+    assert set(point) <= set(dimensions(space))
+    assert draw(space, lambda key, _: point[key])["optim.lr"] == base.optim.lr
     assert catalog.load_space(str(EXPERIMENTS / f"{name}.py")) == space
 
 
 @pytest.mark.parametrize(
     "content", ["", "space = 3", "space = {}", "space = {'pool': ('cls', 'mean')}"]
 )
-def test_an_experiment_without_a_space_says_so(tmp_path, content):
+def test_an_experiment_without_a_space_is_refused(tmp_path, content):
     path = tmp_path / "mine.py"
     path.write_text(GOOD + content)
     with pytest.raises(ConfigError, match=r"mine\.py: .*space") as caught:
@@ -172,69 +172,72 @@ def test_an_experiment_without_a_space_says_so(tmp_path, content):
         catalog.load_space("runs/a/config.json")
 
 
-class BuiltError(Exception):
+class StepMadeError(Exception):
     """Ends a training where its step is made."""
 
 
 @pytest.fixture(scope="module")
-def traced(tiny_encoder, tiny_data, tmp_path_factory):
-    """experiment -> what `train` would compute, by its own wiring: the program of the training
-    step, the arrays in it, and each epoch's first batch. Nothing is compiled."""
-    known = {}
+def trace_cached(tiny_encoder, tiny_data, tmp_path_factory):
+    """experiment -> the jaxpr of the training step that `train` would compile, its constants, and
+    the first batch of each epoch. Nothing is compiled."""
+    traces = {}
     changes = {f"data.{split}": str(path) for split, path in tiny_data.items()}
     changes |= {"encoder.name": str(tiny_encoder), "data.max_length": 32}
 
-    def parts_of(experiment):
-        seen = {}
+    def make_parts(experiment):
+        parts = {}
 
-        def stop(*given):
-            raise BuiltError(make_train_step(*given), given[2])
+        def stop(*arguments):
+            raise StepMadeError(make_train_step(*arguments), arguments[2])
 
         with pytest.MonkeyPatch.context() as patch:
-            keep = seen.setdefault
+            keep = parts.setdefault
             patch.setattr(setup, "make_epochs", lambda *of: keep("epochs", make_epochs(*of)))
             patch.setattr(setup, "check_groups", lambda _, shapes: keep("shapes", shapes))
             patch.setattr(training, "make_train_step", stop)
-            with pytest.raises(BuiltError) as caught:
+            with pytest.raises(StepMadeError) as caught:
                 training.train(experiment, tmp_path_factory.mktemp("traced"))
-        return *caught.value.args, seen["shapes"], seen["epochs"]
+        return *caught.value.args, parts["shapes"], parts["epochs"]
 
     def trace(experiment):
-        step, tx, shapes, epochs = parts_of(experiment)
+        step, tx, shapes, epochs = make_parts(experiment)
         batches = [next(epochs.batches(epoch, 0)) for epoch in range(len(epochs.sizes))]
         key, ema = dropout_key(0), bool(experiment.regularization.ema_decay)
         state = jax.eval_shape(lambda of: init_state(of, tx.init(of), key, ema)[0], shapes)
         program = jax.make_jaxpr(step)(state, batches[0])
-        text = re.sub(r"0x[0-9a-f]+", "", str(program))  # where a function lies in memory
+        text = re.sub(r"0x[0-9a-f]+", "", str(program))  # addresses of functions
         leaves = jax.tree.leaves((program.consts, batches))
         return [text, *(np.asarray(leaf).tobytes() for leaf in leaves)]
 
-    def cached(experiment, anew=False):
+    def trace_once(experiment, again=False):
         experiment = override(experiment, changes)
         key = json.dumps(to_dict(experiment))
-        if anew or key not in known:
-            known[key] = trace(experiment)
-        return known[key]
+        if again or key not in traces:
+            traces[key] = trace(experiment)
+        return traces[key]
 
-    return cached
+    return trace_once
 
 
-def test_every_dimension_of_every_space_reaches_the_training_step(traced):
-    """Others' searches have sampled values that never reached the loss. Of each dimension, two
-    values must make another program of the training step or other batches; what two spaces share is
-    tried once."""
+@pytest.mark.slow
+def test_every_dimension_of_every_space_reaches_the_training_step(trace_cached):
+    """Two values of each dimension make different programs of the training step or different
+    batches. A dimension of several spaces is tried once."""
     base, tried = catalog.load("focal_attention"), set()
-    assert traced(base) == traced(base, anew=True)
-    for searched in SEARCHED:
-        for key, dimension in catalog.load_space(searched).items():
-            for name, varied in dimensions({key: dimension}).items():
-                if name in tried:
+    assert trace_cached(base) == trace_cached(base, again=True)
+    for name in SEARCHED:
+        for key, dimension in catalog.load_space(name).items():
+            for inner_name, inner in dimensions({key: dimension}).items():
+                if inner_name in tried:
                     continue
-                some = [override(base, at(key, dimension, name, end)) for end in ends(varied)[:2]]
-                if name == key:  # against the value that stands
-                    some = [base, *(one for one in some if one != base)]
-                assert traced(some[0]) != traced(some[1]), name
-                tried.add(name)
+                pair = [
+                    override(base, changes_at(key, dimension, inner_name, end))
+                    for end in ends(inner)[:2]
+                ]
+                if inner_name == key:  # compared with the experiment itself
+                    pair = [base, *(experiment for experiment in pair if experiment != base)]
+                assert trace_cached(pair[0]) != trace_cached(pair[1]), inner_name
+                tried.add(inner_name)
     assert {"optim.lr", "loss.focal.gamma", "sampler.balanced.power", "train.epochs"} <= tried
 
 
@@ -242,7 +245,7 @@ def ends(dimension):
     return list(dimension.values) if isinstance(dimension, Choice) else dimension[:2]
 
 
-def at(key, dimension, name, value):
-    """The changes that give the dimension `name`, `key`'s own or one that hangs on it, a value."""
+def changes_at(key, dimension, name, value):
+    """The changes that set a dimension of `key`, or one of its options, to a value."""
     chosen = {key: name.removeprefix(f"{key}.").split(".")[0], name: value}
     return draw({key: dimension}, lambda asked, of: chosen.get(asked, ends(of)[0]))
