@@ -109,7 +109,7 @@ def test_without_an_intact_checkpoint_the_exit_code_is_4(two_epochs):
     for path in [*list_files(two_epochs, 1), *list_files(two_epochs, 2)]:
         path.write_bytes(b"")
     for find in (checkpoint.latest_checkpoint, checkpoint.epoch_checkpoints):
-        with pytest.raises(CheckpointError, match="checkpoints: all .* damaged") as caught:
+        with pytest.raises(CheckpointError, match=r"checkpoints: all .* damaged") as caught:
             find(two_epochs)
         assert caught.value.exit_code == 4
 

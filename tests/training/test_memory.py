@@ -89,7 +89,7 @@ def test_a_run_with_a_checkpoint_keeps_its_batches(experiment, tmp_path, monkeyp
 
 def test_a_batch_of_one_text_cannot_be_halved(experiment, monkeypatch, tmp_path):
     monkeypatch.setattr(run, "make_train_step", lambda *_: run_out_of_memory)
-    with pytest.raises(OutOfMemoryError, match="1 texts.*cannot be halved"):
+    with pytest.raises(OutOfMemoryError, match=r"1 texts.*cannot be halved"):
         run.train(experiment, tmp_path / "run")
 
 
