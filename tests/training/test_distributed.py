@@ -1,4 +1,4 @@
-"""Several devices and hosts train the same model as one device does."""
+"""Several devices and several processes train the same model as one device."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import chex
 import jax
 import numpy as np
 import optax
@@ -34,24 +35,24 @@ def batch():
     return Batch(ids, ids, np.minimum(ids, 1), examples, labels, np.ones_like(labels), weight)
 
 
-def test_a_batch_lies_over_all_devices_and_its_examples_everywhere(batch):
+def test_rows_are_sharded_and_examples_are_replicated(batch):
     assert jax.device_count() == 2  # conftest
-    found = distributed.shard_batch(batch)
+    sharded = distributed.shard_batch(batch)
     for name in ("ids", "positions", "segments", "examples"):
-        part, whole = getattr(found, name), getattr(batch, name)
-        assert part.shape == (ROWS + 1, LENGTH)
-        assert [shard.data.shape for shard in part.addressable_shards] == [(2, LENGTH)] * 2
-        np.testing.assert_array_equal(part[:ROWS], whole)
-        assert (part[ROWS:] == (SLOTS if name == "examples" else 0)).all()
-    for name in ("labels", "known", "weight"):
-        part = getattr(found, name)
-        assert len(part.addressable_shards) == 2
-        for shard in part.addressable_shards:
+        array = getattr(sharded, name)
+        chex.assert_shape(array, (ROWS + 1, LENGTH))
+        assert [shard.data.shape for shard in array.addressable_shards] == [(2, LENGTH)] * 2
+        np.testing.assert_array_equal(array[:ROWS], getattr(batch, name))
+        assert (array[ROWS:] == (SLOTS if name == "examples" else 0)).all()
+    for name in ("labels", "label_mask", "weight"):
+        shards = getattr(sharded, name).addressable_shards
+        assert len(shards) == 2
+        for shard in shards:
             np.testing.assert_array_equal(shard.data, getattr(batch, name))
 
 
-def test_several_devices_give_the_gradient_of_one(batch):
-    """Rows of one example lie on two devices, and a pool is over both."""
+def test_several_devices_give_the_gradient_of_one_device(batch):
+    """The rows of one example lie on two devices, so pooling spans both."""
 
     def apply(params, batch, key, mix):
         hidden = params["table"][batch.ids.reshape(-1)]
@@ -59,61 +60,55 @@ def test_several_devices_give_the_gradient_of_one(batch):
         return jax.ops.segment_sum(hidden, slots, num_segments=SLOTS + 1)[:SLOTS]
 
     table = np.random.default_rng(1).normal(size=(9, 2)).astype(np.float32)
-    found = []
-    for many in (False, True):
-        placed = distributed.sharding_for(distributed.EVERYWHERE) if many else None
-        stats, tx = LabelStats(np.ones(2), np.ones(2)), optax.sgd(1.0)
-        step = make_train_step(apply, LOSSES["bce"], tx, stats, 4, Regularization(), 1, placed)
+    stats, tx = LabelStats(np.ones(2), np.ones(2)), optax.sgd(1.0)
+
+    def train_one_step(sharding, replicate, shard_batch):
+        step = make_train_step(apply, LOSSES["bce"], tx, stats, 4, Regularization(), 1, sharding)
         params = {"table": jax.numpy.asarray(table)}
         state = State(jax.numpy.int32(0), params, tx.init(params), dropout_key(0))
-        state = distributed.replicate(state) if many else state
-        state, metrics = step(state, distributed.shard_batch(batch) if many else batch)
-        if many:
-            assert state.params["table"].sharding.is_fully_replicated
-            assert len(state.params["table"].addressable_shards) == 2
-        found.append((np.asarray(state.params["table"]), float(metrics.loss)))
-    np.testing.assert_allclose(found[1][0], found[0][0], atol=1e-6)
-    assert np.abs(found[0][0] - table).max() > 0.1
-    assert found[1][1] == pytest.approx(found[0][1], rel=1e-6)
+        state, metrics = step(replicate(state), shard_batch(batch))
+        return state.params["table"], metrics.loss
+
+    expected, expected_loss = train_one_step(None, lambda state: state, lambda batch: batch)
+    sharding = distributed.sharding_for(distributed.REPLICATED)
+    trained, loss = train_one_step(sharding, distributed.replicate, distributed.shard_batch)
+    assert trained.sharding.is_fully_replicated
+    assert len(trained.addressable_shards) == 2
+    np.testing.assert_allclose(np.asarray(trained), np.asarray(expected), atol=1e-6)
+    assert np.abs(np.asarray(expected) - table).max() > 0.1
+    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("host", "coordinator", "said"),
+    ("process_id", "num_processes", "coordinator_address", "message"),
     [
-        ("2/2", "localhost:1", "give I/N"),
-        ("-1/2", "localhost:1", "give I/N"),
-        ("first", "localhost:1", "give I/N"),
-        ("0/2", "localhost", "ADDRESS:PORT"),
+        (2, 2, "localhost:1", "--process-id 2"),
+        (-1, 2, "localhost:1", "--process-id -1"),
+        (0, 2, "localhost", "--coordinator-address 'localhost'.*ADDRESS:PORT"),
     ],
 )
-def test_what_names_no_host_is_refused(host, coordinator, said):
-    with pytest.raises(ConfigError, match=said):
-        distributed.initialize(host, coordinator)
+def test_invalid_processes_are_errors(process_id, num_processes, coordinator_address, message):
+    with pytest.raises(ConfigError, match=message):
+        distributed.initialize(process_id, num_processes, coordinator_address)
 
 
 @pytest.fixture(scope="module")
-def on_hosts(tiny_encoder, tiny_data, tmp_path_factory):
-    """Start the real command on so many hosts of one device each: (out, their processes)."""
-    folder = tmp_path_factory.mktemp("hosts")
+def start_run(tiny_encoder, tiny_data, tmp_path_factory):
+    """Start the command in several processes with one device each: (run folder, processes)."""
+    folder = tmp_path_factory.mktemp("processes")
 
-    def begin(name, count, *of_last):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            at = f"127.0.0.1:{free.getsockname()[1]}"
-        started = []
-        for host in range(count):
-            where = folder / f"host{host}"  # no common disk
-            where.mkdir(exist_ok=True)
+    def start_run(name, num_processes, *options_of_last):
+        with socket.socket() as free_socket:
+            free_socket.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free_socket.getsockname()[1]}"
+        processes = []
+        for process_id in range(num_processes):
+            cwd = folder / f"process-{process_id}"  # no shared disk
+            cwd.mkdir(exist_ok=True)
             command = [sys.executable, "-m", "jaxclf.train", "--exp", "baseline", "--out", name]
-            if count > 1:
-                command += [
-                    "--process-id",
-                    str(host),
-                    "--num-processes",
-                    str(count),
-                    "--coordinator-address",
-                    at,
-                ]
+            if num_processes > 1:
+                command += ["--process-id", str(process_id), "--num-processes", str(num_processes)]
+                command += ["--coordinator-address", address]
             command += [
                 f"encoder.name={tiny_encoder}",
                 *(f"data.{split}={path}" for split, path in tiny_data.items()),
@@ -121,90 +116,86 @@ def on_hosts(tiny_encoder, tiny_data, tmp_path_factory):
                 "train.epochs=2",
                 "train.batch_size=8",
                 "train.checkpoint_every=3",
-                # Several devices draw dropout by another generator than one does.
+                # Dropout masks depend on the number of devices.
                 "encoder.dropout=0",
                 "encoder.attention_dropout=0",
                 "head.dropout=0",
-                *(of_last if host == count - 1 else ()),
+                *(options_of_last if process_id == num_processes - 1 else ()),
             ]
-            started.append(
-                subprocess.Popen(
-                    command,
-                    cwd=where,
-                    env={**os.environ, "XLA_FLAGS": ""},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-        return folder / "host0" / name, started
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            env = {**os.environ, "XLA_FLAGS": ""}
+            processes.append(subprocess.Popen(command, cwd=cwd, env=env, **pipes))
+        return folder / "process-0" / name, processes
 
-    return begin
+    return start_run
 
 
-def ended(started, code=0):
-    said = [process.communicate(timeout=300) for process in started]
-    assert [process.returncode for process in started] == [code] * len(started), said
-    return said
+def wait_for(processes, exit_code=0):
+    """(stdout, stderr) of each process, after checking its exit code."""
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [exit_code] * len(processes), outputs
+    return outputs
 
 
 @pytest.fixture(scope="module")
-def two(on_hosts):
-    """A run of two hosts, and what each said."""
-    run, processes = on_hosts("two", 2)
-    return run, ended(processes)
+def finished_pair(start_run):
+    """A finished run of two processes, and their output."""
+    run, processes = start_run("pair", 2)
+    return run, wait_for(processes)
 
 
-def test_two_hosts_train_what_one_does(on_hosts, two):
-    one, process = on_hosts("one", 1)
-    ended(process)
-    two, said = two
-    assert "report:" in said[0][0]
-    assert "report:" not in said[1][0]
-    assert not (two.parent.parent / "host1" / "two").exists()
-    assert json.loads((two / "environment.json").read_text())["hosts"] == 2
-    losses = [
-        [
-            line["epoch/train_loss"]
-            for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-            if "epoch/train_loss" in line
-        ]
-        for run in (one, two)
-    ]
-    weights = [load_file(run / "model" / "model.safetensors") for run in (one, two)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert len(losses[0]) == 2
-    for name, value in weights[0].items():
-        np.testing.assert_allclose(weights[1][name], value, atol=1e-4, err_msg=name)
+def read_train_losses(run):
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line["epoch/train_loss"] for line in lines if "epoch/train_loss" in line]
 
 
-def test_hosts_stop_together_and_go_on(on_hosts, two):
-    torn, processes = on_hosts("torn", 2)
-    until = time.monotonic() + 120
-    while not list(torn.glob("integrity/*.json")) and time.monotonic() < until:
+@pytest.mark.slow
+def test_two_processes_train_the_model_of_one_process(start_run, finished_pair):
+    single_run, processes = start_run("single", 1)
+    wait_for(processes)
+    run, outputs = finished_pair
+    assert "report:" in outputs[0][0]
+    assert "report:" not in outputs[1][0]
+    assert not (run.parent.parent / "process-1" / run.name).exists()
+    assert json.loads((run / "environment.json").read_text())["processes"] == 2
+    losses = read_train_losses(run)
+    assert len(losses) == 2
+    assert losses == pytest.approx(read_train_losses(single_run), rel=1e-4)
+    weights = load_file(run / "model" / "model.safetensors")
+    expected = load_file(single_run / "model" / "model.safetensors")
+    chex.assert_trees_all_close(weights, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_and_they_resume(start_run, finished_pair):
+    run, processes = start_run("stopped", 2)
+    deadline = time.monotonic() + 120
+    while not list(run.glob("integrity/*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    processes[1].send_signal(signal.SIGTERM)  # not the first
-    ended(processes, 128 + signal.SIGTERM)
-    assert not (torn / "report.json").exists()
-    _, processes = on_hosts("torn", 2)
-    said = ended(processes)
-    assert "resumed after batch" in said[0][1]
-    assert (torn / "report.json").read_text() == (two[0] / "report.json").read_text()
+    processes[1].send_signal(signal.SIGTERM)
+    wait_for(processes, 128 + signal.SIGTERM)
+    assert not (run / "report.json").exists()
+    _, processes = start_run("stopped", 2)
+    assert "resumed after batch" in wait_for(processes)[0][1]
+    expected, _ = finished_pair
+    assert (run / "report.json").read_text() == (expected / "report.json").read_text()
 
 
-def test_hosts_that_differ_all_say_so(on_hosts):
-    out, processes = on_hosts("differ", 2, "seed=1")
-    for _, said in ended(processes, 2):
-        assert said.splitlines()[-1].startswith(
-            "error: host 1 has other data or another experiment"
-        )
-    assert not out.exists()
+@pytest.mark.slow
+def test_different_experiments_are_an_error_in_all_processes(start_run):
+    run, processes = start_run("different", 2, "seed=1")
+    for _, stderr in wait_for(processes, 2):
+        last_line = stderr.splitlines()[-1]
+        assert last_line.startswith("error: process 1 ")
+        assert "different experiment" in last_line
+    assert not run.exists()
 
 
-def test_what_the_first_refuses_all_refuse(on_hosts):
-    out, _ = on_hosts("full", 0)
-    out.mkdir()
-    (out / "notes.txt").write_text("mine")
-    _, processes = on_hosts("full", 2)
-    for _, said in ended(processes, 2):
-        assert "full is not empty and holds no run" in said.splitlines()[-1]
+@pytest.mark.slow
+def test_an_error_of_process_0_is_raised_in_all_processes(start_run):
+    run, _ = start_run("occupied", 0)
+    run.mkdir(parents=True)
+    (run / "notes.txt").write_text("mine")
+    _, processes = start_run("occupied", 2)
+    for _, stderr in wait_for(processes, 2):
+        assert "occupied is not empty" in stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""The train step: accumulation equals the big batch, empty slots have no effect, one compilation."""
+"""The train step: accumulation equals the big batch, empty slots have no effect, one trace."""
 
 import chex
 import jax
