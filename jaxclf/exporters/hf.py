@@ -1,9 +1,9 @@
-"""Give a trained model to other libraries: a folder that transformers opens."""
+"""Export a trained model to a folder that transformers opens."""
 
-import json
 from pathlib import Path
 
-from jaxclf.errors import ConfigError
+from jaxclf.exporters.verify import check_new_folder
+from jaxclf.files.json_file import write_json
 from jaxclf.files.untrusted import safe_path
 from jaxclf.inference.members import model_folder, param_shapes
 from jaxclf.model.classifier import family_of
@@ -14,31 +14,30 @@ from jaxclf.model.storage.saved_model import (
     save_model,
 )
 
-# What the tokenizers of these families call padding.
-PADDING = ("[PAD]", "<pad>")
+PAD_TOKENS = ("[PAD]", "<pad>")  # of the supported families
 
 
 def to_hf(run: Path, out: Path) -> str:
-    """Write a Hugging Face folder of a finished run; what opens it, in words.
+    """Write a Hugging Face folder of a finished run; returns a summary.
 
-    Under cls pooling and the family's native head the whole model opens in
-    `AutoModelForSequenceClassification` and gives the same logits. Else the encoder opens in
-    `AutoModel`, and pool and head lie beside it in head.safetensors. Labels, thresholds and the
-    experiment are in jaxclf.json, and `jaxclf.load` opens either.
+    With cls pooling and the family's native head the whole model opens in
+    `AutoModelForSequenceClassification` and has the same logits. Otherwise the encoder opens in
+    `AutoModel`, and head.safetensors has pool and head. jaxclf.json has labels, thresholds and the
+    experiment, and `jaxclf.load` opens both kinds.
 
-    Raises ConfigError where `out` exists and is not empty, DataError where the run is damaged.
+    Raises ConfigError if `out` exists and is not empty, DataError if the run is damaged.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out {out} exists; give a new folder")
+    check_new_folder(out)
     folder = model_folder(run)
-    handover = load_model(folder, param_shapes)
+    model = load_model(folder, param_shapes)
     _, tokenizer = open_encoder(folder)
     card = safe_path(folder, "README.md").read_text(encoding="utf-8")
-    experiment, labels = handover.experiment, handover.labels
-    whole = is_transformers_classifier(experiment)
-    task = family_of(handover.hf_config).task
-    config = handover.hf_config | {
-        "architectures": [task if whole else task.replace("ForSequenceClassification", "Model")],
+    data, labels = model.experiment.data, model.labels
+    is_classifier = is_transformers_classifier(model.experiment)
+    task = family_of(model.hf_config).task
+    encoder = task.replace("ForSequenceClassification", "Model")
+    config = model.hf_config | {
+        "architectures": [task if is_classifier else encoder],
         "problem_type": "multi_label_classification",
         "id2label": {str(index): name for index, name in enumerate(labels)},
         "label2id": {name: index for index, name in enumerate(labels)},
@@ -46,20 +45,18 @@ def to_hf(run: Path, out: Path) -> str:
     }
     if "classifier_pooling" in config:
         config["classifier_pooling"] = "cls"
-    save_model(out, handover._replace(hf_config=config), tokenizer, card, whole)
-    # The class that takes tokenizer.json as it is: those of a family make their own from its words.
-    pad = next(name for name in PADDING if tokenizer.token_to_id(name) is not None)
+    save_model(out, model._replace(hf_config=config), tokenizer, card, is_classifier)
+    # This class reads tokenizer.json; a family's own class would build a tokenizer from its words.
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": experiment.data.max_length,
+        "model_max_length": data.max_length,
         "model_input_names": ["input_ids", "attention_mask"],
-        "pad_token": pad,
+        "pad_token": next(name for name in PAD_TOKENS if tokenizer.token_to_id(name) is not None),
     }
-    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-    (out / "tokenizer_config.json").write_text(text, encoding="utf-8")
-    opens = "AutoModelForSequenceClassification" if whole else "AutoModel (the encoder alone)"
+    write_json(out / "tokenizer_config.json", settings)
+    opener = "AutoModelForSequenceClassification" if is_classifier else "AutoModel (encoder only)"
     return (
-        f"transformers.{opens} and jaxclf.load open {out}\n"
-        f"transformers reads the first {experiment.data.max_length} tokens of a text, jaxclf up to "
-        f"{experiment.data.max_windows} windows of so many; thresholds are in jaxclf.json"
+        f"transformers.{opener} and jaxclf.load open {out}\n"
+        f"transformers reads the first {data.max_length} tokens of a text, jaxclf up to "
+        f"{data.max_windows} windows of {data.max_length}; thresholds are in jaxclf.json"
     )

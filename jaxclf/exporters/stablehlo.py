@@ -1,5 +1,4 @@
-"""Give a trained model to any jax: the whole answer as a StableHLO program, its parameters beside
-it."""
+"""Export a trained model to StableHLO: a program for any jax, and its parameters."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,90 +11,71 @@ import safetensors.numpy
 from flax.traverse_util import unflatten_dict
 
 from jaxclf.errors import ConfigError
-from jaxclf.exporters.program import Packed, load_program
+from jaxclf.exporters.program import InferenceProgram, Packed, load_program
 from jaxclf.exporters.verify import check_tolerance, compare, new_folder, probe_texts, write_record
 from jaxclf.inference.load import load
 from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.text.tokenizer.tokenize import tokenize
-from jaxclf.types import Batch
+from jaxclf.types import Batch, Shape
 
 PROGRAM, PARAMS = "program.stablehlo", "params.safetensors"
 PLATFORMS = ("cpu", "cuda")
 
 CARD = """## As a StableHLO program
 
-`{program}` is what `jax.export` makes of it, for {platforms}; `{params}` has its parameters, by
-path. Neither jaxclf nor flax is needed:
+`{program}` is written by `jax.export` for {platforms}; `{params}` has its parameters by path. It
+needs neither jaxclf nor flax:
 
     import jax.export, safetensors.numpy
     params = safetensors.numpy.load_file("{params}")
     program = jax.export.deserialize(open("{program}", "rb").read())
     answer = program.call(params, ids, positions, segments, examples)
 
-The inputs are int32 `[{rows}, {length}]`. Several texts share a row: `segments` tells them apart (0
-is padding), `positions` start at 0 in each, `examples` is the row of the answer that a token
-belongs to ({slots} for padding). `answer` has `probabilities` and `decisions`, [{slots}, classes],
-and `thresholds`.
+The inputs are int32 `[{rows}, {length}]`. Several texts share a row: `segments` numbers them (0 is
+padding), `positions` start at 0 in each, `examples` is the output row of a token ({slots} for
+padding). `answer` has `probabilities` and `decisions`, [{slots}, classes], and `thresholds`.
 
-The program was made by jax {version}. jax reads what it exported for six months or more, not for
-ever: keep the run, and export it anew. The parameters do not age.
+jax {version} wrote the program. jax reads exported programs for six months or more: keep the run,
+and export it again. The parameters do not expire.
 """
 
 
 def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
     """Write a folder with a StableHLO program of a finished run or an ensemble, and its parameters;
-    what was found, in words.
+    returns a summary.
 
-    platforms: what the program is lowered for; empty: this machine's. That must be one of them, as
-        the program is read back here and its answers are held to the run's own.
-    Raises ConfigError where `out` exists and is not empty, and without flatbuffers; DataError where
-    the answers are not the run's.
+    platforms: targets of the program; empty: this machine's. This machine's platform must be one of
+        them, because the program is read back and checked against the run.
+    Raises ConfigError if `out` exists and is not empty, or if flatbuffers is missing; DataError if
+    the export's answers differ.
     """
     import_flatbuffers()
-    here = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
-    platforms = tuple(platforms) or (here,)
-    if here not in platforms:
-        raise ConfigError(f"--platforms must name {here} too: the program is tried here")
-    whole = load_program(run)
-    windows = whole.data.windows
-    shape = prediction_shape(windows)
-    flat = {
+    local = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    platforms = tuple(platforms) or (local,)
+    if local not in platforms:
+        raise ConfigError(f"--platforms must include {local}, where the program is checked")
+    program = load_program(run)
+    shape = prediction_shape(program.data.windows)
+    params = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree.leaves_with_path(whole.params)
+        for path, leaf in jax.tree.leaves_with_path(program.params)
     }
-
-    def answer(params: Mapping[str, Any], *packed: Any) -> dict[str, Any]:
-        members = unflatten_dict(dict(params), sep="/")
-        trees = tuple(members[str(index)] for index in range(len(members)))
-        return whole.answer(trees, Packed(*packed), shape.slots)._asdict()
-
-    tokens = jax.ShapeDtypeStruct((shape.rows, shape.length), np.int32)
-    types = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
-    exported = jax.export.export(jax.jit(answer), platforms=platforms)(types, *[tokens] * 4)
-    told = CARD.format(
+    exported = _export(program, params, shape, platforms)
+    usage = CARD.format(
         program=PROGRAM,
         params=PARAMS,
         platforms=" and ".join(platforms),
         **shape._asdict(),
         version=jax.__version__,
     )
-    with new_folder(run, out, whole.tokenizer, told) as part:
+    with new_folder(run, out, program.tokenizer, usage) as part:
         (part / PROGRAM).write_bytes(exported.serialize())
-        safetensors.numpy.save_file(flat, part / PARAMS)
-        (part / PARAMS).chmod((part / PROGRAM).stat().st_mode)  # the library writes for the owner
-        program = jax.export.deserialize(bytearray((part / PROGRAM).read_bytes()))
-        params = safetensors.numpy.load_file(part / PARAMS)
-
-        def step(params: dict[str, Any], batch: Batch) -> Any:
-            return program.call(params, *batch[: len(Packed._fields)])["probabilities"]
-
-        texts, classes = probe_texts(windows), len(whole.labels)
-        tokenized = tokenize(whole.tokenizer, texts, windows)
-        scored = score(step, params, tokenized, shape, classes)
-        theirs = gather(scored, len(texts), classes)
-        classifier = load(run)
-        record = compare(classifier.predict_proba(texts), theirs, classifier.thresholds)
-        record |= {"tolerance": check_tolerance(record, whole.dtypes), "source": "sentences"}
+        safetensors.numpy.save_file(params, part / PARAMS)
+        (part / PARAMS).chmod((part / PROGRAM).stat().st_mode)  # safetensors writes for the owner
+        texts, classifier = probe_texts(program.data.windows), load(run)
+        probs = _score(part, program, shape, texts)
+        record = compare(classifier.predict_proba(texts), probs, classifier.thresholds)
+        record |= {"tolerance": check_tolerance(record, program.dtypes), "source": "sentences"}
         write_record(part, record | {"jax": jax.__version__, "platforms": list(platforms)})
     return (
         f"{out}: {record['texts']:,} texts, probabilities within "
@@ -104,9 +84,41 @@ def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
     )
 
 
+def _export(
+    program: InferenceProgram,
+    params: Mapping[str, np.ndarray],
+    shape: Shape,
+    platforms: tuple[str, ...],
+) -> jax.export.Exported:
+    def answer(params: Mapping[str, Any], *packed: Any) -> dict[str, Any]:
+        members = unflatten_dict(dict(params), sep="/")
+        trees = tuple(members[str(index)] for index in range(len(members)))
+        return program.answer(trees, Packed(*packed), shape.slots)._asdict()
+
+    tokens = jax.ShapeDtypeStruct((shape.rows, shape.length), np.int32)
+    types = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in params.items()}
+    return jax.export.export(jax.jit(answer), platforms=platforms)(types, *[tokens] * 4)
+
+
+def _score(
+    folder: Path, program: InferenceProgram, shape: Shape, texts: Sequence[str]
+) -> np.ndarray:
+    """Probabilities of the program as it is read back from its folder."""
+    exported = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
+    params = safetensors.numpy.load_file(folder / PARAMS)
+
+    def step(params: dict[str, Any], batch: Batch) -> Any:
+        return exported.call(params, *batch[: len(Packed._fields)])["probabilities"]
+
+    tokens = tokenize(program.tokenizer, texts, program.data.windows)
+    scored = score(step, params, tokens, shape, len(program.labels))
+    return gather(scored, len(texts), len(program.labels))
+
+
 def import_flatbuffers() -> Any:
+    """Import flatbuffers. Raises ConfigError if it is not installed."""
     try:
         import flatbuffers
     except ModuleNotFoundError:
-        raise ConfigError("no flatbuffers: pip install 'jaxclf[stablehlo]'") from None
+        raise ConfigError("flatbuffers is not installed: pip install 'jaxclf[stablehlo]'") from None
     return flatbuffers

@@ -1,8 +1,6 @@
-"""A model given to another runtime: its folder is held to the run's own answers before it gets its
-name."""
+"""Check an export against the original model's outputs before its folder is created."""
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +13,8 @@ from tokenizers import Tokenizer
 from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
+from jaxclf.files.atomic import write_folder
+from jaxclf.files.json_file import write_json
 from jaxclf.files.untrusted import has_entry, safe_path
 from jaxclf.inference.members import model_folder
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE
@@ -24,8 +24,8 @@ from jaxclf.types import Windows
 
 RECORD = "verification.json"
 
-# Most that two probabilities may differ. Two libraries of float32 add in other orders: 6e-7 was
-# seen, and calibration may stretch it. bfloat16 has three digits, lost in each layer anew.
+# Largest allowed difference of two probabilities, by the dtype that the run computes in. Two
+# float32 libraries add in different orders; bfloat16 has three digits, and every layer rounds.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2}
 
 SENTENCES = (
@@ -52,71 +52,68 @@ def probe_texts(windows: Windows) -> list[str]:
     return [*SENTENCES, *(" ".join(words[:count]) for count in sorted(counts))]
 
 
-@contextlib.contextmanager
-def new_folder(run: Path, out: Path, tokenizer: Tokenizer, told: str) -> Iterator[Path]:
-    """The folder to write to, which becomes `out` where all goes well and else is gone. It has the
-    tokenizer, what the run's folder says of labels and thresholds, and its card with `told` below.
-
-    Raises ConfigError where `out` exists and is not empty.
-    """
+def check_new_folder(out: Path) -> None:
+    """Raise ConfigError if `out` exists and is not an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists; give a new folder")
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+
+
+@contextlib.contextmanager
+def new_folder(run: Path, out: Path, tokenizer: Tokenizer, usage: str) -> Iterator[Path]:
+    """Write `out` atomically: yield a folder that becomes `out` if the block ends without an error.
+
+    The folder has the tokenizer, the run's metadata, and its model card followed by `usage`.
+    Raises ConfigError if `out` exists and is not empty.
+    """
+    check_new_folder(out)
+    with write_folder(out) as part:
         folder = model_folder(run)
-        told_by = ENSEMBLE if has_entry(folder, ENSEMBLE) else META
-        shutil.copyfile(safe_path(folder, told_by), part / told_by)
+        meta = ENSEMBLE if has_entry(folder, ENSEMBLE) else META
+        shutil.copyfile(safe_path(folder, meta), part / meta)
         tokenizer.save(str(part / TOKENIZER))
         card = safe_path(folder, "README.md").read_text(encoding="utf-8")
-        (part / "README.md").write_text(f"{card}\n{told}", encoding="utf-8")
+        (part / "README.md").write_text(f"{card}\n{usage}", encoding="utf-8")
         yield part
-        if out.exists():
-            out.rmdir()
-        part.replace(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
-def compare(own: Probs, theirs: Probs, thresholds: np.ndarray) -> dict[str, Any]:
-    """How far another's probabilities are from the run's own, and how many decisions are equal."""
-    apart = np.abs(own - theirs)
+def compare(probs: Probs, exported: Probs, thresholds: np.ndarray) -> dict[str, Any]:
+    """Differences of the run's and the export's probabilities, and the share of equal decisions."""
+    differences = np.abs(probs - exported)
+    is_equal = decide(probs, thresholds) == decide(exported, thresholds)
     return {
-        "texts": len(own),
-        "largest_difference": float(apart.max()),
-        "mean_difference": float(apart.mean()),
-        "equal_decisions": float((decide(own, thresholds) == decide(theirs, thresholds)).mean()),
+        "texts": len(probs),
+        "largest_difference": float(differences.max()),
+        "mean_difference": float(differences.mean()),
+        "equal_decisions": float(is_equal.mean()),
     }
 
 
-def check_tolerance(found: Mapping[str, Any], dtypes: Sequence[str]) -> float:
-    """The tolerance for encoders that compute in these. Raises DataError where what `compare` found
-    is beyond it."""
+def check_tolerance(record: Mapping[str, Any], dtypes: Sequence[str]) -> float:
+    """The tolerance for encoders that compute in these dtypes.
+
+    Raises DataError if the difference that `compare` measured is larger.
+    """
     tolerance = max(TOLERANCE[dtype] for dtype in dtypes)
-    if not found["largest_difference"] <= tolerance:
+    if not record["largest_difference"] <= tolerance:
         raise DataError(
-            f"its probabilities differ from the run's by up to {found['largest_difference']:.2g}, "
+            f"probabilities differ from the run's by up to {record['largest_difference']:.2g}, "
             f"more than {tolerance:g}; nothing is written"
         )
     return tolerance
 
 
-def loss_of_f1(
-    labels: np.ndarray, own: Probs, theirs: Probs, thresholds: np.ndarray
+def f1_loss(
+    labels: np.ndarray, probs: Probs, exported: Probs, thresholds: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Macro and micro F1 of the run and of the other, and what is lost."""
-    scores = [compute_metrics(labels, probs, decide(probs, thresholds)) for probs in (own, theirs)]
+    """Macro and micro F1 of the run and of the export, and their difference."""
+    before, after = (
+        compute_metrics(labels, values, decide(values, thresholds)) for values in (probs, exported)
+    )
     return {
-        name: {
-            "run": scores[0][name],
-            "exported": scores[1][name],
-            "loss": scores[0][name] - scores[1][name],
-        }
+        name: {"run": before[name], "exported": after[name], "loss": before[name] - after[name]}
         for name in ("macro_f1", "micro_f1")
     }
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    (folder / RECORD).write_text(text, encoding="utf-8")
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    write_json(folder / RECORD, record)

@@ -90,7 +90,7 @@ def test_an_ensemble_for_several_platforms(model, tiny_encoder, texts, batch, tm
 
 
 def test_a_program_that_cannot_be_tried_here_is_refused(model, tmp_path):
-    with pytest.raises(ConfigError, match="--platforms must name cpu too"):
+    with pytest.raises(ConfigError, match="--platforms must include cpu"):
         to_stablehlo(model, tmp_path / "out", ("cuda",))
     assert not list(tmp_path.iterdir())
 
@@ -104,6 +104,6 @@ def test_a_wrong_program_is_not_written(model, tmp_path, monkeypatch):
 
 def test_a_missing_package_is_named_with_its_extra(model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    with pytest.raises(ConfigError, match=r"no flatbuffers: pip install 'jaxclf\[stablehlo\]'"):
+    with pytest.raises(ConfigError, match=r"flatbuffers .*pip install 'jaxclf\[stablehlo\]'"):
         to_stablehlo(model, tmp_path / "out")
     assert stablehlo.PLATFORMS == ("cpu", "cuda")

@@ -1,6 +1,6 @@
-"""Patterns of primitives that ONNX has as one node, found by tracing the functions that make them.
+"""Find patterns of primitives that ONNX has as one node, by tracing the functions that make them.
 
-A pattern that is not found is written as its primitives: the same numbers, more slowly.
+A missed pattern is written as its primitives: the same numbers, more slowly.
 """
 
 import functools
@@ -14,12 +14,15 @@ import numpy as np
 from jaxclf.exporters.onnx.jaxpr import Atom, Equation, Program, trace
 from jaxclf.model.encoders.common import gelu, layer_norm
 
-ANY = float("nan")  # in a pattern: whatever number stands there
+ANY = float("nan")  # in a pattern, stands for any number
 
 
 class Fusion(NamedTuple):
-    """pattern: (x, then so many `vectors` as wide as its last axis) -> like x.
-    attributes: (the numbers that stood for ANY) -> the node's attributes."""
+    """One node for a pattern of primitives.
+
+    pattern: (x, then `vectors` vectors as wide as x's last axis) -> an array shaped like x.
+    attributes: (the numbers matched by ANY) -> the node's attributes.
+    """
 
     op: str
     vectors: int
@@ -45,69 +48,79 @@ FUSIONS = (
 )
 
 
-class Found(NamedTuple):
-    """One node in place of the steps that lead to a step's output."""
+class FusedNode(NamedTuple):
+    """One node that replaces the equations that lead to an output."""
 
     op: str
     inputs: tuple[Atom, ...]
     attributes: dict[str, Any]
 
 
-def find(step: Equation, makers: Mapping[int, Equation]) -> Found | None:
-    """The fusion that ends in this step. makers: the step that makes each variable."""
-    made = step.made[0]
-    if made.ndim < 2 or made.dtype != np.float32:
+def find_fusion(equation: Equation, producers: Mapping[int, Equation]) -> FusedNode | None:
+    """The fusion that ends in an equation. producers: the equation that computes each variable."""
+    aval = equation.out_avals[0]
+    if aval.ndim < 2 or aval.dtype != np.float32:
         return None
     for fusion in FUSIONS:
-        if _traced(fusion, (2, 2)).steps[-1].primitive != step.primitive:
+        if _traced(fusion, (2, 2)).equations[-1].primitive != equation.primitive:
             continue
-        pattern = _traced(fusion, made.shape)
-        alike = _Alike({one: s for s in pattern.steps for one in s.outputs}, makers, {}, [])
-        if _step_alike(alike, pattern.steps[-1], step):
-            inputs = tuple(alike.values[one] for one in pattern.inputs)
-            return Found(fusion.op, inputs, fusion.attributes(*alike.numbers))
+        pattern = _traced(fusion, aval.shape)
+        match = _Match(producers_of(pattern), producers, {}, [])
+        if _equations_match(match, pattern.equations[-1], equation):
+            inputs = tuple(match.atoms[variable] for variable in pattern.inputs)
+            return FusedNode(fusion.op, inputs, fusion.attributes(*match.numbers))
     return None
+
+
+def producers_of(program: Program) -> dict[int, Equation]:
+    """The equation that computes each variable of a program."""
+    return {output: equation for equation in program.equations for output in equation.outputs}
 
 
 @functools.cache
 def _traced(fusion: Fusion, shape: tuple[int, ...]) -> Program:
-    x, vector = (jax.ShapeDtypeStruct(one, np.float32) for one in (shape, shape[-1:]))
+    x, vector = (jax.ShapeDtypeStruct(sizes, np.float32) for sizes in (shape, shape[-1:]))
     return trace(fusion.pattern, x, *[vector] * fusion.vectors)
 
 
-class _Alike(NamedTuple):
-    """A comparison under way: who makes the pattern's and the program's variables, what the
-    pattern's stand for, what stood for ANY."""
+class _Match(NamedTuple):
+    """State of a comparison of a pattern with a program.
 
-    wanted: Mapping[int, Equation]
-    makers: Mapping[int, Equation]
-    values: dict[int, Atom]
+    atoms: variable of the pattern -> atom of the program. numbers: matched by ANY so far.
+    """
+
+    pattern_producers: Mapping[int, Equation]
+    producers: Mapping[int, Equation]
+    atoms: dict[int, Atom]
     numbers: list[float]
 
 
-def _step_alike(alike: _Alike, wanted: Equation, step: Equation) -> bool:
-    """Whether a step and all that leads to it are as in the pattern."""
+def _equations_match(match: _Match, pattern: Equation, equation: Equation) -> bool:
+    """Whether an equation, and every equation that leads to it, equals the pattern's."""
     return (
-        wanted.primitive == step.primitive
-        and wanted.params == step.params
-        and all(_atom_alike(alike, *both) for both in zip(wanted.inputs, step.inputs, strict=True))
+        pattern.primitive == equation.primitive
+        and pattern.params == equation.params
+        and all(
+            _atoms_match(match, *pair) for pair in zip(pattern.inputs, equation.inputs, strict=True)
+        )
     )
 
 
-def _atom_alike(alike: _Alike, wanted: Atom, atom: Atom) -> bool:
-    if isinstance(wanted, np.ndarray):
-        if not isinstance(atom, np.ndarray) or wanted.shape != atom.shape:
+def _atoms_match(match: _Match, pattern: Atom, atom: Atom) -> bool:
+    if isinstance(pattern, np.ndarray):
+        if not isinstance(atom, np.ndarray) or pattern.shape != atom.shape:
             return False
-        if np.isnan(wanted).any():
-            alike.numbers.append(float(atom))
+        if np.isnan(pattern).any():
+            match.numbers.append(float(atom))
             return True
-        return bool(np.array_equal(wanted, atom))
-    if wanted in alike.values:
-        return atom is alike.values[wanted] or (
-            isinstance(atom, int) and atom == alike.values[wanted]
-        )
-    alike.values[wanted] = atom
-    if wanted not in alike.wanted:
-        return True  # an input of the pattern: whatever is there
-    made = None if isinstance(atom, np.ndarray) else alike.makers.get(atom)
-    return made is not None and _step_alike(alike, alike.wanted[wanted], made)
+        return bool(np.array_equal(pattern, atom))
+    if pattern in match.atoms:
+        known = match.atoms[pattern]
+        return atom is known or (isinstance(atom, int) and atom == known)
+    match.atoms[pattern] = atom
+    if pattern not in match.pattern_producers:
+        return True  # an input of the pattern matches any atom
+    producer = None if isinstance(atom, np.ndarray) else match.producers.get(atom)
+    return producer is not None and _equations_match(
+        match, match.pattern_producers[pattern], producer
+    )

@@ -1,4 +1,4 @@
-"""An ONNX graph as plain values: nodes, constants, and sizes that only the run knows."""
+"""An ONNX graph as plain values: nodes, constants, and sizes that are known only when it runs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ import numpy as np
 from jaxclf.exporters.onnx.jaxpr import LENGTH, ROWS
 
 Size = tuple[int, ...]
-SMALL = 4096  # constants of no more elements are looked up by their values
+SMALL = 4096  # constants of at most this many elements are shared if equal
 
 
 class Node(NamedTuple):
-    """attributes: as onnx.helper.make_node takes them; a numpy dtype stands for ONNX's own."""
+    """attributes: as onnx.helper.make_node takes them; a numpy dtype stands for ONNX's type."""
 
     op: str
     inputs: tuple[str, ...]
@@ -21,50 +21,52 @@ class Node(NamedTuple):
 
 
 class Value(NamedTuple):
-    """A tensor of the graph. An axis along which it would only repeat itself may have size 1:
-    most that takes it broadcasts, and `full` does for the rest."""
+    """A tensor of the graph. An axis along which it would repeat itself may have size 1: most ops
+    broadcast it, and `expand` repeats it for the others."""
 
     name: str
     shape: Size
 
 
-# (graph, step, values) -> what one primitive of a program makes of them.
+# Writes one primitive: (graph, equation, input values) -> its output, or a list of outputs.
 Op = Callable[..., Value | list[Value]]
 
 
 class Graph(NamedTuple):
-    """nodes: by their output, in order. sizes: number of elements -> the int64 tensor [1] that
-    holds it. known: small constants by their values, outputs by the nodes that make them.
-    eight_bit: constants to be quantized."""
+    """A graph under construction.
+
+    nodes: by output, in order. sizes: size -> name of the int64 tensor [1] that holds it.
+    names: content of small constants and of nodes -> name. int8: names of constants to quantize.
+    """
 
     nodes: dict[str, Node]
     constants: dict[str, np.ndarray]
     sizes: dict[int, str]
-    known: dict[Any, str]
-    eight_bit: frozenset[str]
+    names: dict[Any, str]
+    int8: frozenset[str]
 
 
-def empty_graph(eight_bit: frozenset[str]) -> Graph:
-    return Graph({}, {}, {}, {}, eight_bit)
+def empty_graph(int8: frozenset[str]) -> Graph:
+    return Graph({}, {}, {}, {}, int8)
 
 
 def node(graph: Graph, op: str, *inputs: str | Value, **attributes: Any) -> str:
-    """Append a node, where there is none like it yet; the name of its output."""
-    names = tuple(one.name if isinstance(one, Value) else one for one in inputs)
+    """Append a node unless an equal one exists, and return the name of its output."""
+    names = tuple(value.name if isinstance(value, Value) else value for value in inputs)
     key = (op, names, repr(sorted(attributes.items())))
-    output = graph.known.setdefault(key, f"v{len(graph.nodes)}")
+    output = graph.names.setdefault(key, f"v{len(graph.nodes)}")
     graph.nodes.setdefault(output, Node(op, names, output, attributes))
     return output
 
 
 def constant(graph: Graph, array: Any) -> Value:
-    """A constant. A whole number that is a size which only the run knows is asked of it."""
+    """A constant; an integer that depends on a symbolic size is computed by the graph."""
     array = np.asarray(array)
-    if array.ndim == 0 and array.dtype.kind == "i" and _parts(int(array)):
+    if array.ndim == 0 and array.dtype.kind == "i" and _symbolic(int(array)):
         size = node(graph, "Squeeze", size_of(graph, int(array)))
         return Value(node(graph, "Cast", size, to=array.dtype), ())
-    key = (array.dtype, array.shape, array.tobytes()) if array.size <= SMALL else len(graph.known)
-    name = graph.known.setdefault(key, f"c{len(graph.known)}")
+    key = (array.dtype, array.shape, array.tobytes()) if array.size <= SMALL else len(graph.names)
+    name = graph.names.setdefault(key, f"c{len(graph.names)}")
     graph.constants[name] = array
     return Value(name, array.shape)
 
@@ -74,49 +76,49 @@ def integers(graph: Graph, *numbers: int | np.integer) -> Value:
     return constant(graph, np.array(numbers, np.int64))
 
 
-class Parts(NamedTuple):
-    """A size as `factor * ROWS**rows * LENGTH**lengths + rest`."""
+class SymbolicSize(NamedTuple):
+    """`factor * ROWS**rows_power * LENGTH**length_power + offset`."""
 
     factor: int
-    rows: int
-    lengths: int
-    rest: int
+    rows_power: int
+    length_power: int
+    offset: int
 
 
-def _parts(size: int) -> Parts | None:
-    """None for a size that is known."""
-    for rest in (0, 1):  # a pool has one bin more than slots
-        factor, powers = size - rest, [0, 0]
+def _symbolic(size: int) -> SymbolicSize | None:
+    """The factors of a size that depends on rows or length, None for a constant size."""
+    for offset in (0, 1):  # a pool has one bin more than slots
+        factor, powers = size - offset, [0, 0]
         for index, prime in enumerate((ROWS, LENGTH)):
             while factor and factor % prime == 0:
                 factor, powers[index] = factor // prime, powers[index] + 1
         if any(powers):
-            return Parts(factor, powers[0], powers[1], rest)
+            return SymbolicSize(factor, powers[0], powers[1], offset)
     return None
 
 
 def size_of(graph: Graph, size: int) -> str:
     """The name of an int64 tensor [1] that holds the size."""
-    found = _parts(size)
-    if found is None:
+    symbolic = _symbolic(size)
+    if symbolic is None:
         return integers(graph, size).name
     if size not in graph.sizes:
-        name = integers(graph, found.factor).name
-        for prime in [ROWS] * found.rows + [LENGTH] * found.lengths:
+        name = integers(graph, symbolic.factor).name
+        for prime in [ROWS] * symbolic.rows_power + [LENGTH] * symbolic.length_power:
             name = node(graph, "Mul", name, graph.sizes[prime])
-        graph.sizes[size] = node(graph, "Add", name, integers(graph, found.rest))
+        graph.sizes[size] = node(graph, "Add", name, integers(graph, symbolic.offset))
     return graph.sizes[size]
 
 
 def sizes_of(graph: Graph, shape: Sequence[int]) -> str:
     """The name of an int64 tensor that holds a shape."""
-    if not any(_parts(size) for size in shape):
+    if not any(_symbolic(size) for size in shape):
         return integers(graph, *shape).name
     return node(graph, "Concat", *[size_of(graph, size) for size in shape], axis=0)
 
 
 def broadcast_shape(*shapes: Size) -> Size:
-    """The shape that they broadcast to."""
+    """The shape that several shapes broadcast to."""
     rank = max(map(len, shapes))
     padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
     return tuple(max(sizes) for sizes in zip(*padded, strict=True))
@@ -133,9 +135,10 @@ def reshape(graph: Graph, value: Value, shape: Sequence[int]) -> Value:
     """A value of full size in another shape."""
     if value.shape == tuple(shape):
         return value
-    unknown = [bool(_parts(size)) for size in shape]
-    if sum(unknown) == 1:  # ONNX finds one by itself
-        told = integers(graph, *[-1 if yes else s for yes, s in zip(unknown, shape, strict=True)])
+    is_symbolic = [bool(_symbolic(size)) for size in shape]
+    if sum(is_symbolic) == 1:  # ONNX infers one size, given as -1
+        sizes = [-1 if unknown else n for unknown, n in zip(is_symbolic, shape, strict=True)]
+        target = integers(graph, *sizes)
     else:
-        told = sizes_of(graph, shape)
-    return Value(node(graph, "Reshape", value, told), tuple(shape))
+        target = sizes_of(graph, shape)
+    return Value(node(graph, "Reshape", value, target), tuple(shape))

@@ -1,11 +1,11 @@
-"""A jax function as a list of primitives: traced, calls unfolded, variables numbered.
+"""A jax function as a flat list of primitives: traced, calls inlined, variables numbered.
 
-Two sizes are known only where the graph runs: rows, and tokens in a row. The function is traced
-with two primes in their place, larger than any size of a network; `onnx_graph.size_of` finds them
-again in whatever sizes they made.
+Two sizes are known only when the graph runs: rows, and tokens in a row. The function is traced with
+two primes in their place, larger than any size of a network; `graph.size_of` factors them out of
+the sizes that depend on them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,62 +18,65 @@ ROWS, LENGTH = 1_000_003, 999_983
 
 Atom = int | np.ndarray  # the number of a variable, or a constant
 
-# Primitives that do no more than call what they hold, under that name.
+# Primitives that only call the jaxpr they hold, and the parameter that holds it.
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr"}
 
 
 class Equation(NamedTuple):
-    """One primitive. given, made: shape and dtype of each of its inputs and outputs."""
+    """One primitive. in_avals, out_avals: shape and dtype of each input and output."""
 
     primitive: str
     params: Mapping[str, Any]
     inputs: tuple[Atom, ...]
-    given: tuple[Any, ...]
+    in_avals: tuple[Any, ...]
     outputs: tuple[int, ...]
-    made: tuple[Any, ...]
+    out_avals: tuple[Any, ...]
 
 
 class Program(NamedTuple):
-    """inputs: the variables 0, 1, … that the function is given."""
+    """A traced function. inputs: the variables 0, 1, … that are its arguments."""
 
     inputs: tuple[int, ...]
-    steps: list[Equation]
+    equations: list[Equation]
     outputs: tuple[Atom, ...]
 
 
-def no_writer(what: str) -> ConfigError:
-    return ConfigError(f"--to onnx: this network has {what}, which is not written to ONNX here")
+def unsupported(feature: str) -> ConfigError:
+    return ConfigError(f"--to onnx: this network has {feature}, which has no translation to ONNX")
 
 
 def trace(function: Callable[..., Any], *arguments: Any) -> Program:
-    """The program of a function of arrays or shapes; leaves of trees are inputs in their order."""
+    """Trace a function of arrays or shapes; the leaves of trees are inputs in their order."""
     closed = jax.make_jaxpr(function)(*arguments)
     inputs = tuple(range(len(closed.jaxpr.invars)))
-    steps: list[Equation] = []
-    outputs = _unfold(closed, inputs, steps, iter(range(len(inputs), 2**62)))
-    return Program(inputs, steps, tuple(outputs))
+    equations: list[Equation] = []
+    outputs = _inline(closed, inputs, equations, iter(range(len(inputs), 2**62)))
+    return Program(inputs, equations, tuple(outputs))
 
 
-def _unfold(closed: Any, given: Sequence[Atom], steps: list[Equation], fresh: Any) -> list[Atom]:
-    """Append a closed jaxpr's primitives to the steps; its outputs."""
-    values: dict[Any, Atom] = dict(zip(closed.jaxpr.invars, given, strict=True))
-    values.update(zip(closed.jaxpr.constvars, map(np.asarray, closed.consts), strict=True))
+def _inline(
+    closed: Any, inputs: Sequence[Atom], equations: list[Equation], numbers: Iterator[int]
+) -> list[Atom]:
+    """Append the primitives of a closed jaxpr, and return its outputs. numbers: of variables not
+    used yet."""
+    atoms: dict[Any, Atom] = dict(zip(closed.jaxpr.invars, inputs, strict=True))
+    atoms.update(zip(closed.jaxpr.constvars, map(np.asarray, closed.consts), strict=True))
 
-    def read(atom: Any) -> Atom:
-        if not isinstance(atom, Literal):
-            return values[atom]
-        kind: Any = atom.aval
-        return np.asarray(atom.val, kind.dtype)
+    def read(variable: Any) -> Atom:
+        if not isinstance(variable, Literal):
+            return atoms[variable]
+        aval: Any = variable.aval
+        return np.asarray(variable.val, aval.dtype)
 
-    for equation in closed.jaxpr.eqns:
-        name, params = equation.primitive.name, equation.params
-        inputs = tuple(read(atom) for atom in equation.invars)
+    for eqn in closed.jaxpr.eqns:
+        name, params = eqn.primitive.name, eqn.params
+        arguments = tuple(read(variable) for variable in eqn.invars)
         if name in CALLS:
-            outputs = _unfold(params[CALLS[name]], inputs, steps, fresh)
+            outputs = _inline(params[CALLS[name]], arguments, equations, numbers)
         else:
-            outputs = [next(fresh) for _ in equation.outvars]
-            given_types = tuple(atom.aval for atom in equation.invars)
-            made_types = tuple(atom.aval for atom in equation.outvars)
-            steps.append(Equation(name, params, inputs, given_types, tuple(outputs), made_types))
-        values.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in closed.jaxpr.outvars]
+            outputs = [next(numbers) for _ in eqn.outvars]
+            in_avals = tuple(variable.aval for variable in eqn.invars)
+            out_avals = tuple(variable.aval for variable in eqn.outvars)
+            equations.append(Equation(name, params, arguments, in_avals, tuple(outputs), out_avals))
+        atoms.update(zip(eqn.outvars, outputs, strict=True))
+    return [read(variable) for variable in closed.jaxpr.outvars]

@@ -1,5 +1,4 @@
-"""A traced program as an ONNX model: every step by its row of `OPS`, patterns as one node, and the
-protobuf that onnxruntime reads."""
+"""Write a traced program as an ONNX model, the protobuf that onnxruntime reads."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf.errors import ConfigError
-from jaxclf.exporters.onnx.fusions import find
+from jaxclf.exporters.onnx.fusions import find_fusion, producers_of
 from jaxclf.exporters.onnx.graph import Graph, Value, constant, expand, node
-from jaxclf.exporters.onnx.int8 import OWN
-from jaxclf.exporters.onnx.jaxpr import Program, no_writer
+from jaxclf.exporters.onnx.int8 import DOMAIN
+from jaxclf.exporters.onnx.jaxpr import Program, unsupported
 from jaxclf.exporters.onnx.ops import OPS
 
-# The oldest that have Gelu, and the file format of their time: onnxruntime reads them since 1.17.
+# The oldest with Gelu, and the file format of their time: onnxruntime reads them since 1.17.
 OPSET, FILE_FORMAT = 20, 9
 
 
@@ -26,34 +25,35 @@ class Port(NamedTuple):
 
 
 def write(graph: Graph, program: Program, inputs: Sequence[Value]) -> list[Value]:
-    """Append a program to the graph, what its outputs need of it; its outputs.
+    """Append the equations that a program's outputs need, and return its outputs.
 
-    Raises ConfigError for a primitive that has no writer.
+    Raises ConfigError for a primitive without a translation.
     """
-    makers = {one: step for step in program.steps for one in step.outputs}
-    needed = {one for one in program.outputs if isinstance(one, int)}
+    producers = producers_of(program)
+    needed = {atom for atom in program.outputs if isinstance(atom, int)}
     kept = []
-    for step in reversed(program.steps):
-        if needed.isdisjoint(step.outputs):
+    for equation in reversed(program.equations):
+        if needed.isdisjoint(equation.outputs):
             continue
-        found = find(step, makers)
-        needed.update(i for i in (found or step).inputs if isinstance(i, int))
-        kept.append((step, found))
+        fused = find_fusion(equation, producers)
+        needed.update(atom for atom in (fused or equation).inputs if isinstance(atom, int))
+        kept.append((equation, fused))
     values = dict(zip(program.inputs, inputs, strict=True))
 
     def read(atom: Any) -> Value:
         return values[atom] if isinstance(atom, int) else constant(graph, atom)
 
-    for step, found in reversed(kept):
-        given = [read(atom) for atom in (found or step).inputs]
-        if found is not None:
-            x = expand(graph, given[0], step.made[0].shape)
-            made = Value(node(graph, found.op, x, *given[1:], **found.attributes), x.shape)
-        elif step.primitive in OPS:
-            made = OPS[step.primitive](graph, step, *given)
+    for equation, fused in reversed(kept):
+        arguments = [read(atom) for atom in (fused or equation).inputs]
+        if fused is not None:
+            x = expand(graph, arguments[0], equation.out_avals[0].shape)
+            outputs = Value(node(graph, fused.op, x, *arguments[1:], **fused.attributes), x.shape)
+        elif equation.primitive in OPS:
+            outputs = OPS[equation.primitive](graph, equation, *arguments)
         else:
-            raise no_writer(f"`{step.primitive}`")
-        values.update(zip(step.outputs, [made] if isinstance(made, Value) else made, strict=True))
+            raise unsupported(f"`{equation.primitive}`")
+        outputs = [outputs] if isinstance(outputs, Value) else outputs
+        values.update(zip(equation.outputs, outputs, strict=True))
     return [read(atom) for atom in program.outputs]
 
 
@@ -64,53 +64,58 @@ def to_proto(
     sizes: Mapping[int, str],
     metadata: Mapping[str, str],
 ) -> Any:
-    """The graph as an onnx.ModelProto; constants that nothing takes are left out.
+    """The graph as an onnx.ModelProto; unused constants are left out.
 
-    sizes: names of those that only the run knows.
+    sizes: names of the sizes that are known only when the graph runs.
     """
     onnx = import_onnx()
     to_onnx = onnx.helper.np_dtype_to_tensor_dtype
     nodes = []
-    for one in graph.nodes.values():
-        plain = {
+    for graph_node in graph.nodes.values():
+        attributes = {
             key: to_onnx(value) if isinstance(value, np.dtype) else value
-            for key, value in one.attributes.items()
+            for key, value in graph_node.attributes.items()
         }
-        nodes.append(onnx.helper.make_node(one.op, one.inputs, [one.output], **plain))
+        nodes.append(
+            onnx.helper.make_node(
+                graph_node.op, graph_node.inputs, [graph_node.output], **attributes
+            )
+        )
     for port, value in outputs.items():
         nodes.append(onnx.helper.make_node("Identity", [value.name], [port.name]))
-    taken = {name for one in nodes for name in one.input}
+    used = {name for proto in nodes for name in proto.input}
     constants = [
         onnx.numpy_helper.from_array(array, name)
         for name, array in graph.constants.items()
-        if name in taken
+        if name in used
     ]
     ports = [
         [
             onnx.helper.make_tensor_value_info(
-                one.name,
-                to_onnx(np.dtype(one.dtype)),
-                [sizes.get(size, size) for size in one.shape],
+                port.name,
+                to_onnx(np.dtype(port.dtype)),
+                [sizes.get(size, size) for size in port.shape],
             )
-            for one in part
+            for port in group
         ]
-        for part in (inputs, outputs)
+        for group in (inputs, outputs)
     ]
-    made = onnx.helper.make_model(
+    model = onnx.helper.make_model(
         onnx.helper.make_graph(nodes, "jaxclf", *ports, constants),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(OWN, 1)],
+        opset_imports=[onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, 1)],
         ir_version=FILE_FORMAT,
         producer_name="jaxclf",
     )
-    onnx.helper.set_model_props(made, dict(metadata))
-    return made
+    onnx.helper.set_model_props(model, dict(metadata))
+    return model
 
 
 def import_onnx() -> Any:
+    """Import onnx. Raises ConfigError if it is not installed."""
     try:
         import onnx
         import onnx.helper
         import onnx.numpy_helper
     except ModuleNotFoundError:
-        raise ConfigError("no onnx: pip install 'jaxclf[onnx]'") from None
+        raise ConfigError("onnx is not installed: pip install 'jaxclf[onnx]'") from None
     return onnx

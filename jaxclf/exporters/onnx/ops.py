@@ -1,7 +1,7 @@
-"""How each jax primitive is written in ONNX: a table of functions (graph, step, values) -> value.
+"""Write each jax primitive in ONNX: a table of functions (graph, equation, values) -> value.
 
-Values come with axes of size 1 where they would only repeat themselves (`onnx_graph.Value`): where
-ONNX broadcasts they stay so, elsewhere `full` spreads them.
+A value may have size 1 along an axis that it would repeat (`graph.Value`). Ops that broadcast keep
+it so; for the others `expand` repeats it.
 """
 
 import numpy as np
@@ -17,76 +17,76 @@ from jaxclf.exporters.onnx.graph import (
     node,
 )
 from jaxclf.exporters.onnx.int8 import quantized_product, quantized_rows
-from jaxclf.exporters.onnx.jaxpr import Equation, no_writer
-from jaxclf.exporters.onnx.shape_ops import SHAPE_OPS, counted, full_along, permuted
+from jaxclf.exporters.onnx.jaxpr import Equation, unsupported
+from jaxclf.exporters.onnx.shape_ops import SHAPE_OPS, arange, expand_axes, transpose
 
 
 def _elementwise(op: str) -> Op:
-    def write(graph: Graph, step: Equation, *values: Value) -> Value:
+    def write(graph: Graph, equation: Equation, *values: Value) -> Value:
         return Value(node(graph, op, *values), broadcast_shape(*(value.shape for value in values)))
 
     return write
 
 
-def _same(graph: Graph, step: Equation, value: Value) -> Value:
+def _identity(graph: Graph, equation: Equation, value: Value) -> Value:
     return value
 
 
-def _square(graph: Graph, step: Equation, value: Value) -> Value:
+def _square(graph: Graph, equation: Equation, value: Value) -> Value:
     return Value(node(graph, "Mul", value, value), value.shape)
 
 
-def _power(graph: Graph, step: Equation, value: Value) -> Value:
-    power = constant(graph, np.float32(step.params["y"]))
+def _power(graph: Graph, equation: Equation, value: Value) -> Value:
+    power = constant(graph, np.float32(equation.params["y"]))
     return Value(node(graph, "Pow", value, power), value.shape)
 
 
-def _rsqrt(graph: Graph, step: Equation, value: Value) -> Value:
+def _rsqrt(graph: Graph, equation: Equation, value: Value) -> Value:
     return Value(node(graph, "Reciprocal", node(graph, "Sqrt", value)), value.shape)
 
 
-def _select(graph: Graph, step: Equation, which: Value, no: Value, yes: Value) -> Value:
-    shape = broadcast_shape(which.shape, no.shape, yes.shape)
-    return Value(node(graph, "Where", which, yes, no), shape)
+def _select(graph: Graph, equation: Equation, condition: Value, no: Value, yes: Value) -> Value:
+    shape = broadcast_shape(condition.shape, no.shape, yes.shape)
+    return Value(node(graph, "Where", condition, yes, no), shape)
 
 
-def _cast(graph: Graph, step: Equation, value: Value) -> Value:
-    if step.given[0].dtype == step.made[0].dtype:
+def _cast(graph: Graph, equation: Equation, value: Value) -> Value:
+    if equation.in_avals[0].dtype == equation.out_avals[0].dtype:
         return value
-    return Value(node(graph, "Cast", value, to=np.dtype(step.made[0].dtype)), value.shape)
+    return Value(node(graph, "Cast", value, to=np.dtype(equation.out_avals[0].dtype)), value.shape)
 
 
 def _reduce(op: str) -> Op:
-    def write(graph: Graph, step: Equation, value: Value) -> Value:
-        axes = step.params["axes"]
-        value = full_along(graph, value, step.given[0].shape, axes)
+    def write(graph: Graph, equation: Equation, value: Value) -> Value:
+        axes = equation.params["axes"]
+        value = expand_axes(graph, value, equation.in_avals[0].shape, axes)
         name = node(graph, op, value, integers(graph, *axes), keepdims=0)
         return Value(name, tuple(size for axis, size in enumerate(value.shape) if axis not in axes))
 
     return write
 
 
-def _cumulative_sum(graph: Graph, step: Equation, value: Value) -> Value:
-    axis = constant(graph, np.int64(step.params["axis"]))
-    value = expand(graph, value, step.given[0].shape)
+def _cumulative_sum(graph: Graph, equation: Equation, value: Value) -> Value:
+    axis = constant(graph, np.int64(equation.params["axis"]))
+    value = expand(graph, value, equation.in_avals[0].shape)
     return Value(node(graph, "CumSum", value, axis), value.shape)
 
 
-def _product(graph: Graph, step: Equation, left: Value, right: Value) -> Value:
-    """A sum over one axis of each. The result has the batch axes first, then the others of the
-    left, then that of the right."""
-    (left_sum, right_sum), (left_batch, right_batch) = step.params["dimension_numbers"]
-    shapes = [given.shape for given in step.given]
+def _product(graph: Graph, equation: Equation, left: Value, right: Value) -> Value:
+    """A matrix product: the batch axes, then the other axes of the left operand, then the other
+    axis of the right one."""
+    (left_sum, right_sum), (left_batch, right_batch) = equation.params["dimension_numbers"]
+    shapes = [aval.shape for aval in equation.in_avals]
     left_rest = [axis for axis in range(len(shapes[0])) if axis not in (*left_sum, *left_batch)]
     right_rest = [axis for axis in range(len(shapes[1])) if axis not in (*right_sum, *right_batch)]
     if len(left_sum) != 1 or len(right_rest) != 1 or not left_rest:
-        raise no_writer(f"a product of shapes {shapes}")
-    left = full_along(graph, left, shapes[0], left_sum)
-    right = full_along(graph, right, shapes[1], right_sum)
-    left = permuted(graph, left, [*left_batch, *left_rest, *left_sum])
-    if right.name in graph.eight_bit:
+        raise unsupported(f"a product of shapes {shapes}")
+    left = expand_axes(graph, left, shapes[0], left_sum)
+    right = expand_axes(graph, right, shapes[1], right_sum)
+    left = transpose(graph, left, [*left_batch, *left_rest, *left_sum])
+    if right.name in graph.int8:
         return quantized_product(graph, left, right)
-    right = permuted(graph, right, [*right_batch, *right_sum, *right_rest])
+    right = transpose(graph, right, [*right_batch, *right_sum, *right_rest])
     if right_batch and len(left_rest) > 1:
         new = [len(right_batch) + index for index in range(len(left_rest) - 1)]
         shape = (*right.shape[:-2], *[1] * len(new), *right.shape[-2:])
@@ -95,53 +95,54 @@ def _product(graph: Graph, step: Equation, left: Value, right: Value) -> Value:
     return Value(node(graph, "MatMul", left, right), (*shape, left.shape[-2], right.shape[-1]))
 
 
-def _gather(graph: Graph, step: Equation, table: Value, indices: Value) -> Value:
-    """Rows of a table."""
-    numbers, shape = step.params["dimension_numbers"], step.given[0].shape
-    if numbers.start_index_map != (0,) or step.params["slice_sizes"] != (1, *shape[1:]):
-        raise no_writer(f"a gather by {numbers}")
-    table = full_along(graph, table, shape, [0])
-    places = node(graph, "Squeeze", indices, integers(graph, -1))
-    if table.name in graph.eight_bit:
-        rows = quantized_rows(graph, table, places)
+def _gather(graph: Graph, equation: Equation, table: Value, indices: Value) -> Value:
+    """Rows of a table by their indices."""
+    numbers, shape = equation.params["dimension_numbers"], equation.in_avals[0].shape
+    if numbers.start_index_map != (0,) or equation.params["slice_sizes"] != (1, *shape[1:]):
+        raise unsupported(f"a gather with {numbers}")
+    table = expand_axes(graph, table, shape, [0])
+    row_indices = node(graph, "Squeeze", indices, integers(graph, -1))
+    if table.name in graph.int8:
+        rows = quantized_rows(graph, table, row_indices)
     else:
-        rows = node(graph, "Gather", table, places, axis=0)
+        rows = node(graph, "Gather", table, row_indices, axis=0)
     return Value(rows, (*indices.shape[:-1], *table.shape[1:]))
 
 
-def _add_rows(graph: Graph, step: Equation, target: Value, places: Value, updates: Value) -> Value:
-    """As a product with the table of which row goes where: onnxruntime's ScatterND adds from
-    several threads at once, and now and then loses a row (its issue 23396)."""
-    _check_rows(step)
-    bins = counted(graph, step.given[0].shape[0], step.given[1].dtype)
-    bins = node(graph, "Unsqueeze", bins, integers(graph, 1))
-    flat = node(graph, "Squeeze", places, integers(graph, -1))
-    there = node(graph, "Cast", node(graph, "Equal", bins, flat), to=np.dtype(np.float32))
-    added = node(graph, "MatMul", there, expand(graph, updates, step.given[2].shape))
-    return Value(node(graph, "Add", target, added), step.made[0].shape)
-
-
-def _highest_rows(
-    graph: Graph, step: Equation, target: Value, places: Value, updates: Value
+def _scatter_add(
+    graph: Graph, equation: Equation, target: Value, indices: Value, updates: Value
 ) -> Value:
-    """Elements of one column after another, in one thread."""
-    _check_rows(step)
+    """Add rows as a product with a one-hot matrix: onnxruntime's ScatterND adds from several
+    threads at once and can lose a row (its issue 23396)."""
+    _check_scatter(equation)
+    bins = arange(graph, equation.in_avals[0].shape[0], equation.in_avals[1].dtype)
+    bins = node(graph, "Unsqueeze", bins, integers(graph, 1))
+    flat = node(graph, "Squeeze", indices, integers(graph, -1))
+    one_hot = node(graph, "Cast", node(graph, "Equal", bins, flat), to=np.dtype(np.float32))
+    added = node(graph, "MatMul", one_hot, expand(graph, updates, equation.in_avals[2].shape))
+    return Value(node(graph, "Add", target, added), equation.out_avals[0].shape)
+
+
+def _scatter_max(
+    graph: Graph, equation: Equation, target: Value, indices: Value, updates: Value
+) -> Value:
+    _check_scatter(equation)
     target, updates = (
-        expand(graph, value, given.shape)
-        for value, given in ((target, step.given[0]), (updates, step.given[2]))
+        expand(graph, value, aval.shape)
+        for value, aval in ((target, equation.in_avals[0]), (updates, equation.in_avals[2]))
     )
     if len(updates.shape) == 1:
-        places = Value(node(graph, "Squeeze", places, integers(graph, -1)), places.shape[:1])
-    places = expand(graph, places, updates.shape)
-    name = node(graph, "ScatterElements", target, places, updates, axis=0, reduction="max")
+        indices = Value(node(graph, "Squeeze", indices, integers(graph, -1)), indices.shape[:1])
+    indices = expand(graph, indices, updates.shape)
+    name = node(graph, "ScatterElements", target, indices, updates, axis=0, reduction="max")
     return Value(name, target.shape)
 
 
-def _check_rows(step: Equation) -> None:
-    numbers, rank = step.params["dimension_numbers"], len(step.given[2].shape)
-    plain = numbers.inserted_window_dims == numbers.scatter_dims_to_operand_dims == (0,)
-    if not plain or rank > 2:
-        raise no_writer(f"a scatter by {numbers}")
+def _check_scatter(equation: Equation) -> None:
+    numbers, rank = equation.params["dimension_numbers"], len(equation.in_avals[2].shape)
+    is_by_row = numbers.inserted_window_dims == numbers.scatter_dims_to_operand_dims == (0,)
+    if not is_by_row or rank > 2:
+        raise unsupported(f"a scatter with {numbers}")
 
 
 ELEMENTWISE = {
@@ -179,9 +180,9 @@ OPS: dict[str, Op] = {
     "reduce_max": _reduce("ReduceMax"),
     "reduce_sum": _reduce("ReduceSum"),
     "rsqrt": _rsqrt,
-    "scatter-add": _add_rows,
-    "scatter-max": _highest_rows,
+    "scatter-add": _scatter_add,
+    "scatter-max": _scatter_max,
     "select_n": _select,
     "square": _square,
-    "stop_gradient": _same,
+    "stop_gradient": _identity,
 }

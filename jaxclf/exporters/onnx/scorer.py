@@ -1,4 +1,4 @@
-"""A folder with an ONNX model -> (texts -> probabilities), through onnxruntime."""
+"""Score texts with an exported ONNX model through onnxruntime."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +17,11 @@ from jaxclf.types import Shape, Tokens, Windows
 MODEL = "model.onnx"
 
 Probs = Float32[np.ndarray, "texts classes"]
+Run = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by name -> probabilities
 
 
 class GraphMetadata(NamedTuple):
-    """What a model's metadata say of its input."""
+    """The metadata of a model that describe its input."""
 
     input: str
     labels: tuple[str, ...]
@@ -32,11 +33,11 @@ class GraphMetadata(NamedTuple):
 
 
 def onnx_scorer(folder: Path, threads: int = 0) -> Callable[[Sequence[str]], Probs]:
-    """The function that gives texts the model's probabilities, in their order.
+    """Open a folder with an ONNX model; returns a function (texts -> probabilities).
 
     A packed model reads a long text in windows, as `Classifier` does; a padded one reads the first.
     threads: of onnxruntime; 0: one for each core.
-    Raises ConfigError without onnxruntime.
+    Raises ConfigError if onnxruntime is not installed.
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
@@ -44,62 +45,65 @@ def onnx_scorer(folder: Path, threads: int = 0) -> Callable[[Sequence[str]], Pro
     providers = ["CPUExecutionProvider"]
     session = ort.InferenceSession(str(folder / MODEL), options, providers=providers)
     values = session.get_modelmeta().custom_metadata_map
-    told = GraphMetadata(**{name: json.loads(values[name]) for name in GraphMetadata._fields})
+    meta = GraphMetadata(**{name: json.loads(values[name]) for name in GraphMetadata._fields})
     tokenizer = load_tokenizer(folder)
-    read = told.max_windows if told.input == "packed" else 1
-    windows = Windows(told.max_length, read, told.window_overlap)
+    is_packed = meta.input == "packed"
+    max_windows = meta.max_windows if is_packed else 1
+    windows = Windows(meta.max_length, max_windows, meta.window_overlap)
+    score_tokens = _score_packed if is_packed else _score_padded
 
-    def run(arrays: dict[str, np.ndarray]) -> np.ndarray:
-        return session.run(["probabilities"], arrays)[0]
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        return session.run(["probabilities"], inputs)[0]
 
     def score(texts: Sequence[str]) -> Probs:
         tokens = tokenize(tokenizer, tuple(texts), windows)
-        scored = _packed if told.input == "packed" else _padded
-        return gather(scored(run, tokens, told, len(texts)), len(texts), len(told.labels))
+        scored = score_tokens(run, tokens, meta, len(texts))
+        return gather(scored, len(texts), len(meta.labels))
 
     return score
 
 
-Run = Callable[[dict[str, np.ndarray]], np.ndarray]
-
-
-def _packed(run: Run, tokens: Tokens, told: GraphMetadata, count: int) -> Iterator[Scored]:
-    """As `inference.score`; the last batch has no more rows than it needs."""
-    rows = prediction_shape(Windows(told.max_length, told.max_windows, told.window_overlap)).rows
-    shape = Shape(rows, told.max_length, rows * told.slots_per_row)
+def _score_packed(run: Run, tokens: Tokens, meta: GraphMetadata, count: int) -> Iterator[Scored]:
+    """As `inference.score`, but the last batch has only the rows that it needs."""
+    rows = prediction_shape(Windows(meta.max_length, meta.max_windows, meta.window_overlap)).rows
+    shape = Shape(rows, meta.max_length, rows * meta.slots_per_row)
     blank = np.zeros((count, 0), np.float32)
     for placement in plan(tokens, range(count), shape):
         used = len(placement.examples)
-        needed = max(int(placement.rows.max()) + 1, -(-used // told.slots_per_row))
+        needed = max(int(placement.rows.max()) + 1, -(-used // meta.slots_per_row))
         batch = fill(tokens, blank, blank, placement, shape)
-        empty = batch.examples == shape.slots
-        examples = np.where(empty, needed * told.slots_per_row, batch.examples).astype(np.int32)
-        names = ("ids", "positions", "segments")
-        arrays = {name: getattr(batch, name)[:needed] for name in names}
-        probs = run({**arrays, "examples": examples[:needed]})
-        yield Scored(placement.examples, probs[:used])
+        is_padding = batch.examples == shape.slots
+        examples = np.where(is_padding, needed * meta.slots_per_row, batch.examples)
+        inputs = {
+            "ids": batch.ids[:needed],
+            "positions": batch.positions[:needed],
+            "segments": batch.segments[:needed],
+            "examples": examples[:needed].astype(np.int32),
+        }
+        yield Scored(placement.examples, run(inputs)[:used])
 
 
-def _padded(run: Run, tokens: Tokens, told: GraphMetadata, count: int) -> Iterator[Scored]:
-    """Texts of like length together, about as many tokens at a time as packed."""
+def _score_padded(run: Run, tokens: Tokens, meta: GraphMetadata, count: int) -> Iterator[Scored]:
+    """Batches of texts of similar length, of about as many tokens as a packed batch."""
     sizes = np.diff(tokens.starts)
     order = np.argsort(-sizes, kind="stable")
     first = 0
     while first < count:
-        length = told.length or int(sizes[order[first]])
-        chosen = order[first : first + max(TOKENS // length, 1)]
-        first += len(chosen)
-        ids, mask = (np.zeros((len(chosen), length), np.int64) for _ in range(2))
-        for row, text in enumerate(chosen):
+        length = meta.length or int(sizes[order[first]])
+        batch = order[first : first + max(TOKENS // length, 1)]
+        first += len(batch)
+        ids, mask = (np.zeros((len(batch), length), np.int64) for _ in range(2))
+        for row, text in enumerate(batch):
             start, size = tokens.starts[text], sizes[text]
             ids[row, :size] = tokens.ids[start : start + size]
             mask[row, :size] = 1
-        yield Scored(chosen, run({"input_ids": ids, "attention_mask": mask}))
+        yield Scored(batch, run({"input_ids": ids, "attention_mask": mask}))
 
 
 def import_onnxruntime() -> Any:
+    """Import onnxruntime. Raises ConfigError if it is not installed."""
     try:
         import onnxruntime
     except ModuleNotFoundError:
-        raise ConfigError("no onnxruntime: pip install 'jaxclf[onnx]'") from None
+        raise ConfigError("onnxruntime is not installed: pip install 'jaxclf[onnx]'") from None
     return onnxruntime
