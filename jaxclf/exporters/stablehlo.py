@@ -100,9 +100,7 @@ def _export(
     return jax.export.export(jax.jit(answer), platforms=platforms)(types, *[tokens] * 4)
 
 
-def _score(
-    folder: Path, program: InferenceProgram, shape: Shape, texts: Sequence[str]
-) -> np.ndarray:
+def _score(folder: Path, program: InferenceProgram, shape: Shape, texts: list[str]) -> np.ndarray:
     """Probabilities of the program as it is read back from its folder."""
     exported = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
     params = safetensors.numpy.load_file(folder / PARAMS)

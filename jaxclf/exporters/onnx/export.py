@@ -2,7 +2,7 @@
 for every encoder, pool and head."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,7 +176,7 @@ def _summary(out: Path, record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _fits_one_window(program: InferenceProgram, texts: Sequence[str]) -> np.ndarray:
+def _fits_one_window(program: InferenceProgram, texts: list[str] | tuple[str, ...]) -> np.ndarray:
     windows = program.data.windows._replace(max_windows=2)
     tokens = tokenize(program.tokenizer, texts, windows)
     return np.bincount(tokens.example_index) == 1
