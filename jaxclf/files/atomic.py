@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,12 +56,15 @@ def sha256(path: Path) -> str:
 def lock(path: Path) -> Iterator[None]:
     """Hold the lock of a path, kept in `path.lock` beside it. Raises ConfigError if another process
     holds it."""
-    held = filelock.FileLock(path.with_name(path.name + ".lock"), timeout=0)
+    lock_path = path.with_name(path.name + ".lock")
+    file_lock = filelock.FileLock(lock_path, timeout=0)
     try:
-        held.acquire()
+        file_lock.acquire()
     except filelock.Timeout:
         raise ConfigError(f"{path}: another process is writing it") from None
     try:
         yield
     finally:
-        held.release()
+        if os.name == "posix":  # filelock expects this; on Windows it removes the file itself
+            os.unlink(lock_path)
+        file_lock.release()

@@ -1,12 +1,10 @@
-"""How far a file has been scored, kept beside it: a kill at any moment loses no row and doubles
-none.
+"""The progress of scoring a file, kept beside it, so that a kill neither loses nor repeats a row.
 
-Rows go to OUTPUT.part; once they are on the disk, OUTPUT.progress.json is replaced by one that
-counts them. Bytes that it does not count were written as the work was cut short, and are cut off
-when it goes on.
+Rows are appended to OUTPUT.part. Once they are on the disk, OUTPUT.progress.json is replaced by one
+that counts them. Bytes beyond its count were written when the work was killed, and are truncated
+when it resumes.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -15,9 +13,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.files.untrusted import parse_json
+from jaxclf.files.atomic import part_path
+from jaxclf.files.untrusted import read_json
 
-ADVICE = "--resume never begins anew"
+ADVICE = "start again with --resume never"
 
 
 class Work(NamedTuple):
@@ -31,8 +30,8 @@ class Work(NamedTuple):
 class Journal(NamedTuple):
     """What is scored, and how far.
 
-    total: rows of the whole input. rows: of those that are asked for, how many are done; size: the
-        bytes of .part that hold them.
+    total: rows of the input, all shards together. rows: finished rows of this shard. size: bytes of
+        OUTPUT.part that hold them.
     """
 
     input: str
@@ -43,58 +42,51 @@ class Journal(NamedTuple):
     size: int = 0
 
 
-def part_of(target: Path) -> Path:
-    return target.with_name(target.name + ".part")
-
-
-def journal_of(target: Path) -> Path:
+def journal_path(target: Path) -> Path:
     return target.with_name(target.name + ".progress.json")
 
 
 def load_journal(target: Path, work: Work) -> Journal | None:
-    """How far this work got, None where none was begun. Raises ConfigError where another was, and
-    DataError where the journal is damaged."""
-    path = journal_of(target)
+    """The journal of this work, None if there is none. Raises ConfigError for the journal of other
+    work, DataError for a damaged one."""
+    path = journal_path(target)
     if not path.exists():
         return None
-    found = parse_json(path.read_bytes(), str(path))
-    if {name: type(value) for name, value in found.items()} != Journal.__annotations__:
+    values = read_json(path.parent, path.name)
+    if {name: type(value) for name, value in values.items()} != Journal.__annotations__:
         raise DataError(f"{path}: not a journal; {ADVICE}")
-    journal = Journal(**found)
+    journal = Journal(**values)
     for name, value in work._asdict().items():
         if getattr(journal, name) != value:
-            raise ConfigError(f"{target} was begun with another {name}; {ADVICE}")
+            raise ConfigError(f"{target} was started with another {name}; {ADVICE}")
     return journal
 
 
 def save_journal(target: Path, journal: Journal) -> None:
-    fresh = part_of(journal_of(target))
-    with fresh.open("w") as file:
+    """Replace the journal atomically, also if the power fails."""
+    part = part_path(journal_path(target))
+    with part.open("w", encoding="utf-8") as file:
         json.dump(journal._asdict(), file)
         file.flush()
         os.fsync(file.fileno())
-    fresh.replace(journal_of(target))
+    part.replace(journal_path(target))
 
 
 @contextmanager
 def open_part(target: Path, journal: Journal) -> Iterator[BinaryIO]:
-    """OUTPUT.part as the journal knows it, to append to; no other process may do so meanwhile."""
-    part = part_of(target)
-    with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{part}: another process is writing it") from None
-        if part.stat().st_size < journal.size:
-            raise DataError(f"{part}: shorter than {journal_of(target)} says; {ADVICE}")
-        if journal.size == 0:  # begun anew: an older journal must not outlive the rows it counts
-            journal_of(target).unlink(missing_ok=True)
+    """Open OUTPUT.part to append after the rows that the journal counts. The caller holds the lock of the target."""
+    path = part_path(target)
+    with path.open("ab") as file:
+        if path.stat().st_size < journal.size:
+            raise DataError(f"{path}: shorter than {journal_path(target)} states; {ADVICE}")
+        if journal.size == 0:  # an older journal must not outlive the rows that it counts
+            journal_path(target).unlink(missing_ok=True)
         file.truncate(journal.size)
         yield file
 
 
 def append(file: BinaryIO, target: Path, journal: Journal, block: bytes, rows: int) -> Journal:
-    """So many rows more: on the disk first, then in the journal."""
+    """Append rows to the file and sync them to the disk, then count them in the journal."""
     file.write(block)
     file.flush()
     os.fsync(file.fileno())
@@ -103,13 +95,14 @@ def append(file: BinaryIO, target: Path, journal: Journal, block: bytes, rows: i
     return journal
 
 
-def was_finished(target: Path, journal: Journal) -> bool:
-    """Whether the last thing left undone was to remove the journal."""
-    if part_of(target).exists() or not target.exists():
+def is_finished(target: Path, journal: Journal) -> bool:
+    """Whether the output is complete, so that only the journal is left to remove."""
+    if part_path(target).exists() or not target.exists():
         return False
     return target.stat().st_size == journal.size
 
 
 def finish(target: Path) -> None:
-    part_of(target).replace(target)
-    journal_of(target).unlink()
+    """Give the output its name and remove the journal."""
+    part_path(target).replace(target)
+    journal_path(target).unlink()

@@ -1,9 +1,11 @@
-"""Files of any size -> labels and probabilities: read, scored and written a window at a time."""
+"""Label files of any size: rows are read, scored and written in chunks."""
 
 import csv
 import hashlib
+import importlib.metadata
 import io
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from itertools import islice
@@ -14,98 +16,122 @@ import jax
 import numpy as np
 from jaxtyping import Float
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
-from jaxclf import __version__
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.inference import journal as kept
+from jaxclf.files.atomic import lock, sha256
+from jaxclf.inference import journal as journals
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.journal import Journal, Work
+from jaxclf.terminal import show_progress
 from jaxclf.text.reader import Parsed, stream
+
+log = logging.getLogger(__name__)
 
 Probs = Float[np.ndarray, "texts classes"]
 
-# A window is what is held at a time, and what a kill loses. It has rows enough that its last batch,
-# which is seldom full, hardly counts; fewer where texts are long.
-WINDOW_ROWS, WINDOW_CHARACTERS = 4096, 2**19
+# A chunk is kept in memory, and lost by a kill. It is large enough that its last batch, which is
+# rarely full, hardly matters; long texts make it shorter.
+CHUNK_ROWS, CHUNK_CHARACTERS = 4096, 2**19
 
 
 class Shard(NamedTuple):
-    """Part `index`, from 0, of `count`: consecutive rows, so that the outputs of all shards one
-    after another are that of the whole."""
+    """Part `index`, from 0, of `count` parts of consecutive rows. The concatenated outputs of all
+    shards are the output of the file."""
 
     index: int
     count: int
 
 
-WHOLE = Shard(0, 1)
+WHOLE_FILE = Shard(0, 1)
+
+
+def parse_shard(text: str) -> Shard:
+    """ "0/4" -> the first of four. Raises ConfigError."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ConfigError(f"--shard {text}: give I/N from 0/N to N-1/N, e.g. 0/4 to 3/4")
+    return Shard(int(index), int(count))
 
 
 def predict_file(
     classifier: Classifier,
     source: Path,
     target: Path,
-    shard: Shard = WHOLE,
+    shard: Shard = WHOLE_FILE,
     resume: str = "auto",
 ) -> int:
-    """Label every row of a data file, or of a shard of it, in order; the number of rows.
+    """Label every row of a data file, or of a shard of it, in order; returns the number of rows.
 
-    The whole file is checked before a row is scored, and the target is written whole or not at
-    all. Where this was cut short, `resume` "auto" goes on, to the same bytes, and "never" begins
-    anew. Raises DataError for rows without a text, ConfigError where what was begun is another
-    input, model or shard.
+    The file is checked before any row is scored, and the target is written atomically. `resume`
+    "auto" continues stopped work and ends in the same bytes; "never" starts again. Raises DataError
+    for rows without a text, ConfigError if the stopped work had another input, model or shard.
     """
-    writer = _writer(source, target)
-    before = _stamp(source)
-    work = Work(_sha256(source), fingerprint(classifier), f"{shard.index}/{shard.count}")
-    journal = kept.load_journal(target, work) if resume == "auto" else None
-    if journal is None:
-        journal = Journal(*work, total=_count(source))
-    first, last = (journal.total * index // shard.count for index in (shard.index, shard.index + 1))
-    if journal.rows == last - first and kept.was_finished(target, journal):
-        kept.journal_of(target).unlink()
-        return last - first
+    writer = _find_writer(source, target)
+    with lock(target):
+        stamp = _stamp(source)
+        journal = _open_journal(classifier, source, target, shard, resume)
+        first, last = (
+            journal.total * index // shard.count for index in (shard.index, shard.index + 1)
+        )
+        if journal.rows == last - first and journals.is_finished(target, journal):
+            journals.journal_path(target).unlink()
+            return journal.rows
+        with (
+            journals.open_part(target, journal) as part,
+            show_progress("labeling", last - first, "texts", journal.rows) as advance,
+        ):
+            if journal.size == 0:
+                header = writer.header(classifier).encode()
+                journal = journals.append(part, target, journal, header, 0)
+            for chunk in chunks(islice(stream(source), first + journal.rows, last)):
+                probs = classifier.predict_proba([row.text for row in chunk])
+                block = writer.rows(classifier, [row.id for row in chunk], probs).encode()
+                journal = journals.append(part, target, journal, block, len(chunk))
+                advance(len(chunk), "")
+        if journal.rows != last - first or _stamp(source) != stamp:
+            raise DataError(f"{source}: changed while it was read; {journals.ADVICE}")
+        journals.finish(target)
+    return journal.rows
 
-    with kept.open_part(target, journal) as part, progress(last - first, journal.rows) as bar:
-        if journal.size == 0:
-            journal = kept.append(part, target, journal, writer.header(classifier).encode(), 0)
-        rows = islice(stream(source), first + journal.rows, last)
-        for window in chunks(rows):
-            probs = classifier.predict_proba([row.text for row in window])
-            block = writer.rows(classifier, [row.id for row in window], probs).encode()
-            journal = kept.append(part, target, journal, block, len(window))
-            bar.update(len(window))
-        if journal.rows != last - first or _stamp(source) != before:
-            raise DataError(f"{source}: changed while it was read; {kept.ADVICE}")
-        kept.finish(target)
-    return last - first
+
+def _open_journal(
+    classifier: Classifier, source: Path, target: Path, shard: Shard, resume: str
+) -> Journal:
+    """The journal of stopped work, or a new one after all rows of the file are checked."""
+    work = Work(sha256(source), fingerprint(classifier), f"{shard.index}/{shard.count}")
+    journal = journals.load_journal(target, work) if resume == "auto" else None
+    if journal is None:
+        log.info("checking %s", source)
+        journal = Journal(*work, total=sum(1 for _ in stream(source)))
+    return journal
 
 
 def chunks(rows: Iterable[Parsed]) -> Iterator[list[Parsed]]:
-    """Rows in parts that are scored at once. Where a part ends depends on its own rows alone, so
-    that work which goes on after one has the parts of work that never stopped."""
-    held: list[Parsed] = []
+    """Split rows into chunks. Chunk boundaries depend only on the rows of the chunk, so a resumed
+    job produces the same chunks."""
+    chunk: list[Parsed] = []
     characters = 0
     for row in rows:
-        held.append(row)
+        chunk.append(row)
         characters += len(row.text)
-        if len(held) >= WINDOW_ROWS or characters >= WINDOW_CHARACTERS:
-            yield held
-            held, characters = [], 0
-    if held:
-        yield held
+        if len(chunk) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def fingerprint(classifier: Classifier) -> str:
-    """SHA-256 of all that its answers depend on: every number, word and tokenizer in it."""
-    digest = hashlib.sha256(__version__.encode())
-    for part in _parts(vars(classifier)):
+    """SHA-256 of everything that a classifier's predictions depend on."""
+    digest = hashlib.sha256(importlib.metadata.version("jaxclf").encode())
+    for part in _iter_bytes(vars(classifier)):
         digest.update(part)
     return digest.hexdigest()
 
 
-def _parts(value: Any) -> Iterator[bytes]:
+def _iter_bytes(value: Any) -> Iterator[bytes]:
+    """The content of nested values. Functions are skipped: they are made from the rest."""
     if isinstance(value, np.ndarray | jax.Array):
         yield f"{value.dtype}{value.shape}".encode()
         yield np.asarray(value).tobytes()
@@ -114,79 +140,56 @@ def _parts(value: Any) -> Iterator[bytes]:
     elif isinstance(value, Mapping):
         for key in sorted(value):
             yield f"{key}:".encode()
-            yield from _parts(value[key])
+            yield from _iter_bytes(value[key])
     elif isinstance(value, list | tuple):
         yield f"{len(value)}:".encode()
-        for one in value:
-            yield from _parts(one)
+        for element in value:
+            yield from _iter_bytes(element)
     elif is_dataclass(value):
-        yield from _parts(vars(value))
+        yield from _iter_bytes(vars(value))
     elif isinstance(value, str | int | float | None):
         yield repr(value).encode()
-    # What else there is are functions, made of the above.
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-def _count(source: Path) -> int:
-    """Rows of a file, all of which were found to be good."""
-    return sum(1 for _ in tqdm(stream(source), "checking", unit=" rows", leave=False, delay=2))
-
-
-def progress(total: int, done: int) -> tqdm:
-    """A bar with rate and time left."""
-    return tqdm(
-        total=total,
-        initial=done,
-        unit=" texts",
-        dynamic_ncols=True,
-        mininterval=0.5,
-        bar_format="{desc}{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} texts, "
-        "{rate_noinv_fmt}, {remaining} left",
-    )
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _jsonl_rows(classifier: Classifier, ids: Sequence[str], probs: Probs) -> str:
-    """One object a row: id, the labels given, every probability."""
+    """One object a row: id, predicted labels, every probability."""
     lines = []
-    for name, row, given in zip(ids, probs, decide(probs, classifier.thresholds), strict=True):
-        labels = [label for label, yes in zip(classifier.labels, given, strict=True) if yes]
+    decisions = decide(probs, classifier.thresholds)
+    for row_id, row, decided in zip(ids, probs, decisions, strict=True):
+        labels = [label for label, yes in zip(classifier.labels, decided, strict=True) if yes]
         scores = {label: float(f"{p:.6f}") for label, p in zip(classifier.labels, row, strict=True)}
-        line = {"id": name, "labels": labels, "probabilities": scores}
+        line = {"id": row_id, "labels": labels, "probabilities": scores}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines)
 
 
 def _csv_header(classifier: Classifier) -> str:
     names = classifier.labels
-    return _in_csv([["id", *names, *[f"probability_{name}" for name in names]]])
+    return _to_csv([["id", *names, *[f"probability_{name}" for name in names]]])
 
 
 def _csv_rows(classifier: Classifier, ids: Sequence[str], probs: Probs) -> str:
     """A column per label with 0 or 1, and one per label with its probability."""
-    decided = decide(probs, classifier.thresholds)
-    return _in_csv(
-        [name, *given.astype(int).tolist(), *[f"{p:.6f}" for p in row]]
-        for name, row, given in zip(ids, probs, decided, strict=True)
+    decisions = decide(probs, classifier.thresholds)
+    return _to_csv(
+        [row_id, *decided.astype(int).tolist(), *[f"{p:.6f}" for p in row]]
+        for row_id, row, decided in zip(ids, probs, decisions, strict=True)
     )
 
 
-def _in_csv(rows: Iterable[list]) -> str:
+def _to_csv(rows: Iterable[list]) -> str:
     file = io.StringIO(newline="")
     csv.writer(file, lineterminator="\n").writerows(rows)
     return file.getvalue()
 
 
 class Writer(NamedTuple):
-    """A form of output: what stands before the rows, and rows."""
+    """An output format: the text before the rows, and the text of rows."""
 
     header: Callable[[Classifier], str]
     rows: Callable[[Classifier, Sequence[str], Probs], str]
@@ -195,13 +198,13 @@ class Writer(NamedTuple):
 WRITERS = {".jsonl": Writer(lambda _: "", _jsonl_rows), ".csv": Writer(_csv_header, _csv_rows)}
 
 
-def _writer(source: Path, target: Path) -> Writer:
+def _find_writer(source: Path, target: Path) -> Writer:
     if target.suffix not in WRITERS:
-        raise ConfigError(f"--output {target}: the ending must be {' or '.join(WRITERS)}")
+        raise ConfigError(f"--output {target}: the name must end in {' or '.join(WRITERS)}")
     if not target.parent.is_dir():
         raise ConfigError(f"--output {target}: the folder {target.parent} does not exist")
     if not source.is_file():
         raise DataError(f"{source}: no such file")
     if target.exists() and target.samefile(source):
-        raise ConfigError(f"--output {target}: is the input; give another")
+        raise ConfigError(f"--output {target}: is the input; give another file")
     return WRITERS[target.suffix]

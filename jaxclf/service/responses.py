@@ -11,7 +11,7 @@ from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.inference.cascade.stages import Cascade
 from jaxclf.inference.classifier import Classifier
-from jaxclf.inference.explanation import STEPS
+from jaxclf.inference.explanation import MIN_STEPS
 from jaxclf.model.inference import prediction_shape, score
 from jaxclf.service.batcher import BatchModel
 from jaxclf.text.tokenizer.tokenize import tokenize
@@ -81,14 +81,14 @@ def explain(classifier: Classifier, text: str) -> dict[str, Any]:
             }
             for (start, end), values, weight in rows
         ],
-        "convergence_delta": dict(zip(labels, explanation.gap.tolist(), strict=True)),
+        "convergence_delta": dict(zip(labels, explanation.convergence_delta.tolist(), strict=True)),
     }
 
 
 def explain_cost(classifier: Classifier) -> int:
     """The cost of an explanation in predictions: a forward pass and a backward pass for every label
     at every step of a path, and a backward pass takes about twice as long."""
-    return (STEPS + 1) * (1 + 2 * len(classifier.labels))
+    return (MIN_STEPS + 1) * (1 + 2 * len(classifier.labels))
 
 
 def warm_up(classifier: Classifier) -> float:

@@ -2,7 +2,6 @@
 killed."""
 
 import csv
-import fcntl
 import itertools
 import json
 import os
@@ -26,16 +25,15 @@ from jaxclf.decisions.calibration import Calibration, to_json
 from jaxclf.decisions.provenance import make_provenance
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.overrides import override
-from jaxclf.inference import journal as kept
+from jaxclf.inference import journal as journals
 from jaxclf.inference import score_file
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.load import load
 from jaxclf.inference.members import param_shapes
-from jaxclf.inference.score_file import Shard, chunks, fingerprint, predict_file
+from jaxclf.inference.score_file import Shard, chunks, fingerprint, parse_shard, predict_file
 from jaxclf.model.inference import length_balanced_order, prediction_shape
 from jaxclf.model.storage.saved_model import SavedModel, open_encoder, save_model
 from jaxclf.model.storage.weights import flatten_params
-from jaxclf.predict import parse_shard
 from jaxclf.text import formats
 from jaxclf.text.packing import example_count, plan
 from jaxclf.text.reader import Parsed, read, stream
@@ -107,8 +105,8 @@ def source(rows, tmp_path_factory):
 
 
 @pytest.fixture
-def small_windows(monkeypatch):
-    monkeypatch.setattr(score_file, "WINDOW_ROWS", 32)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(score_file, "CHUNK_ROWS", 32)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +114,7 @@ def whole(classifier, source, tmp_path_factory):
     """What comes out where nothing intervenes, by ending."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(score_file, "WINDOW_ROWS", 32)
+        patch.setattr(score_file, "CHUNK_ROWS", 32)
         for ending in score_file.WRITERS:
             assert predict_file(classifier, source, folder / f"whole{ending}") == ROWS
     return {ending: (folder / f"whole{ending}").read_bytes() for ending in score_file.WRITERS}
@@ -137,7 +135,7 @@ def parsed(content):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_every_form_gives_the_same_bytes(classifier, rows, whole, tmp_path, small_windows, ending):
+def test_every_form_gives_the_same_bytes(classifier, rows, whole, tmp_path, small_chunks, ending):
     path = write_rows(tmp_path / f"in{ending}", rows)
     predict_file(classifier, path, tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_bytes() == whole[".jsonl"]
@@ -160,7 +158,7 @@ def test_rows_are_in_order_and_as_alone(classifier, rows, whole):
 
 
 @pytest.mark.parametrize("count", [2, 7])
-def test_shards_together_are_the_whole(classifier, source, whole, tmp_path, small_windows, count):
+def test_shards_together_are_the_whole(classifier, source, whole, tmp_path, small_chunks, count):
     parts = []
     for index in range(count):
         target = tmp_path / f"{index}.jsonl"
@@ -198,8 +196,8 @@ def test_an_id_may_stand_twice(classifier, tmp_path):
 )
 def test_windows_hold_every_row_once_and_forget_what_came_before(sizes, most, characters):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(score_file, "WINDOW_ROWS", most)
-        patch.setattr(score_file, "WINDOW_CHARACTERS", characters)
+        patch.setattr(score_file, "CHUNK_ROWS", most)
+        patch.setattr(score_file, "CHUNK_CHARACTERS", characters)
         rows = [Parsed(index, str(index), "x" * size, "", {}) for index, size in enumerate(sizes)]
         found = list(chunks(rows))
         assert [row for window in found for row in window] == rows
@@ -242,7 +240,7 @@ def test_a_row_group_is_not_held(tmp_path):
     assert peaks[1] < peaks[0] + 2_000_000, peaks
 
 
-def test_a_long_file_is_scored_in_no_more_memory(classifier, tmp_path, monkeypatch, small_windows):
+def test_a_long_file_is_scored_in_no_more_memory(classifier, tmp_path, monkeypatch, small_chunks):
     answering(monkeypatch, lambda texts: np.full((len(texts), 3), 0.5, np.float32))
     peaks = []
     for count in (300, 1500):
@@ -368,10 +366,10 @@ def dying(patch, at, log):
 
         patch.setattr(owner, name, wrapped)
 
-    deadly(kept.os, "fsync")
+    deadly(journals.os, "fsync")
     deadly(Path, "replace")
     deadly(Path, "unlink")
-    deadly(kept, "append")
+    deadly(journals, "append")
 
 
 @pytest.mark.parametrize("ending", score_file.WRITERS)
@@ -379,7 +377,7 @@ def test_wherever_it_dies_it_goes_on_to_the_same_bytes(
     classifier, source, tmp_path, monkeypatch, ending
 ):
     """With two windows."""
-    monkeypatch.setattr(score_file, "WINDOW_ROWS", 60)
+    monkeypatch.setattr(score_file, "CHUNK_ROWS", 60)
     predict_file(classifier, source, tmp_path / f"whole{ending}")
     whole = (tmp_path / f"whole{ending}").read_bytes()
     scored = []
@@ -399,7 +397,7 @@ def test_wherever_it_dies_it_goes_on_to_the_same_bytes(
                 assert not target.exists() or log[-1] == "unlink"
         if len(log) == died:
             break
-        part = kept.part_of(target)
+        part = part_path(target)
         if part.exists():
             with part.open("ab") as file:
                 file.write(b"half a li")
@@ -414,9 +412,9 @@ def test_wherever_it_dies_it_goes_on_to_the_same_bytes(
     assert saved == sorted(saved)
 
 
-def half_done(classifier, source, target, shard=score_file.WHOLE):
+def half_done(classifier, source, target, shard=score_file.WHOLE_FILE):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(score_file, "WINDOW_ROWS", 32)
+        patch.setattr(score_file, "CHUNK_ROWS", 32)
         real, calls = classifier.predict_proba, []
 
         def twice(texts):
@@ -428,20 +426,20 @@ def half_done(classifier, source, target, shard=score_file.WHOLE):
         answering(patch, twice)
         with pytest.raises(Killed):
             predict_file(classifier, source, target, shard)
-    return kept.part_of(target).read_bytes()
+    return part_path(target).read_bytes()
 
 
-def test_other_work_is_not_mixed_in(classifier, rows, whole, tmp_path, small_windows, monkeypatch):
+def test_other_work_is_not_mixed_in(classifier, rows, whole, tmp_path, small_chunks, monkeypatch):
     source, target = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     before = half_done(classifier, source, target)
     assert before.count(b"\n") == 64
 
-    def refused(match, shard=score_file.WHOLE):
+    def refused(match, shard=score_file.WHOLE_FILE):
         with pytest.raises(
             ConfigError, match=f"out.jsonl was begun with another {match}; --resume"
         ):
             predict_file(classifier, source, target, shard)
-        assert kept.part_of(target).read_bytes() == before
+        assert part_path(target).read_bytes() == before
 
     refused("shard", Shard(0, 2))
     with monkeypatch.context() as patch:
@@ -457,19 +455,19 @@ def test_other_work_is_not_mixed_in(classifier, rows, whole, tmp_path, small_win
     assert target.read_bytes() == whole[".jsonl"]
 
 
-def test_never_begins_anew(classifier, source, whole, tmp_path, small_windows, monkeypatch):
+def test_never_begins_anew(classifier, source, whole, tmp_path, small_chunks, monkeypatch):
     target = tmp_path / "out.jsonl"
     half_done(classifier, source, target)
     # Rows of another model, were they kept, would show.
-    other = kept.part_of(target).read_bytes().replace(b"0.", b"1.")
-    kept.part_of(target).write_bytes(other)
+    other = part_path(target).read_bytes().replace(b"0.", b"1.")
+    part_path(target).write_bytes(other)
     assert predict_file(classifier, source, target, resume="never") == ROWS
     assert target.read_bytes() == whole[".jsonl"]
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
 def test_never_leaves_no_journal_of_what_it_threw_away(
-    classifier, source, whole, tmp_path, small_windows, monkeypatch
+    classifier, source, whole, tmp_path, small_chunks, monkeypatch
 ):
     target = tmp_path / "out.jsonl"
     half_done(classifier, source, target)
@@ -478,7 +476,7 @@ def test_never_leaves_no_journal_of_what_it_threw_away(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(kept, "append", die)
+        patch.setattr(journals, "append", die)
         with pytest.raises(Killed):
             predict_file(classifier, source, target, resume="never")
     predict_file(classifier, source, target)
@@ -488,27 +486,27 @@ def test_never_leaves_no_journal_of_what_it_threw_away(
 def test_a_part_or_a_journal_that_was_tampered_with_is_refused(classifier, source, tmp_path):
     target = tmp_path / "out.jsonl"
     before = half_done(classifier, source, target)
-    kept.part_of(target).write_bytes(before[:-1])
+    part_path(target).write_bytes(before[:-1])
     with pytest.raises(DataError, match=r"shorter than .*--resume never"):
         predict_file(classifier, source, target)
-    kept.part_of(target).unlink()
+    part_path(target).unlink()
     with pytest.raises(DataError, match=r"shorter than .*--resume never"):
         predict_file(classifier, source, target)
-    for content in ("", "[]", "{}", kept.journal_of(target).read_text().replace("64", "64.0")):
-        kept.journal_of(target).write_text(content)
+    for content in ("", "[]", "{}", journals.journal_path(target).read_text().replace("64", "64.0")):
+        journals.journal_path(target).write_text(content)
         with pytest.raises(DataError, match=r"out\.jsonl\.progress\.json"):
             predict_file(classifier, source, target)
 
 
-def test_two_processes_do_not_write_one_file(classifier, source, whole, tmp_path, small_windows):
+def test_two_processes_do_not_write_one_file(classifier, source, whole, tmp_path, small_chunks):
     target = tmp_path / "out.jsonl"
     before = half_done(classifier, source, target)
-    with kept.part_of(target).open("ab") as other:
+    with part_path(target).open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         for resume in ("auto", "never"):
             with pytest.raises(ConfigError, match="another process is writing"):
                 predict_file(classifier, source, target, resume=resume)
-    assert kept.part_of(target).read_bytes() == before
+    assert part_path(target).read_bytes() == before
     predict_file(classifier, source, target)
     assert target.read_bytes() == whole[".jsonl"]
 
@@ -564,7 +562,7 @@ from jaxclf.inference import score_file as scoring
 run, source, folder, cache = sys.argv[1:]
 jax.config.update("jax_compilation_cache_dir", cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-scoring.WINDOW_ROWS = 8
+scoring.CHUNK_ROWS = 8
 rng = random.Random(int.from_bytes(os.urandom(4)))
 
 
@@ -572,7 +570,7 @@ def command(output, after=None):
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1]
-    append = scoring.kept.append
+    append = scoring.journals.append
 
     def watched(part, target, found, block, rows):
         if found.rows >= after and not timer.ident:
@@ -583,7 +581,7 @@ def command(output, after=None):
         # Within the time of some windows.
         timer = threading.Timer(rng.uniform(0, 0.01), os.kill, (os.getpid(), signal.SIGKILL))
         timer.daemon = True
-        scoring.kept.append = watched
+        scoring.journals.append = watched
     sys.argv = ["predict", "--run", run, "--input", source, "--output", f"{folder}/{output}"]
     os._exit(predict.main())
 
@@ -629,7 +627,7 @@ def test_killed_five_times_the_command_ends_in_the_same_bytes(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_the_command_which_goes_on(
-    classifier, source, whole, tmp_path, small_windows, monkeypatch, capsys, number, code
+    classifier, source, whole, tmp_path, small_chunks, monkeypatch, capsys, number, code
 ):
     target = tmp_path / "out.jsonl"
     words = ["predict", "--run", "run", "--input", str(source), "--output", str(target)]
@@ -638,7 +636,7 @@ def test_a_signal_stops_the_command_which_goes_on(
     real = classifier.predict_proba
 
     def stopped(texts):
-        if kept.part_of(target).stat().st_size:
+        if part_path(target).stat().st_size:
             os.kill(os.getpid(), number)
         return real(texts)
 
