@@ -1,28 +1,17 @@
-"""What a student learns from: a classifier's own probabilities, computed once."""
+"""Soft labels are a classifier's own probabilities, computed once."""
 
 import json
 
+import jax
 import numpy as np
 import pytest
-from tiny_models import LABELS, make_model
+from tiny_models import LABELS
 
-import jaxclf
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.experiment.config import Spec
 from jaxclf.inference import soft_labels
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.soft_labels import write_soft_labels
 from jaxclf.text.reader import read
-
-
-@pytest.fixture(scope="module")
-def classifiers(tiny_encoder, tiny_config, tmp_path_factory):
-    """Two whose weights alone differ."""
-    folder = tmp_path_factory.mktemp("models")
-    return [
-        jaxclf.load(make_model(folder / str(seed), tiny_encoder, tiny_config, Spec("mean"), seed))
-        for seed in range(2)
-    ]
 
 
 @pytest.fixture
@@ -38,47 +27,48 @@ def examples(demo_rows, tmp_path):
 
 
 @pytest.fixture
-def scored(monkeypatch):
-    """How many texts the classifier was asked for, call by call."""
-    counts, ask = [], Classifier.predict_proba
+def chunk_sizes(monkeypatch):
+    """The number of texts in each call of the classifier."""
+    sizes, real = [], Classifier.predict_proba
 
-    def counting(classifier, texts):
-        counts.append(len(texts))
-        return ask(classifier, texts)
+    def predict_proba(classifier, texts):
+        sizes.append(len(texts))
+        return real(classifier, texts)
 
-    monkeypatch.setattr(Classifier, "predict_proba", counting)
-    monkeypatch.setattr(soft_labels, "WINDOW_ROWS", 20)
-    return counts
+    monkeypatch.setattr(Classifier, "predict_proba", predict_proba)
+    monkeypatch.setattr(soft_labels, "CHUNK_ROWS", 20)
+    return sizes
 
 
-def test_the_file_holds_the_classifiers_own_answers(
-    classifiers, examples, scored, tmp_path, capsys
+def test_the_file_holds_the_classifiers_probabilities(classifier, examples, chunk_sizes, tmp_path):
+    write_soft_labels(classifier, examples, tmp_path / "teacher.npz")
+    assert chunk_sizes == [20, 20, 10]
+    predictions = load_predictions(tmp_path / "teacher.npz")
+    assert predictions.ids.tolist() == list(examples.ids)
+    assert predictions.split == "train"
+    np.testing.assert_array_equal(predictions.labels, examples.labels)
+    probs = classifier.predict_proba(examples.texts)  # in other batches
+    np.testing.assert_allclose(predictions.probs, probs, rtol=0, atol=1e-6)
+
+
+def test_the_file_is_kept_until_model_or_rows_change(
+    classifier, examples, chunk_sizes, tmp_path, monkeypatch
 ):
-    write_soft_labels(classifiers[0], examples, tmp_path / "teacher.npz")
-    assert scored == [20, 20, 10]
-    assert "50/50 texts" in capsys.readouterr().err
-    found = load_predictions(tmp_path / "teacher.npz")
-    assert found.ids.tolist() == list(examples.ids)
-    assert found.split == "train"
-    np.testing.assert_array_equal(found.labels, examples.labels)
-    alone = classifiers[0].predict_proba(examples.texts)
-    np.testing.assert_allclose(found.probs, alone, rtol=0, atol=1e-6)  # as in any company
-
-
-def test_what_is_there_is_kept_until_model_or_rows_change(classifiers, examples, scored, tmp_path):
     path = tmp_path / "teacher.npz"
-    write_soft_labels(classifiers[0], examples, path)
+
+    def scored_rows(examples):
+        chunk_sizes.clear()
+        write_soft_labels(classifier, examples, path)
+        return sum(chunk_sizes)
+
+    assert scored_rows(examples) == 50
     first = load_predictions(path).probs
-    scored.clear()
-    write_soft_labels(classifiers[0], examples, path)
-    assert not scored
-    write_soft_labels(classifiers[1], examples, path)
-    assert sum(scored) == 50
+    assert scored_rows(examples) == 0
+    (group,) = classifier.groups
+    halved = jax.tree.map(lambda leaf: leaf / 2, group.params)
+    monkeypatch.setattr(classifier, "groups", [group._replace(params=halved)])
+    assert scored_rows(examples) == 50
     assert not np.array_equal(load_predictions(path).probs, first)
-    scored.clear()
-    write_soft_labels(classifiers[1], examples._replace(ids=examples.ids[::-1]), path)
-    assert sum(scored) == 50
-    scored.clear()
-    path.with_suffix(".json").unlink()  # stopped before the record was written
-    write_soft_labels(classifiers[1], examples, path)
-    assert sum(scored) == 50
+    assert scored_rows(examples._replace(ids=examples.ids[::-1])) == 50
+    path.with_suffix(".json").unlink()  # as if stopped before the record was written
+    assert scored_rows(examples) == 50
