@@ -74,7 +74,8 @@ def save_journal(target: Path, journal: Journal) -> None:
 
 @contextmanager
 def open_part(target: Path, journal: Journal) -> Iterator[BinaryIO]:
-    """Open OUTPUT.part to append after the rows that the journal counts. The caller holds the lock of the target."""
+    """Open OUTPUT.part to append after the rows that the journal counts. The caller holds the lock
+    of the target."""
     path = part_path(target)
     with path.open("ab") as file:
         if path.stat().st_size < journal.size:

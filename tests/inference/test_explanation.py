@@ -254,7 +254,7 @@ def test_log_odds_and_their_derivatives_are_those_of_the_blend():
     curves = [
         Calibration("beta", ({"a": 0.7, "b": 1.2, "c": 0.1}, {"a": 1.0, "b": 0.4, "c": 0.0})),
         Calibration("none", ({}, {})),
-        Calibration("focal", ({"gamma": 2.0, "alpha": 0.5}, {"gamma": 1.0, "alpha": 0.3})),
+        Calibration("temperature", ({"temperature": 2.0}, {"temperature": 0.7})),
     ]
     weights = np.array([[0.5, 0.0], [0.2, 0.3], [0.3, 0.7]])
     odds, slopes = log_odds(logits, curves, weights)

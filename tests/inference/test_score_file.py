@@ -477,8 +477,8 @@ def command(output, kill_after=None):
         timer = threading.Timer(rng.uniform(0, 0.01), os.kill, (os.getpid(), signal.SIGKILL))
         timer.daemon = True
         score_file.journals.append = append_and_start_timer
-    sys.argv = ["predict", "--run", run, "--input", source, "--output", f"{folder}/{output}"]
-    os._exit(predict.main())
+    words = ["--run", run, "--input", source, "--output", f"{folder}/{output}"]
+    os._exit(predict.main(words))
 
 
 def finished_rows():
@@ -526,9 +526,8 @@ def test_a_signal_stops_the_command_and_the_same_command_resumes(
     classifier, source, expected, tmp_path, small_chunks, monkeypatch, capsys, number, code
 ):
     target = tmp_path / "out.jsonl"
-    words = ["predict", "--run", "run", "--input", str(source), "--output", str(target)]
-    monkeypatch.setattr(sys, "argv", words)
-    monkeypatch.setattr(predict, "load", lambda _: classifier)
+    words = ["--run", "run", "--input", str(source), "--output", str(target)]
+    monkeypatch.setattr("jaxclf.inference.load.load", lambda _: classifier)
     real = classifier.predict_proba
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -539,9 +538,9 @@ def test_a_signal_stops_the_command_and_the_same_command_resumes(
 
     with monkeypatch.context() as patch:
         replace_model(patch, stop)
-        assert predict.main() == code
+        assert predict.main(words) == code
     assert "run the same command again" in capsys.readouterr().err
-    assert predict.main() == 0
+    assert predict.main(words) == 0
     assert f"{ROWS} rows -> {target}" in capsys.readouterr().err
     assert target.read_bytes() == expected[".jsonl"]
     assert {number: signal.getsignal(number) for number in handlers} == handlers

@@ -5,7 +5,6 @@ import contextlib
 import io
 import json
 import shutil
-import sys
 
 import jax
 import numpy as np
@@ -142,13 +141,8 @@ def folder(tiny_encoder, demo_rows, tmp_path_factory):
 def run(*words):
     """(exit code, stdout, stderr) of the command."""
     out, err = io.StringIO(), io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        patch.setattr(sys, "argv", ["cascade", *map(str, words)])
-        code = command.main()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = command.main([str(word) for word in words])
     return code, out.getvalue(), err.getvalue()
 
 
