@@ -46,14 +46,6 @@ class Shard(NamedTuple):
 WHOLE_FILE = Shard(0, 1)
 
 
-def parse_shard(text: str) -> Shard:
-    """ "0/4" -> the first of four. Raises ConfigError."""
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise ConfigError(f"--shard {text}: give I/N from 0/N to N-1/N, e.g. 0/4 to 3/4")
-    return Shard(int(index), int(count))
-
-
 def predict_file(
     classifier: Classifier,
     source: Path,

@@ -4,10 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import expit
 
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.classifier import Classifier
-from jaxclf.inference.explanation import in_words
+from jaxclf.inference.explanation import Explanation
+
+NUM_WORDS = 5  # most words printed for each label and sign
+MIN_RELATIVE = 0.05  # weaker words, relative to the strongest, are not printed
 
 Probs = Float[np.ndarray, "texts classes"]
 
@@ -36,6 +40,29 @@ def format_explanations(classifier: Classifier, texts: Sequence[str], probs: Pro
     for text, row, explanation in zip(texts, probs, classifier.explain(texts), strict=True):
         predicted = np.flatnonzero(decide(row[None], classifier.thresholds)[0])
         labels = [classifier.labels[i] for i in (predicted if len(predicted) else [row.argmax()])]
-        words = in_words(explanation, classifier.labels, labels)
+        words = format_words(explanation, classifier.labels, labels)
         blocks.append(f"{format_predictions(classifier, [text], row[None])}\n\n{words}")
     return "\n\n".join(blocks)
+
+
+def format_words(explanation: Explanation, labels: Sequence[str], shown: Sequence[str]) -> str:
+    """The words with the most evidence for and against each label of `shown`, as text.
+
+    labels: in the order of the columns.
+    """
+    lines = []
+    for label in shown:
+        column = labels.index(label)
+        ends = (explanation.log_odds[column], explanation.baseline[column])
+        lines.append("{}  {:.3f}, all words masked {:.3f}".format(label, *map(expit, ends)))
+        attributions = explanation.attributions[:, column]
+        order = np.argsort(-np.abs(attributions), kind="stable")
+        for side, sign in (("evidence for", 1), ("evidence against", -1)):
+            words = [
+                f"{explanation.words[index]} {attributions[index]:+.2f}"
+                for index in order
+                if sign * attributions[index] > MIN_RELATIVE * np.abs(attributions).max()
+            ]
+            if words:
+                lines.append(f"  {side:<16}  {'  '.join(words[:NUM_WORDS])}")
+    return "\n".join(lines)

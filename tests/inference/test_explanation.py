@@ -20,7 +20,7 @@ from jaxclf.inference.explanation import (
     explain,
     log_odds,
 )
-from jaxclf.inference.printing import format_explanation, format_texts
+from jaxclf.inference.text_output import format_explanations, format_predictions, format_words
 from jaxclf.model.attribution import TokenGradients
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 from jaxclf.types import Shape
@@ -293,24 +293,23 @@ def test_the_printed_explanation_names_the_strongest_words_of_each_sign():
         16,
     )
     labels = ("sadness", "joy")
-    lines = format_explanation(explanation, labels, ["sadness"]).splitlines()
+    lines = format_words(explanation, labels, ["sadness"]).splitlines()
     assert [line.split() for line in lines] == [
         "sadness 0.881, all words masked 0.310".split(),
         "evidence for sad +3.00 today +0.20".split(),
         "evidence against very -0.50".split(),
     ]
-    assert len(format_explanation(explanation, labels, ["joy"]).splitlines()) == 2
+    assert len(format_words(explanation, labels, ["joy"]).splitlines()) == 2
 
 
 def test_printed_texts_show_the_words_of_their_predicted_labels(single):
     texts = ["Nobody knows why", "I can't sleep"]
     probs = single.predict_proba(texts)
     labels = [[name for name in LABELS if name in names] for names in single.predict(texts)]
-    blocks = format_texts(single, texts, with_words=True).split("\n\n")
+    blocks = format_explanations(single, texts, probs).split("\n\n")
     assert len(blocks) == 3 * len(texts)  # the text, its labels, their words
     for text, row, names, words in zip(texts, probs, labels, blocks[2::3], strict=True):
         shown = names or [LABELS[row.argmax()]]
-        assert words == format_explanation(single.explain([text])[0], LABELS, shown)
-    assert format_texts(single, texts).split("\n\n") == [
-        block for index, block in enumerate(blocks) if index % 3 < 2
-    ]
+        assert words == format_words(single.explain([text])[0], LABELS, shown)
+    without_words = [block for index, block in enumerate(blocks) if index % 3 < 2]
+    assert format_predictions(single, texts, probs).split("\n\n") == without_words
