@@ -12,7 +12,6 @@ from jaxclf.model.pretrained import BUILT_IN
 from jaxclf.reports.rendering import render
 from jaxclf.reports.tables import Table, score_tables
 
-NOT_DESCRIBED = "not described; see the training examples (`data.label_descriptions`)"
 # Metrics in the metadata: name in the report -> (type on the Hub, name, arguments).
 HUB_METRICS = {
     "macro_f1": ("f1", "Macro F1", {"average": "macro"}),
@@ -45,17 +44,15 @@ def make_card(
         structure=structure and f" of {structure}",
         encoders=[f"`{name}`" for name in names],
         sizes=", ".join(f"{split} {size:,}" for split, size in sizes.items()),
-        labels={
-            label: label_descriptions.get(label, NOT_DESCRIBED)
-            for label in report["test"]["labels"]
-        },
+        labels=list(report["test"]["labels"]),
+        descriptions=label_descriptions,
         tables=score_tables(report["test"], "test"),
         rule=rule,
         calibration=calibration,
         details=details,
     )
     metadata = _make_metadata(name, encoders, report["test"])
-    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"))
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body.strip()}\n"))
 
 
 def base_model(encoder: Encoder) -> str | None:
@@ -70,7 +67,7 @@ def _make_metadata(
 ) -> ModelCardData:
     """Metadata without a language, which the experiment does not record. The license is that of the
     encoders, if they are built in."""
-    base_models = dict.fromkeys(filter(None, map(base_model, encoders)))
+    base_models = list(dict.fromkeys(filter(None, map(base_model, encoders))))
     licenses = {
         BUILT_IN[encoder.name].license if encoder.name in BUILT_IN else None for encoder in encoders
     }
@@ -89,7 +86,7 @@ def _make_metadata(
         if scores[metric] is not None and not math.isnan(scores[metric])
     ]
     return ModelCardData(
-        base_model=list(base_models) or None,
+        base_model=base_models if len(base_models) > 1 else next(iter(base_models), None),
         eval_results=results or None,
         library_name="jaxclf",
         license=licenses.pop() if len(licenses) == 1 else None,

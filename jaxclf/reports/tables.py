@@ -37,8 +37,8 @@ def to_markdown(table: Table) -> str:
 
 
 def escape_cell(text: str) -> str:
-    """Text for a cell of a Markdown table: one line, vertical bars escaped."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Text for a cell of a Markdown table: one line, without markup of HTML or of the table."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def members_table(ensemble: Mapping[str, Any]) -> Table:

@@ -41,8 +41,8 @@ def test_a_card_describes_the_model_and_shows_its_test_scores(report):
     assert "`per_label`, fitted on the validation split" in body
     assert all(to_markdown(table) in body for table in score_tables(report["test"], "test"))
     assert "calibrated (`platt`)" in body
-    assert f"\n| `{NAMES[0]}` | it is so \\| or so |\n" in body
-    assert all(f"\n| `{name}` | not described" in body for name in NAMES[1:])
+    assert f"\n| {NAMES[0]} | it is so \\| or so |\n" in body
+    assert all(f"\n| {name} | not described" in body for name in NAMES[1:])
     assert 'jaxclf.load("' in body
     assert "A person decides" in body
     assert "say nothing about people" in body
@@ -53,7 +53,7 @@ def test_the_metadata_is_that_of_the_hub(report):
     data = ModelCard(make_card("my-run", [Encoder()], report, "fixed", "none", SIZES, {})).data
     assert (data.library_name, data.pipeline_tag) == ("jaxclf", "text-classification")
     assert (data.base_model, data.license) == (
-        ["sentence-transformers/all-MiniLM-L6-v2"],
+        "sentence-transformers/all-MiniLM-L6-v2",
         "apache-2.0",
     )
     assert data.language is None

@@ -100,8 +100,8 @@ def test_label_noise_without_evidence_is_not_available():
 
 
 def test_markdown_escapes_what_would_end_a_cell():
-    text = to_markdown(Table("", ("name", "x"), [("a | b\nc", "1")], ["note"]))
-    assert text == "| name | x |\n| --- | ---: |\n| a \\| b c | 1 |\n\nnote"
+    text = to_markdown(Table("", ("name", "x"), [("a | b\n<c>", "1")], ["note"]))
+    assert text == "| name | x |\n| --- | ---: |\n| a \\| b &lt;c> | 1 |\n\nnote"
 
 
 def test_stages_have_exit_rates_and_sentences_about_loss_and_cost():
