@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 KEEP = 2  # newest checkpoints: one to resume from, one to fall back on
 
 
-Figures = dict[str, float | int]
+Metrics = dict[str, float | int]
 
 
 class Progress(NamedTuple):
     """The loop's values that are not in the state."""
 
-    history: list[Figures]  # one per finished epoch
+    history: list[Metrics]  # one per finished epoch
     loss_sum: float  # of the current epoch
     batches: int  # finished in the current epoch
 

@@ -1,4 +1,4 @@
-"""Predictions of a split, and the figures of the validation split that choose the epoch."""
+"""Predictions of a split, and the validation metrics that choose the epoch."""
 
 import logging
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from jaxclf.decisions.metrics import compute_metrics, log_loss
 from jaxclf.decisions.predictions import with_unknown
 from jaxclf.decisions.thresholds import decide
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
-from jaxclf.training.checkpoint import Figures
+from jaxclf.training.checkpoint import Metrics
 from jaxclf.training.setup import RunSetup
 from jaxclf.types import Predictions
 
@@ -35,21 +35,21 @@ def make_predict(setup: RunSetup) -> Callable[[dict, str], Predictions]:
 
 def make_evaluate(
     setup: RunSetup, predict: Callable[[dict, str], Predictions]
-) -> Callable[[dict], Figures]:
-    """Make params -> figures of the validation split, with thresholds fitted on it.
+) -> Callable[[dict], Metrics]:
+    """Make params -> validation metrics with thresholds fitted on the same split.
 
-    `score` is the figure of `train.metric`.
+    `score` is the value of `train.metric`.
     """
     experiment = setup.experiment
     metric = experiment.train.metric
 
-    def evaluate(params: dict) -> Figures:
+    def evaluate(params: dict) -> Metrics:
         calibrated, _ = calibrate({"val": predict(params, "val")}, experiment.calibration)
         val = calibrated["val"]
         thresholds = fit_thresholds(val, experiment.threshold, setup.names)
-        figures = compute_metrics(val.labels, val.probs, decide(val.probs, thresholds))
+        metrics = compute_metrics(val.labels, val.probs, decide(val.probs, thresholds))
         loss = log_loss(val.labels, val.probs)
-        log.info("  val %s %.4f, log loss %.4f", metric, figures[metric], loss)
-        return {"score": figures[metric], **figures}
+        log.info("  val %s %.4f, log loss %.4f", metric, metrics[metric], loss)
+        return {"score": metrics[metric], **metrics}
 
     return evaluate

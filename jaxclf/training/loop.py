@@ -14,7 +14,7 @@ from jaxclf.errors import DivergedError, StoppedError
 from jaxclf.signals import handle_signals
 from jaxclf.terminal import Advance, show_progress
 from jaxclf.training import checkpoint, distributed
-from jaxclf.training.checkpoint import Figures, Progress
+from jaxclf.training.checkpoint import Metrics, Progress
 from jaxclf.training.data import Epochs
 from jaxclf.training.metrics_log import MetricsLog
 from jaxclf.training.step import StepMetrics, weights_of
@@ -28,7 +28,7 @@ def run_loop(
     train_step: Callable[[State, Batch], tuple[State, StepMetrics]],
     learning_rate: Callable[[int], float],
     epochs: Epochs,
-    evaluate: Callable[[dict], Figures],
+    evaluate: Callable[[dict], Metrics],
     patience: int,
     checkpoint_every: int,
     keep_epochs: bool = False,
@@ -36,7 +36,7 @@ def run_loop(
     """Train from `state` and `progress` to the last epoch or to early stopping.
 
     learning_rate: steps done -> learning rate, for the metrics.
-    evaluate: params -> figures of the validation split, with the key `score`.
+    evaluate: params -> validation metrics, with the key `score`.
     keep_epochs: keep the checkpoint of every epoch's end.
     Raises DivergedError before a state that is not finite is saved; after SIGINT or SIGTERM it
     saves a checkpoint and raises StoppedError.
@@ -50,7 +50,7 @@ def run_loop(
             lambda: checkpoint.save(run, local_state, current, keep_epochs)
         )
 
-    def evaluate_state() -> Figures:
+    def evaluate_state() -> Metrics:
         weights = distributed.to_local(weights_of(state))
         return distributed.broadcast_from_primary(lambda: evaluate(weights))
 
@@ -119,9 +119,9 @@ def _check_finite(loss: float, grad_norm: float, step: int, epoch: int, run: Pat
         )
 
 
-def _epochs_without_gain(history: list[Figures]) -> int:
+def _epochs_without_gain(history: list[Metrics]) -> int:
     """Epochs since the best score."""
-    scores = [figures["score"] for figures in history]
+    scores = [metrics["score"] for metrics in history]
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 

@@ -9,7 +9,7 @@ import tensorboardX
 
 from jaxclf.files.atomic import write_text
 from jaxclf.training import distributed
-from jaxclf.training.checkpoint import Figures
+from jaxclf.training.checkpoint import Metrics
 from jaxclf.types import Batch
 
 LOG_EVERY = 10  # batches between lines of metrics.jsonl
@@ -75,16 +75,16 @@ class MetricsLog:
             f"{tokens_per_second:,.0f} tokens/s"
         )
 
-    def log_epoch(self, step: int, figures: Figures) -> None:
-        """Write an epoch's validation figures."""
-        self._write(step, {f"epoch/{name}": value for name, value in figures.items()})
+    def log_epoch(self, step: int, metrics: Metrics) -> None:
+        """Write an epoch's validation metrics."""
+        self._write(step, {f"epoch/{name}": value for name, value in metrics.items()})
 
-    def _write(self, step: int, figures: Figures) -> None:
-        """Write the figures that are not NaN."""
-        figures = {name: value for name, value in figures.items() if not math.isnan(value)}
-        self.file.write(json.dumps({"step": step, **figures}) + "\n")
+    def _write(self, step: int, metrics: Metrics) -> None:
+        """Write the metrics that are not NaN."""
+        metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
         self.file.flush()
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self.board.add_scalar(name, value, step)
 
 

@@ -13,7 +13,7 @@ from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.html_report import write_page
 from jaxclf.reports.model_card import make_card
 from jaxclf.text.tokenizer.tokenize import lengths
-from jaxclf.training.checkpoint import Figures
+from jaxclf.training.checkpoint import Metrics
 from jaxclf.training.setup import RunSetup
 from jaxclf.types import Predictions
 
@@ -23,7 +23,7 @@ def write_results(
     setup: RunSetup,
     params: dict[str, Any],
     predict: Callable[[dict, str], Predictions],
-    history: list[Figures],
+    history: list[Metrics],
 ) -> dict[str, Any]:
     """Calibrate, fit thresholds, score validation and test, and write all results.
 

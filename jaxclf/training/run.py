@@ -15,7 +15,7 @@ from jaxclf.experiment.validation import check
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.training import checkpoint, distributed
 from jaxclf.training.averaging import AVERAGES
-from jaxclf.training.checkpoint import Figures, Progress
+from jaxclf.training.checkpoint import Metrics, Progress
 from jaxclf.training.evaluation import make_evaluate, make_predict
 from jaxclf.training.loop import init_state, run_loop
 from jaxclf.training.losses import LOSSES
@@ -47,7 +47,7 @@ def train(
     include_texts: whether report.html shows the texts of the hardest test examples.
     report_score: called with the validation score after each epoch; its exceptions end the run.
     score_test: False ends the run before the test split is scored, as a search needs it. Then the
-        result is `{"val": figures}` of the chosen weights, with the key `score`, and the folder is
+        result is `{"val": metrics}` of the chosen weights, with the key `score`, and the folder is
         unfinished.
     Returns the content of report.json. Raises JaxclfError; nothing is written before data and
     experiment are checked. If the device runs out of memory, micro-batches are halved.
@@ -110,12 +110,12 @@ def _start_run(
 def _fit(
     setup: RunSetup,
     out: Path,
-    evaluate: Callable[[dict], Figures],
+    evaluate: Callable[[dict], Metrics],
     report_score: Callable[[float], None] | None,
-) -> tuple[list[Figures], State]:
+) -> tuple[list[Metrics], State]:
     """Train to the end, from the newest checkpoint if there is one.
 
-    Returns the figures of each epoch, and the shapes and dtypes of the state.
+    Returns the metrics of each epoch, and the shapes and dtypes of the state.
     """
     experiment, epochs = setup.experiment, setup.epochs
     accumulation_steps = experiment.optim.gradient_accumulation_steps
@@ -123,11 +123,11 @@ def _fit(
     tx = make_optimizer(experiment.optim, updates)
     schedule = learning_rate(experiment.optim, updates)
 
-    def evaluate_epoch(params: dict) -> Figures:
-        figures = evaluate(params)
+    def evaluate_epoch(params: dict) -> Metrics:
+        metrics = evaluate(params)
         if report_score is not None:
-            report_score(figures["score"])
-        return figures
+            report_score(metrics["score"])
+        return metrics
 
     def learning_rate_at(step: int) -> float:
         return float(np.asarray(schedule(max(step - 1, 0) // accumulation_steps)))
@@ -187,7 +187,7 @@ def _init_or_restore(
 
 
 def _choose_weights(
-    experiment: Experiment, out: Path, abstract: State, evaluate: Callable[[dict], Figures]
+    experiment: Experiment, out: Path, abstract: State, evaluate: Callable[[dict], Metrics]
 ) -> dict[str, Any]:
     """Combine the checkpoints of the epochs as `regularization.weight_averaging` says."""
     averaging = experiment.regularization.weight_averaging

@@ -171,7 +171,7 @@ def test_patience_counts_epochs_without_gain_across_a_restart(tmp_path):
     with pytest.raises(KilledError):
         run(tmp_path, evaluate=scripted_evaluate, sizes=sizes, patience=2)
     progress = run(tmp_path, evaluate=scripted_evaluate, sizes=sizes, patience=2)
-    assert [figures["score"] for figures in progress.history] == [0.5, 0.4, 0.6, 0.5, 0.55]
+    assert [metrics["score"] for metrics in progress.history] == [0.5, 0.4, 0.6, 0.5, 0.55]
     assert checkpoint.epoch_checkpoints(tmp_path)[0].score == 0.6
 
 

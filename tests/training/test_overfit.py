@@ -1,4 +1,4 @@
-"""Every encoder learns: a tiny one of each family fits sixteen texts without a fault."""
+"""Every encoder learns: a tiny model of each family fits sixteen texts without an error."""
 
 import functools
 
@@ -32,13 +32,13 @@ VARIANTS = {
 }
 
 
-def test_every_family_is_here():
+def test_every_family_is_tested():
     assert VARIANTS.keys() == FAMILIES.keys()
 
 
 @pytest.fixture(scope="module")
 def examples(demo_rows, tiny_encoder):
-    """Sixteen texts of the demonstration set with at least two of every label, and their tokens."""
+    """The labels and tokens of sixteen texts, with at least two of every label."""
     rows, names = [], list(demo_rows["train"][0]["labels"])
     for name in names:
         rows += [row for row in demo_rows["train"] if row["labels"][name] and row not in rows][:2]
@@ -48,6 +48,7 @@ def examples(demo_rows, tiny_encoder):
     return labels, tokenize(load_tokenizer(tiny_encoder), texts, Windows(LENGTH, 1, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", VARIANTS)
 def test_a_tiny_model_overfits(family, examples):
     labels, tokens = examples
@@ -72,5 +73,5 @@ def test_a_tiny_model_overfits(family, examples):
     for _ in range(UPDATES):
         state, _ = step(state, batch)
     logits = jax.jit(apply)(state.params, jax.tree.map(jnp.asarray, batch))
-    given = np.asarray(logits)[: len(placement.examples)] > 0
-    assert f1_score(labels[placement.examples], given, average="macro") == 1
+    predicted = np.asarray(logits)[: len(placement.examples)] > 0
+    assert f1_score(labels[placement.examples], predicted, average="macro") == 1
