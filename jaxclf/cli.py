@@ -53,15 +53,21 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.takes_overrides = bool(overrides)
+        self.overrides = overrides
+        self.has_overrides = False
         self.lazy_epilog = epilog
-        if overrides:
-            self.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
         self.add_argument("--quiet", action="store_true", help="print only results and warnings")
         self.add_argument("--verbose", action="store_true", help="print details of the work")
 
+    def add_overrides(self) -> None:
+        """Add the argument for `key=value` words, last: it takes what other arguments leave."""
+        if self.overrides and not self.has_overrides:
+            self.has_overrides = True
+            self.add_argument("overrides", nargs="*", metavar="key=value", help=self.overrides)
+
     def format_help(self) -> str:
+        self.add_overrides()
         lazy = self.lazy_epilog
         self.epilog = lazy if isinstance(lazy, str) else lazy()
         return super().format_help()
@@ -71,7 +77,8 @@ class CommandParser(argparse.ArgumentParser):
 
         Raises ConfigError for a word that is neither an argument nor of the form key=value.
         """
-        if not self.takes_overrides:
+        self.add_overrides()
+        if not self.overrides:
             return self.parse_args(argv)
         overrides, words = self._split_overrides(argv)
         args = self.parse_intermixed_args(words)

@@ -1,195 +1,231 @@
-"""An ensemble is one folder that everything opens like a run: the same blend on every path."""
+"""An ensemble is one folder that is read like a run, with the same blend on every path."""
 
 import json
-import subprocess
-import sys
+import shutil
 
 import numpy as np
 import pytest
 
 import jaxclf
+from jaxclf import ensemble
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.ensemble import EnsembleConfig, last_names, make_ensemble, teachers_file
 from jaxclf.errors import DataError
-from jaxclf.evaluate import evaluate_file, evaluate_predictions
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Spec
 from jaxclf.experiment.overrides import override
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
+from jaxclf.reports.ensemble import (
+    EnsembleConfig,
+    make_ensemble,
+    systems_from_runs,
+    write_teacher,
+)
+from jaxclf.reports.evaluate import evaluate_file, evaluate_predictions
 from jaxclf.training.run import train
 
-SMALL = {"data.max_length": 32, "data.max_train_examples": 40, "train.epochs": 1, "optim.lr": 3e-3}
+SMALL = {"data.max_train_examples": 40, "train.epochs": 1}
 MEMBERS = {
-    "one": {"pool": "cls", "head": "linear", "seed": 0, "calibration": "platt"},
-    "two": {"pool": "cls", "head": "linear", "seed": 1, "data.folds": 2, "data.fold": 1},
-    "other": {"pool": "mean", "head": "linear"},
+    "cls": {"pool": "cls", "head": "linear", "seed": 0, "calibration": "platt"},
+    "fold": {"pool": "cls", "head": "linear", "seed": 1, "data.folds": 2, "data.fold": 1},
+    "mean": {"pool": "mean", "head": "linear"},
 }
 
 
+def call(*words):
+    return ensemble.main([str(word) for word in words])
+
+
 @pytest.fixture(scope="module")
-def runs(tiny_encoder, tiny_data, tmp_path_factory):
+def copies(finished_run, tmp_path_factory):
+    """A finished run under two names."""
+    folder = tmp_path_factory.mktemp("copies")
+    return [shutil.copytree(finished_run.folder, folder / name) for name in ("first", "second")]
+
+
+@pytest.fixture(scope="module")
+def blended_copies(copies, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ensemble") / "blend"
+    make_ensemble(systems_from_runs(list(map(str, copies))), EnsembleConfig(), 0, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def systems(tiny_overrides, tmp_path_factory):
     """Runs of three networks, two of them of one architecture."""
     folder = tmp_path_factory.mktemp("members")
-    common = {"encoder.name": str(tiny_encoder)}
-    common |= {f"data.{split}": str(path) for split, path in tiny_data.items()}
     for name, changes in MEMBERS.items():
-        experiment = override(catalog.load("baseline"), {**SMALL, **common, **changes})
-        train(experiment, folder / name)
+        changes = {**tiny_overrides, **SMALL, **changes}
+        train(override(catalog.load("baseline"), changes), folder / name)
     return {name: [folder / name] for name in MEMBERS}
 
 
 @pytest.fixture(scope="module")
-def made(runs, tmp_path_factory):
+def blended_systems(systems, tmp_path_factory):
     out = tmp_path_factory.mktemp("ensemble") / "blend"
-    return out, make_ensemble(runs, EnsembleConfig(Spec("simplex_per_label")), 0, out)
+    return out, make_ensemble(systems, EnsembleConfig(Spec("simplex_per_label")), 0, out)
 
 
-def texts_of(tiny_data, split="test"):
+def read_texts(tiny_data, split="test"):
     return [row["text"] for row in json.loads(tiny_data[split].read_text(encoding="utf-8"))]
 
 
-def test_its_probabilities_are_the_blend_of_its_members(runs, made, tiny_data):
-    out, _ = made
-    found, _ = load_ensemble(out / "model")
-    members = [load_predictions(run / "predictions" / "test.npz").probs for (run,) in runs.values()]
-    expected = blend(np.array(members, np.float64), found.weights)
+def test_a_blend_of_equal_runs_has_their_probabilities(finished_run, blended_copies, tiny_data):
+    stored = load_predictions(blended_copies / "predictions" / "test.npz")
+    member = load_predictions(finished_run.folder / "predictions" / "test.npz")
+    np.testing.assert_allclose(stored.probs, member.probs, atol=1e-7, rtol=0)
+    probs = jaxclf.load(blended_copies).predict_proba(read_texts(tiny_data)[:8])
+    np.testing.assert_allclose(probs, stored.probs[:8], atol=1e-6, rtol=0)
+
+
+def test_the_folder_has_the_files_of_a_run(blended_copies):
+    for name in (
+        "labels.json provenance.json thresholds.json report.json report.html members.json "
+        "diagnosis.json model/ensemble.json model/README.md model/member-0/model.safetensors "
+        "model/member-1/jaxclf.json"
+    ).split():
+        assert (blended_copies / name).is_file(), name
+    assert not list(blended_copies.rglob("*.part"))
+    members = json.loads((blended_copies / "members.json").read_text())
+    assert list(members["members"]) == ["first", "second"]
+    assert sum(row["weight"] for row in members["members"].values()) == pytest.approx(1)
+    assert members["blend"] == {"name": "uniform"}
+    assert "A person decides" in (blended_copies / "model" / "README.md").read_text()
+    page = (blended_copies / "report.html").read_text()
+    assert "error correlation" in page
+    assert "Not recorded" not in page
+
+
+def test_runs_are_named_by_the_last_part_of_their_path_if_it_differs():
+    assert list(systems_from_runs(["runs/a", "runs/b/"])) == ["a", "b"]
+    assert list(systems_from_runs(["x/a", "y/a"])) == ["x/a", "y/a"]
+
+
+def test_options_stand_anywhere_on_the_line(capsys, copies, tmp_path):
+    out = tmp_path / "blend"
+    assert call("blend=greedy", "--runs", *copies, "blend.rounds=3", "--out", out) == 0
+    output = capsys.readouterr()
+    assert "error correlation" in output.out
+    assert str(out / "report.html") in output.out
+    # Two members without calibration are one warning.
+    assert output.err.count("calibration=platt") == 1
+    members = json.loads((out / "members.json").read_text())
+    assert members["blend"] == {"name": "greedy", "rounds": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--runs", "a", "loss=bce", "--out", "x"], "only blend and threshold"),
+        (["--runs", "a", "--folds", 2, "--out", "x"], "only blend and threshold"),
+        (["--out", "x"], "--runs DIR"),
+        (["--runs", "a", "--exp", "baseline", "--out", "x"], "--runs DIR"),
+        (["--exp", "baseline", "--folds", 1, "--out", "x"], "--folds"),
+        (["--runs", "a", "blend=nothing", "--out", "x"], "blend='nothing'"),
+        (["--runs", "a", "--out", "x"], "a/labels.json"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, words, message):
+    assert call(*words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"format": 9}, "newer version"),
+        ({"members": []}, "members"),
+        ({"members": ["a"] * 9}, "weights.*9"),
+        ({"weights": {}}, "weights.*2"),
+        ({"weights": None}, "weights.*2"),
+        ({"labels": ["a", "a"]}, "labels"),
+        ({"provenance": {}}, "provenance"),
+    ],
+)
+def test_a_damaged_ensemble_is_refused(blended_copies, tmp_path, values, message):
+    meta = json.loads((blended_copies / "model" / ENSEMBLE).read_text())
+    (tmp_path / ENSEMBLE).write_text(json.dumps({**meta, **values}))
+    with pytest.raises(DataError, match=message):
+        load_ensemble(tmp_path)
+
+
+def test_a_missing_member_is_named(blended_copies, tmp_path):
+    shutil.copy(blended_copies / "model" / ENSEMBLE, tmp_path)
+    with pytest.raises(DataError, match="member-0"):
+        load_ensemble(tmp_path)
+
+
+@pytest.mark.slow
+def test_its_probabilities_are_the_blend_of_its_members(systems, blended_systems, tiny_data):
+    out, _ = blended_systems
+    weights = load_ensemble(out / "model")[0].weights
+    members = [load_predictions(run / "predictions/test.npz").probs for (run,) in systems.values()]
+    expected = blend(np.array(members, np.float64), weights)
     stored = load_predictions(out / "predictions" / "test.npz")
     np.testing.assert_array_equal(stored.probs, expected)
     classifier = jaxclf.load(out)
     assert sorted(len(group.members) for group in classifier.groups) == [1, 2]
-    answered = classifier.predict_proba(texts_of(tiny_data))
-    np.testing.assert_allclose(answered, expected, atol=1e-6, rtol=0)
+    probs = classifier.predict_proba(read_texts(tiny_data))
+    np.testing.assert_allclose(probs, expected, atol=1e-6, rtol=0)
     np.testing.assert_array_equal(jaxclf.load(out / "model").thresholds, classifier.thresholds)
-    assert len(classifier.predict(["a text", "another"])) == 2
+    assert len(classifier.predict(["a text", "a second text"])) == 2
 
 
-def test_what_fitted_what_is_known(made, tiny_data):
-    out, report = made
+@pytest.mark.slow
+def test_the_provenance_names_what_each_split_fitted(blended_systems, tiny_data):
+    out, report = blended_systems
     assert set(report) == {"val", "test"}
     provenance = json.loads((out / "provenance.json").read_text())
-    what = [one["what"] for one in provenance["fitted"] if one["split"] == "val"]
-    assert "the weights of the ensemble (simplex_per_label)" in what
-    assert "the calibration (platt)" in what
-    assert "the thresholds (plug_in)" in what
-    assert "the thresholds (per_label)" not in what  # the members' own, which have no part in it
+    fitted = [entry["what"] for entry in provenance["fitted"] if entry["split"] == "val"]
+    assert "the weights of the ensemble (simplex_per_label)" in fitted
+    assert "the calibration (platt)" in fitted
+    assert "the thresholds (plug_in)" in fitted
+    assert "the thresholds (per_label)" not in fitted  # of the members, which are not used
     assert {"train", "val", "test", "train-1", "held_out"} == set(provenance["splits"])
-    figures, said = evaluate_file(out, tiny_data["val"])
-    assert said is not None
-    assert "weights of the ensemble" in said
-    figures, said = evaluate_file(out, tiny_data["test"])
-    assert said is None
-    assert figures["macro_f1"] == pytest.approx(report["test"]["macro_f1"], nan_ok=True)
+    _, (text,) = evaluate_file(out, tiny_data["val"])
+    assert "weights of the ensemble" in text
+    scores, warnings = evaluate_file(out, tiny_data["test"])
+    assert not warnings
+    assert scores["macro_f1"] == pytest.approx(report["test"]["macro_f1"], nan_ok=True)
     assert evaluate_predictions(out)[0] == report
 
 
-def test_the_folder_is_a_runs(made):
-    out, _ = made
-    for name in (
-        "labels.json provenance.json thresholds.json report.json report.html members.json "
-        "diagnosis.json model/ensemble.json model/README.md model/member-0/model.safetensors "
-        "model/member-2/jaxclf.json"
-    ).split():
-        assert (out / name).is_file(), name
-    assert not list(out.rglob("*.part"))
-    about = json.loads((out / "members.json").read_text())
-    assert list(about["members"]) == list(MEMBERS)
-    assert sum(one["weight"] for one in about["members"].values()) == pytest.approx(1)
-    assert about["blend"] == {"name": "simplex_per_label"}
-    assert "A person decides" in (out / "model" / "README.md").read_text()
-    assert "correlation of errors" in (out / "report.html").read_text()
-    assert "Not recorded" not in (out / "report.html").read_text()
-
-
-def test_members_are_called_by_what_tells_them_apart():
-    assert last_names(["runs/a", "runs/b/"]) == ["a", "b"]
-    assert last_names(["one/a", "two/a"]) == ["one/a", "two/a"]
-
-
-def test_a_teachers_probabilities_are_learned_from(runs, made, tiny_encoder, tiny_data, tmp_path):
-    out, _ = made
-    path = teachers_file(runs, 0, out)
-    taught = load_predictions(path)
-    assert len(taught.ids) == SMALL["data.max_train_examples"]
-    common = {"encoder.name": str(tiny_encoder), "data.soft_labels": str(path)}
-    common |= {f"data.{split}": str(file) for split, file in tiny_data.items()}
-    student = override(catalog.load("baseline"), {**SMALL, **common})
+@pytest.mark.slow
+def test_a_student_learns_from_the_probabilities(
+    systems, blended_systems, tiny_overrides, tmp_path
+):
+    out, _ = blended_systems
+    path = write_teacher(systems, 0, out)
+    assert len(load_predictions(path).ids) == SMALL["data.max_train_examples"]
+    changes = {**tiny_overrides, **SMALL, "data.soft_labels": str(path)}
+    student = override(catalog.load("baseline"), changes)
     train(student, tmp_path / "student")
-    plain = override(student, {"data.soft_labels": ""})
-    train(plain, tmp_path / "plain")
-    one, other = (
+    train(override(student, {"data.soft_labels": ""}), tmp_path / "plain")
+    soft, hard = (
         load_predictions(tmp_path / name / "predictions" / "test.npz").probs
         for name in ("student", "plain")
     )
-    assert not np.array_equal(one, other)
+    assert not np.array_equal(soft, hard)
     more = override(student, {"data.max_train_examples": 41})
-    with pytest.raises(DataError, match="lacks 1 training rows"):
+    with pytest.raises(DataError, match="1 training"):
         train(more, tmp_path / "more")
 
 
-def change(folder, values):
-    path = folder / ENSEMBLE
-    meta = json.loads(path.read_text())
-    path.write_text(json.dumps({**meta, **values}))
-
-
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ({"format": 9}, "format 9"),
-        ({"members": []}, "members are not the names"),
-        ({"members": ["a"] * 9}, "weights are not 9 shares"),
-        ({"weights": {}}, "weights are not 3 shares"),
-        ({"weights": None}, "weights are not 3 shares"),
-        ({"labels": ["a", "a"]}, "labels are not"),
-        ({"provenance": {}}, "provenance does not say"),
-    ],
-)
-def test_a_damaged_ensemble_is_refused_by_name(made, tmp_path, values, says):
-    out, _ = made
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / ENSEMBLE).write_bytes((out / "model" / ENSEMBLE).read_bytes())
-    change(folder, values)
-    with pytest.raises(DataError, match=says):
-        load_ensemble(folder)
-
-
-def test_a_member_that_is_missing_is_named(made, tmp_path):
-    out, _ = made
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / ENSEMBLE).write_bytes((out / "model" / ENSEMBLE).read_bytes())
-    with pytest.raises(DataError, match=r"member-0.*lacks a member"):
-        load_ensemble(folder)
-
-
-def test_the_command_trains_folds_and_a_student(tiny_encoder, tiny_data, tmp_path):
+@pytest.mark.slow
+def test_the_command_trains_folds_and_a_student(capsys, tiny_overrides, tiny_data, tmp_path):
     out = tmp_path / "out"
-    words = [f"{key}={value}" for key, value in SMALL.items()]
-    words += [f"data.{split}={path}" for split, path in tiny_data.items()]
-    words += [f"encoder.name={tiny_encoder}", "blend=greedy", "blend.rounds=3"]
-    base = [sys.executable, "-m", "jaxclf.ensemble"]
-    whole = [*base, "--exp", "baseline", *words, "--folds", "2", "--out", str(out)]
-    answer = subprocess.run(
-        [*whole, "--distill", "baseline"], capture_output=True, text=True, check=False
-    )
-    assert answer.returncode == 0, answer.stderr
-    assert "correlation of errors" in answer.stdout
-    assert "by the student" in answer.stdout
+    words = [f"{key}={value}" for key, value in {**tiny_overrides, **SMALL}.items()]
+    words += ["blend=greedy", "blend.rounds=3"]
+    options = ["--exp", "baseline", "--folds", 2, "--out", out, "--distill", "baseline"]
+    assert call(*words[:3], *options, *words[3:]) == 0
+    output = capsys.readouterr()
+    assert "error correlation" in output.out
+    assert "by the student" in output.out
     assert len(load_predictions(out / "teacher.npz").ids) == SMALL["data.max_train_examples"]
     assert [path.name for path in sorted((out / "members").iterdir())] == [
         "baseline-seed0-fold0", "baseline-seed0-fold1",
     ]  # fmt: skip
-    found, _ = load_ensemble(out / "model")
-    np.testing.assert_allclose(found.weights, 0.5)
-    for row in texts_of(tiny_data, "train"):
-        assert row not in answer.stdout + answer.stderr
-    for words, says in (
-        (["--runs", str(out), "loss=bce", "--out", "x"], "taken as they are"),
-        (["--out", "x"], "give --runs"),
-        (["--runs", "blend=nothing", "--out", "x"], "blend='nothing'"),
-    ):
-        bad = subprocess.run([*base, *words], capture_output=True, text=True, check=False)
-        assert bad.returncode == 2
-        assert says in bad.stderr.splitlines()[-1]
+    np.testing.assert_allclose(load_ensemble(out / "model")[0].weights, 0.5)
+    for text in read_texts(tiny_data, "train"):
+        assert text not in output.out + output.err

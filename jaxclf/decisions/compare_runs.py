@@ -75,6 +75,22 @@ def compare_systems(
     return paired(one.labels, one.runs, other.runs, resamples, resamples, seed, matched)
 
 
+def compare_folders(
+    systems: Sequence[str], split: str, resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Compare the first system with each of the others, as plain JSON values by their names.
+
+    systems: run folders; those of one system are separated by commas.
+    """
+    first, *others = [
+        read_system(name, [Path(folder) for folder in name.split(",")], split) for name in systems
+    ]
+    return {
+        system.name: record_of(compare_systems(first, system, resamples, seed), system.names)
+        for system in others
+    }
+
+
 def say_difference(found: Difference, better: bool, p: float) -> str:
     low, high = found.bca
     return verdict(found.value, low, high, p, better)

@@ -9,6 +9,7 @@ from jaxclf.errors import DataError
 from jaxclf.types import Predictions
 
 FIELDS = ("ids", "probs", "labels", "split")
+HELD_OUT = "held_out"  # the split of the training rows that a run with folds did not train on
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:

@@ -41,6 +41,27 @@ def escape_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
+def ablation_table(record: Mapping[str, Any]) -> Table:
+    """A row per reverted choice: what it changes in macro F1, and whether the choice helps."""
+    rows = []
+    for name, comparison in record.items():
+        row = comparison["metrics"]["macro_f1"]
+        helps = {"A is better": "yes", "B is better": "no, it harms"}.get(row["verdict"])
+        rows.append(
+            (
+                name,
+                format_score(row["a"]),
+                format_score(row["b"]),
+                format_score(row["difference"], signed=True),
+                format_interval(row["interval"], signed=True),
+                format_p_value(row["p_holm"]),
+                helps if helps and row["p_holm"] <= 0.05 else "no evidence",
+            )
+        )
+    columns = ("macro F1 before", "after", "gain", "95 % interval", "p (Holm)", "does it help?")
+    return Table("Ablations", ("reverted", *columns), rows)
+
+
 def members_table(ensemble: Mapping[str, Any]) -> Table:
     """The members of an ensemble: what members.json holds."""
     correlation = np.array(ensemble["correlation"], float)

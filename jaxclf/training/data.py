@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxclf.decisions.folds import grouped_folds
-from jaxclf.decisions.predictions import load_predictions, with_unknown
+from jaxclf.decisions.predictions import HELD_OUT, load_predictions, with_unknown
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Data, Spec, Train
 from jaxclf.text.augment import AUGMENTERS
@@ -21,8 +21,6 @@ from jaxclf.text.splits import connected_groups, select, shared_texts, subsample
 from jaxclf.types import Batch, Examples, Tokens
 
 log = logging.getLogger(__name__)
-
-HELD_OUT = "held_out"
 
 AUGMENTATION = 1  # separates the random draws of an augmented text from those of an epoch's order
 

@@ -19,7 +19,7 @@ from jaxclf.decisions.compare_runs import compare_systems, read_system
 from jaxclf.decisions.predictions import load_predictions, save_predictions
 from jaxclf.decisions.thresholds import plug_in
 from jaxclf.errors import DataError
-from jaxclf.evaluate import evaluate_file
+from jaxclf.reports.evaluate import evaluate_file
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.inference.cascade import build, stages

@@ -1,0 +1,120 @@
+"""The scores of a finished run: on a labeled file, or on its own predictions again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxclf.decisions.evaluation import calibrate, evaluate_split, score_run
+from jaxclf.decisions.members import MEMBERS
+from jaxclf.decisions.predictions import load_predictions, with_unknown
+from jaxclf.decisions.provenance import make_provenance, split_of, warning
+from jaxclf.errors import ConfigError, DataError
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Data, Experiment
+from jaxclf.experiment.overrides import iter_fields, override
+from jaxclf.experiment.validation import check_labels, check_spec
+from jaxclf.files.json_file import read_json
+from jaxclf.inference.load import load
+from jaxclf.reports.html_report import write_page
+from jaxclf.text.reader import read
+from jaxclf.text.splits import fingerprint
+from jaxclf.text.tokenizer.tokenize import lengths, tokenize
+from jaxclf.types import Predictions
+
+
+def evaluate_file(run: Path, data: Path) -> tuple[dict[str, Any], list[str]]:
+    """Score a labeled file with the model of a run.
+
+    Returns the scores, and a warning if the file is a split that was used for fitting.
+    """
+    classifier = load(run)
+    examples = read(data, classifier.labels)
+    probs = classifier.predict_proba(examples.texts)
+    labels = with_unknown(examples.labels, examples.label_mask)
+    predictions = Predictions(np.array(examples.ids), probs, labels, data.stem)
+    scores = evaluate_split(predictions, classifier.thresholds, classifier.labels)
+    split = split_of(classifier.provenance, fingerprint(examples))
+    text = warning(classifier.provenance, split) if split else None
+    return scores, [text] if text else []
+
+
+def evaluate_predictions(
+    run: Path, changes: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Compute report.json again from the predictions of a run: calibrate, fit thresholds on val,
+    score val and test.
+
+    changes: `calibration` and `threshold` in place of the run's own. For predictions of another
+    program, which have no config.json, the defaults are none and per_label.
+    Returns the report, and warnings about splits that were used for fitting.
+    """
+    path = run / "labels.json"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; is it the folder of a run?")
+    names = tuple(read_json(path))
+    experiment = _load_experiment(run)
+    # The predictions of a run are calibrated already.
+    before = override(Experiment(Data("", "", "")), {"threshold": experiment.threshold})
+    after = override(before, changes or {})
+    fields = dict(iter_fields(before))
+    if changed := [key for key, value in iter_fields(after) if value != fields[key]]:
+        _check_changes(changed, experiment, after)
+        check_labels(after, names)
+    predictions = {
+        split: load_predictions(run / "predictions" / f"{split}.npz") for split in ("val", "test")
+    }
+    predictions, _ = calibrate(predictions, after.calibration)
+    path = run / "provenance.json"
+    if path.is_file() and not changes:
+        provenance = read_json(path)
+    else:
+        rules = {
+            "average": experiment.regularization.weight_averaging.name,
+            "calibration": after.calibration.name,
+            "threshold": after.threshold.name,
+        }
+        provenance = make_provenance({}, rules)
+    report, _ = score_run(predictions, after.threshold, names, provenance)
+    return report, [text for split in report if (text := warning(provenance, split))]
+
+
+def rewrite_report(run: Path, include_texts: bool = False) -> Path:
+    """Write report.html of a run again.
+
+    Texts and their lengths come from the test file that config.json names. The lengths are left out
+    if that file or the model is missing. Raises DataError if texts are requested and missing.
+    """
+    if not (run / "config.json").is_file() or not (run / "model").is_dir():
+        if include_texts:
+            raise DataError(f"{run}: no config.json and model/, so the texts cannot be read")
+        return write_page(run)
+    classifier = load(run)
+    data = classifier.experiment.data
+    if not Path(data.test).is_file() and not include_texts:
+        return write_page(run)
+    examples = read(data.test, classifier.labels)
+    if list(examples.ids) != list(load_predictions(run / "predictions" / "test.npz").ids):
+        raise DataError(f"{data.test}: its rows are not the test examples of {run}")
+    tokens = tokenize(classifier.tokenizer, examples.texts, data.windows)
+    return write_page(run, lengths(tokens), examples.texts if include_texts else None)
+
+
+def _load_experiment(run: Path) -> Experiment:
+    """The experiment of a run; of an ensemble or of another program, what is known of it."""
+    if (run / "config.json").is_file():
+        return catalog.load(str(run / "config.json"))
+    blank = Experiment(Data("", "", ""))
+    if (run / MEMBERS).is_file():
+        return override(blank, {"threshold": read_json(run / MEMBERS)["threshold"]})
+    return blank
+
+
+def _check_changes(keys: list[str], experiment: Experiment, after: Experiment) -> None:
+    if fixed := [key for key in keys if key not in ("calibration", "threshold")]:
+        raise ConfigError(f"{fixed[0]}: only calibration and threshold apply after training")
+    if "calibration" in keys and experiment.calibration.name != "none":
+        raise ConfigError("calibration: the predictions of this run are calibrated already")
+    check_spec("calibration", after.calibration)
+    check_spec("threshold", after.threshold)

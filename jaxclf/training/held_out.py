@@ -1,0 +1,55 @@
+"""Probabilities of every training row from a network that did not train on it."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxclf.decisions.predictions import (
+    HELD_OUT,
+    load_predictions,
+    merge_predictions,
+    save_predictions,
+)
+from jaxclf.experiment import catalog
+from jaxclf.experiment.overrides import override
+from jaxclf.files.json_file import read_json
+from jaxclf.text.reader import read
+from jaxclf.training.data import split_file
+from jaxclf.training.memory import tune_malloc
+from jaxclf.training.run import train
+from jaxclf.types import Predictions
+
+log = logging.getLogger(__name__)
+
+
+def predict_held_out(
+    name: str, changes: Mapping[str, Any], folds: int, out: Path
+) -> tuple[Predictions, tuple[str, ...]]:
+    """Train an experiment with each fold of the training rows held out, in `out`/fold-0 and so on.
+
+    Returns the merged predictions, which are kept in `out`/predictions/held_out.npz, and the names
+    of the labels. Finished runs are kept, and an interrupted one is resumed.
+    """
+    tune_malloc()
+    experiment = override(catalog.load(name), changes)
+    runs = [out / f"fold-{fold}" for fold in range(folds)]
+    for fold, run in enumerate(runs):
+        log.info("fold %d of %d: %s", fold + 1, folds, run)
+        train(override(experiment, {"data.folds": folds, "data.fold": fold}), run)
+    merged = merge_predictions([load_split(run, HELD_OUT)[0] for run in runs])
+    save_predictions(out / "predictions" / f"{HELD_OUT}.npz", merged)
+    return merged, load_split(runs[0], HELD_OUT)[1]
+
+
+def load_split(run: Path, split: str) -> tuple[Predictions, tuple[str, ...]]:
+    """The predictions of a finished run for a split, and the names of the labels."""
+    predictions = load_predictions(run / "predictions" / f"{split}.npz")
+    return predictions, tuple(read_json(run / "labels.json"))
+
+
+def read_texts(run: Path, split: str) -> dict[str, str]:
+    """The texts of the file that a split of a run comes from, by id."""
+    path = split_file(catalog.load(str(run / "config.json")).data, split)
+    examples = read(path, labelled=False)
+    return dict(zip(examples.ids, examples.texts, strict=True))
