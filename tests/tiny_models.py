@@ -4,7 +4,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from tokenizers import processors
 
-from jaxclf.decisions.calibration import Calibration, to_json
+from jaxclf.decisions.calibration import Calibration, calibration_to_json
 from jaxclf.decisions.provenance import make_provenance
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.inference.members import param_shapes
@@ -40,7 +40,7 @@ def make_model(folder, tiny_encoder, hf, pool, seed=0, calibration=NONE):
         path: (0.3 * rng.normal(size=leaf.shape) + (path[-1] == "scale")).astype(np.float32)
         for path, leaf in flatten_params(param_shapes(experiment, hf, len(LABELS))).items()
     }
-    curves, params = to_json(calibration), unflatten_dict(params)
+    curves, params = calibration_to_json(calibration), unflatten_dict(params)
     handover = SavedModel(experiment, hf, LABELS, THRESHOLDS, curves, LEDGER, params)
     save_model(folder, handover, make_tokenizer(tiny_encoder), "a card")
     return folder

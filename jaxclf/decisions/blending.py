@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float, Float32, Float64
 from scipy.optimize import nnls
 
 from jaxclf.decisions.arrays import Labels, Probs, mean_where_known, ratio
-from jaxclf.decisions.folds import folds_of
+from jaxclf.decisions.folds import assign_folds
 from jaxclf.decisions.ranking import average_precision
 from jaxclf.errors import ConfigError
 from jaxclf.types import NON_NEGATIVE, Bound
@@ -136,7 +136,7 @@ def blend_out_of_fold(
     fitted on them and said of them is honest."""
     if folds < 2:
         raise ConfigError(f"folds={folds!r}: at least 2 are needed")
-    fold, found = folds_of(labels, folds, seed), np.empty(labels.shape, np.float32)
+    fold, found = assign_folds(labels, folds, seed), np.empty(labels.shape, np.float32)
     for one in range(folds):
         inside = fold == one
         weights = blender(labels[~inside], probs[:, ~inside])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxclf.decisions.folds import folds_of
+from jaxclf.decisions.folds import assign_folds
 from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.thresholds import decide
 
@@ -38,7 +38,7 @@ def decide_crossfit(
     labels: Labels, probs: Probs, rule: Rule, folds: int = FOLDS, seed: int = 0
 ) -> Bool[np.ndarray, "examples classes"]:
     """Every example decided by thresholds fitted without its fold."""
-    fold = folds_of(labels, folds, seed)
+    fold = assign_folds(labels, folds, seed)
     decided = np.zeros(probs.shape, bool)
     for one in range(folds):
         inside = fold == one

@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.decisions.calibration import CALIBRATORS, Calibration, calibrated, out_of_fold
+from jaxclf.decisions.calibration import (
+    CALIBRATORS,
+    Calibration,
+    apply_calibration,
+    calibrate_out_of_fold,
+)
 from jaxclf.decisions.crossfit import Rule, crossfit
 from jaxclf.decisions.intervals import Resampled, bootstrap
 from jaxclf.decisions.metrics import compute_label_metrics, compute_metrics, macro_f1
@@ -80,10 +85,10 @@ def calibrate(
     val = found["val"]
     calibration = fit(val.labels, val.probs)
     after = {
-        split: part._replace(probs=calibrated(calibration, part.probs))
+        split: part._replace(probs=apply_calibration(calibration, part.probs))
         for split, part in found.items()
     }
-    after["val"] = val._replace(probs=out_of_fold(val.labels, val.probs, fit))
+    after["val"] = val._replace(probs=calibrate_out_of_fold(val.labels, val.probs, fit))
     return after, calibration
 
 

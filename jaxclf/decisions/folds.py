@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 Folds = Int[np.ndarray, " examples"]
 
 
-def folds_of(labels: Float[np.ndarray, "examples classes"], count: int, seed: int = 0) -> Folds:
+def assign_folds(labels: Float[np.ndarray, "examples classes"], count: int, seed: int = 0) -> Folds:
     """A fold for each example, the same for the same seed.
 
     Examples are dealt out in turn, those whose rarest label is rarest first, each group shuffled.
@@ -18,7 +18,7 @@ def folds_of(labels: Float[np.ndarray, "examples classes"], count: int, seed: in
     return folds
 
 
-def grouped_folds(
+def assign_grouped_folds(
     labels: Float[np.ndarray, "examples classes"],
     groups: Int[np.ndarray, " examples"],
     count: int,

@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxclf.decisions.calibration import CALIBRATORS, calibrated
+from jaxclf.decisions.calibration import CALIBRATORS, apply_calibration
 from jaxclf.decisions.ranking import cumulative_counts
 from jaxclf.types import NON_NEGATIVE, POSITIVE_FRACTION, Bound
 
@@ -97,7 +97,7 @@ def plug_in(
     curve takes this value.
     """
     curve = CALIBRATORS["platt"](labels, probs, prior_strength=prior_strength)
-    promised = calibrated(curve, probs).astype(np.float64)
+    promised = apply_calibration(curve, probs).astype(np.float64)
     positives = np.nansum(labels, axis=0)
     return np.array(
         [

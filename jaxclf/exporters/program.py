@@ -6,7 +6,8 @@ runtimes need one program.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int32
 from tokenizers import Tokenizer
 
-from jaxclf.decisions.calibration import EDGE, Calibration, from_json
+from jaxclf.decisions.calibration import EDGE, Calibration, calibration_from_json
+from jaxclf.decisions.calibration_curves import CURVES, ArrayFunctions
 from jaxclf.errors import ConfigError
 from jaxclf.experiment.config import Data
 from jaxclf.files.untrusted import has_entry
@@ -124,13 +126,13 @@ def _make_answer(
 ) -> Callable[[Params, Packed, int], Answer]:
     classes = len(thresholds)
     applies = [build(member.experiment, member.hf_config, classes)[1] for member in members]
-    calibrations = [from_json(member.calibration) for member in members]
+    calibrations = [calibration_from_json(member.calibration) for member in members]
 
     def answer(params: Params, packed: Packed, slots: int) -> Answer:
         blank = jnp.zeros((slots, classes), jnp.float32)
         batch = Batch(*packed, blank, blank, jnp.ones(slots, jnp.float32))
         member_probs = [
-            calibrated(calibration, jax.nn.sigmoid(apply(member_params, batch)))
+            apply_calibration(calibration, jax.nn.sigmoid(apply(member_params, batch)))
             for apply, calibration, member_params in zip(applies, calibrations, params, strict=True)
         ]
         if len(member_probs) == 1:
@@ -144,41 +146,34 @@ def _make_answer(
     return answer
 
 
-def calibrated(
+def apply_calibration(
     calibration: Calibration, probs: Float32[Array, "slots classes"]
 ) -> Float32[Array, "slots classes"]:
-    """`decisions.calibration.calibrated` in float32 and in jax."""
+    """`decisions.calibration.apply_calibration` in float32 and in jax."""
     if calibration.kind == "none":
         return probs
     clipped = jnp.clip(probs, EDGE, 1 - EDGE)
     logits = jnp.log(clipped) - jnp.log(1 - clipped)
-    curve = CURVES[calibration.kind]
+    curve = functools.partial(CURVES[calibration.kind], JAX)
     columns = [
         curve(logits[:, index], **parameters)[:, None]
         for index, parameters in enumerate(calibration.curves)
     ]
-    values = jax.nn.sigmoid(jnp.concatenate(columns, axis=1))
-    return jnp.clip(values, jnp.finfo(jnp.float32).tiny, 1 - EDGE)
+    calibrated = jax.nn.sigmoid(jnp.concatenate(columns, axis=1))
+    return jnp.clip(calibrated, jnp.finfo(jnp.float32).tiny, 1 - EDGE)
 
 
 def _log_expit(z: Values) -> Values:
     return jnp.minimum(z, 0) - jnp.log(1 + jnp.exp(-jnp.abs(z)))
 
 
-def _isotonic(z: Values, *, knots: tuple[float, ...], values: tuple[float, ...]) -> Values:
-    """Interpolate linearly between knots; the outer ones lie beyond all logits."""
+def _interp(z: Values, knots: tuple[float, ...], values: tuple[float, ...]) -> Values:
+    """Linear interpolation between knots that enclose z, by operations that ONNX has."""
     x, y = np.array(knots, np.float64), np.array(values, np.float64)
     slopes = np.diff(y) / np.diff(x)
     left, base, slope = (jnp.asarray(part, jnp.float32) for part in (x[:-1], y[:-1], slopes))
-    interval = jnp.sum((z[:, None] >= left[None, 1:]).astype(jnp.int32), axis=1)
-    return base[interval] + slope[interval] * (z - left[interval])
+    piece = jnp.sum((z[:, None] >= left[None, 1:]).astype(jnp.int32), axis=1)
+    return base[piece] + slope[piece] * (z - left[piece])
 
 
-# The curves of `decisions.calibration.CURVES`.
-CURVES: Mapping[str, Callable[..., Values]] = {
-    "none": lambda z: z,
-    "temperature": lambda z, *, temperature: z / temperature,
-    "platt": lambda z, *, slope, intercept: slope * z + intercept,
-    "isotonic": _isotonic,
-    "beta": lambda z, *, a, b, c: a * _log_expit(z) - b * _log_expit(-z) + c,
-}
+JAX = ArrayFunctions(_log_expit, _interp)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float32, Float64
 from tokenizers import Tokenizer
 
 from jaxclf.decisions.blending import blend
-from jaxclf.decisions.calibration import Calibration, calibrated
+from jaxclf.decisions.calibration import Calibration, apply_calibration
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Experiment
@@ -79,7 +79,7 @@ class Classifier:
         probs = np.empty((len(self.weights), len(texts), len(self.labels)), np.float32)
         for group in self.groups:
             for member, raw_probs in zip(group.members, score_group(group, texts), strict=True):
-                probs[member] = calibrated(self.calibrations[member], raw_probs)
+                probs[member] = apply_calibration(self.calibrations[member], raw_probs)
         return blend(probs, self.weights)
 
     def predict(self, texts: Iterable[str]) -> list[list[str]]:

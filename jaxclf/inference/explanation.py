@@ -1,5 +1,6 @@
 """Explanations: integrated gradients and attention, summed over the tokens of each word."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,8 @@ from jaxtyping import Float, Int, Int32
 from scipy.special import log_expit
 from tokenizers import Tokenizer
 
-from jaxclf.decisions.calibration import CURVES, Calibration
+from jaxclf.decisions.calibration import Calibration
+from jaxclf.decisions.calibration_curves import CURVES, NUMPY
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Data
 from jaxclf.model.attribution import PathGradients, SlopesStep, path_gradients
@@ -198,7 +200,7 @@ def log_odds(
     def calibrate_member(
         z: Float[np.ndarray, "points classes"], calibration: Calibration
     ) -> Float[np.ndarray, "points classes"]:
-        curve = CURVES[calibration.kind]
+        curve = functools.partial(CURVES[calibration.kind], NUMPY)
         columns = [curve(z[:, label], **params) for label, params in enumerate(calibration.curves)]
         return np.stack(columns, axis=1)
 

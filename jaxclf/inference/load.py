@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaxclf.decisions.calibration import from_json
+from jaxclf.decisions.calibration import calibration_from_json
 from jaxclf.files.untrusted import has_entry
 from jaxclf.inference.cascade.folder import CASCADE, load_cascade
 from jaxclf.inference.cascade.stages import make_cascade
@@ -22,6 +22,6 @@ def load(path: str | Path) -> Classifier:
         models.thresholds,
         models.provenance,
         make_groups(models.members, models.tokenizers),
-        [from_json(member.calibration) for member in models.members],
+        [calibration_from_json(member.calibration) for member in models.members],
         models.weights,
     )

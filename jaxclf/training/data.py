@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.decisions.folds import grouped_folds
+from jaxclf.decisions.folds import assign_grouped_folds
 from jaxclf.decisions.predictions import HELD_OUT, load_predictions, with_unknown
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Data, Spec, Train
@@ -73,7 +73,7 @@ def hold_out(examples: Examples, folds: int, fold: int) -> tuple[Examples, Examp
     Folds do not depend on the seed. Examples of one group or with the same text share a fold.
     """
     labels = with_unknown(examples.labels, examples.label_mask)
-    is_held_out = grouped_folds(labels, connected_groups(examples), folds) == fold
+    is_held_out = assign_grouped_folds(labels, connected_groups(examples), folds) == fold
     return (
         select(examples, np.flatnonzero(~is_held_out), f"all but fold {fold} of {folds}"),
         select(examples, np.flatnonzero(is_held_out), f"fold {fold} of {folds}"),

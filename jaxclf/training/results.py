@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxclf.decisions.calibration import to_json
+from jaxclf.decisions.calibration import calibration_to_json
 from jaxclf.decisions.evaluation import calibrate, score_run
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.files.json_file import write_json
@@ -52,7 +52,7 @@ def write_results(
         setup.hf_config,
         names,
         thresholds,
-        to_json(calibration),
+        calibration_to_json(calibration),
         provenance,
         params,
     )

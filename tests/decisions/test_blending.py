@@ -24,7 +24,7 @@ from jaxclf.decisions.blending import (
     simplex_per_label,
     uniform,
 )
-from jaxclf.decisions.calibration import CALIBRATORS, calibrated
+from jaxclf.decisions.calibration import CALIBRATORS, apply_calibration
 from jaxclf.decisions.metrics import average_precision, log_loss
 from jaxclf.decisions.thresholds import decide, plug_in
 from jaxclf.errors import ConfigError
@@ -419,7 +419,7 @@ def calibrated_world():
     labels, probs, others, unseen = (table[..., ::2] for table in (labels, probs, others, unseen))
     curves = [CALIBRATORS["platt"](labels, one) for one in probs]
     probs, unseen = (
-        np.stack([calibrated(curve, one) for curve, one in zip(curves, some, strict=True)])
+        np.stack([apply_calibration(curve, one) for curve, one in zip(curves, some, strict=True)])
         for some in (probs, unseen)
     )
     return labels, probs, others, unseen

@@ -19,18 +19,18 @@ from sklearn.linear_model import LogisticRegression
 
 from jaxclf.decisions.calibration import (
     CALIBRATORS,
-    CURVES,
     Calibration,
+    apply_calibration,
     beta,
-    calibrated,
-    from_json,
+    calibrate_out_of_fold,
+    calibration_from_json,
+    calibration_to_json,
     isotonic,
     none,
-    out_of_fold,
     platt,
     temperature,
-    to_json,
 )
+from jaxclf.decisions.calibration_curves import CURVES
 from jaxclf.decisions.metrics import auc, expected_calibration_error
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.overrides import options_of
@@ -95,14 +95,14 @@ def test_beta_parameters_are_recovered():
 def test_isotonic_is_near_any_rising_truth():
     p = spread(6, 20000, 0.0)
     truth = 0.1 + 0.5 * (p > 0.3) + 0.3 * p**3  # a step, which no line of logits has
-    error = np.abs(calibrated(isotonic(drawn(7, p, truth), p), p) - truth)
+    error = np.abs(apply_calibration(isotonic(drawn(7, p, truth), p), p) - truth)
     assert error.mean() < 0.015
 
 
 @pytest.mark.parametrize("kind", FITTED)
 def test_out_of_fold_the_error_of_focal_loss_is_more_than_halved(kind):
     labels, probs, _ = focal_like()
-    after = out_of_fold(labels, probs, CALIBRATORS[kind])
+    after = calibrate_out_of_fold(labels, probs, CALIBRATORS[kind])
     raw = expected_calibration_error(labels, probs)
     assert raw > 0.1
     assert expected_calibration_error(labels, after) < 0.2 * raw
@@ -132,12 +132,12 @@ def test_curves_rise_within_0_and_1_whatever_they_were_fitted_on(table, kind, pr
     labels, probs = table
     found = CALIBRATORS[kind](labels, probs, prior_strength=prior)
     rising(found, probs.shape[1])
-    assert from_json(json.loads(json.dumps(to_json(found)))) == found
+    assert calibration_from_json(json.loads(json.dumps(calibration_to_json(found)))) == found
 
 
 def rising(calibration: Calibration, classes: int) -> None:
     grid = np.concatenate([[0, 1e-38, 1e-9], np.linspace(1e-6, 1, 500)]).astype(np.float32)
-    after = calibrated(calibration, np.repeat(grid[:, None], classes, axis=1))
+    after = apply_calibration(calibration, np.repeat(grid[:, None], classes, axis=1))
     assert after.dtype == np.float32
     assert np.isfinite(after).all()
     assert ((after > 0) & (after < 1)).all()
@@ -147,7 +147,7 @@ def rising(calibration: Calibration, classes: int) -> None:
 @pytest.mark.parametrize("kind", FITTED)
 def test_ranking_is_kept(kind):
     labels, probs, _ = focal_like()
-    after = calibrated(CALIBRATORS[kind](labels, probs), probs)
+    after = apply_calibration(CALIBRATORS[kind](labels, probs), probs)
     np.testing.assert_allclose(auc(labels, after), auc(labels, probs), atol=1e-6)
     kept = [len(np.unique(one)) / len(np.unique(two)) for one, two in zip(after.T, probs.T)]  # noqa: B905
     assert min(kept) > 0.99  # but for what float32 no longer tells apart
@@ -155,10 +155,15 @@ def test_ranking_is_kept(kind):
 
 def test_plateaus_would_cost_auc():
     labels, probs, _ = focal_like()
-    flat = IsotonicRegression().fit(probs[::2, 3], labels[::2, 3]).predict(probs[1::2, 3])
+    flat = (
+        IsotonicRegression(out_of_bounds="clip")
+        .fit(probs[::2, 3], labels[::2, 3])
+        .predict(probs[1::2, 3])
+    )
     curve = isotonic(labels[::2, 3:4], probs[::2, 3:4])
     tied, kept = (
-        auc(labels[1::2, 3:4], p)[0] for p in (flat[:, None], calibrated(curve, probs[1::2, 3:4]))
+        auc(labels[1::2, 3:4], p)[0]
+        for p in (flat[:, None], apply_calibration(curve, probs[1::2, 3:4]))
     )
     assert tied < kept
 
@@ -166,18 +171,18 @@ def test_plateaus_would_cost_auc():
 def test_none_changes_no_bit():
     probs = np.array([[0.0, 1.0, 1e-40, 1 / 3]], np.float32)
     found = none(np.zeros_like(probs), probs)
-    assert calibrated(found, probs).tobytes() == probs.tobytes()
-    assert out_of_fold(np.zeros_like(probs), probs, none).tobytes() == probs.tobytes()
+    assert apply_calibration(found, probs).tobytes() == probs.tobytes()
+    assert calibrate_out_of_fold(np.zeros_like(probs), probs, none).tobytes() == probs.tobytes()
 
 
 @pytest.mark.parametrize("kind", list(CALIBRATORS))
 def test_json_holds_every_bit(kind):
     labels, probs, _ = focal_like(500)
     found = CALIBRATORS[kind](labels, probs)
-    plain = to_json(found)
-    again = from_json(json.loads(json.dumps(plain)))
+    plain = calibration_to_json(found)
+    again = calibration_from_json(json.loads(json.dumps(plain)))
     assert again == found
-    assert calibrated(again, probs).tobytes() == calibrated(found, probs).tobytes()
+    assert apply_calibration(again, probs).tobytes() == apply_calibration(found, probs).tobytes()
     assert plain == json.loads(json.dumps(plain))
     assert len(found.curves) == probs.shape[1]
     assert all(curve.keys() == options_of(CURVES[kind]).keys() for curve in found.curves)
@@ -199,12 +204,14 @@ def test_json_holds_every_bit(kind):
 )
 def test_what_is_no_calibration_is_refused(values):
     with pytest.raises(DataError, match="not a calibration"):
-        from_json(values)
+        calibration_from_json(values)
 
 
 def test_there_must_be_a_curve_for_each_label():
     with pytest.raises(ValueError, match="zip"):
-        calibrated(Calibration("temperature", ({"temperature": 1.0},)), np.ones((1, 2), np.float32))
+        apply_calibration(
+            Calibration("temperature", ({"temperature": 1.0},)), np.ones((1, 2), np.float32)
+        )
 
 
 # References
@@ -232,7 +239,7 @@ def test_scikit_learn_finds_the_same_line(kind, method):
         z = logit(p.astype(np.float64))
         model = CalibratedClassifierCV(FrozenEstimator(Given().fit(None, None)), method=method)
         theirs = model.fit(z, y[:, 0]).predict_proba(z)[:, 1]
-        ours = calibrated(CALIBRATORS[kind](y, p, prior_strength=0.0), p)[:, 0]
+        ours = apply_calibration(CALIBRATORS[kind](y, p, prior_strength=0.0), p)[:, 0]
         np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
@@ -282,7 +289,7 @@ def test_a_label_ranked_the_wrong_way_round_has_the_best_curve_that_rises():
 def test_isotonic_is_nearly_flat_where_the_ranking_says_nothing():
     p = spread(19, 3000, -1.0)
     labels = drawn(20, p, expit(-0.8 * logit(p)))
-    after = calibrated(isotonic(labels, p, prior_strength=0.0), p)
+    after = apply_calibration(isotonic(labels, p, prior_strength=0.0), p)
     assert np.abs(after - labels.mean()).mean() < 0.05
     assert len(np.unique(after)) > 0.99 * len(np.unique(p))
 
@@ -293,12 +300,12 @@ def test_isotonic_is_nearly_flat_where_the_ranking_says_nothing():
 @pytest.mark.parametrize("kind", FITTED)
 def test_without_prior_a_label_stands_alone(kind):
     labels, probs, _ = focal_like()
-    together = calibrated(CALIBRATORS[kind](labels, probs, prior_strength=0.0), probs)
+    together = apply_calibration(CALIBRATORS[kind](labels, probs, prior_strength=0.0), probs)
     for index in range(labels.shape[1]):
         one = slice(index, index + 1)
         alone = CALIBRATORS[kind](labels[:, one], probs[:, one], prior_strength=0.0)
         np.testing.assert_allclose(
-            together[:, one], calibrated(alone, probs[:, one]), rtol=1e-3, atol=1e-5
+            together[:, one], apply_calibration(alone, probs[:, one]), rtol=1e-3, atol=1e-5
         )
 
 
@@ -307,8 +314,8 @@ def test_without_prior_a_label_stands_alone(kind):
 def test_with_all_the_prior_labels_share_the_pooled_curve(kind, prior):
     labels, probs, _ = focal_like()
     pooled = CALIBRATORS[kind](labels.reshape(-1, 1), probs.reshape(-1, 1), prior_strength=0.0)
-    expected = calibrated(pooled, probs.reshape(-1, 1)).reshape(probs.shape)
-    after = calibrated(CALIBRATORS[kind](labels, probs, prior_strength=prior), probs)
+    expected = apply_calibration(pooled, probs.reshape(-1, 1)).reshape(probs.shape)
+    after = apply_calibration(CALIBRATORS[kind](labels, probs, prior_strength=prior), probs)
     np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -318,10 +325,10 @@ def test_a_label_of_one_kind_of_rows_has_the_pooled_curve(kind, value):
     labels, probs, _ = focal_like()
     labels = labels.copy()
     labels[:, 2] = value
-    after = calibrated(CALIBRATORS[kind](labels, probs), probs)
+    after = apply_calibration(CALIBRATORS[kind](labels, probs), probs)
     known = ~np.isnan(labels)
     pooled = CALIBRATORS[kind](labels[known][:, None], probs[known][:, None], prior_strength=0.0)
-    np.testing.assert_allclose(after[:, 2:3], calibrated(pooled, probs[:, 2:3]), rtol=1e-5)
+    np.testing.assert_allclose(after[:, 2:3], apply_calibration(pooled, probs[:, 2:3]), rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", FITTED)
@@ -332,7 +339,7 @@ def test_the_rarer_a_label_the_more_it_borrows(kind):
     labels[:, 2] = labels[:, 1]
     labels[300:, 2] = NAN  # and known of few
     own, borrowed, pooled = (
-        calibrated(CALIBRATORS[kind](labels, p, prior_strength=prior), p)
+        apply_calibration(CALIBRATORS[kind](labels, p, prior_strength=prior), p)
         for prior in (0.0, 50.0, INF)
     )
     moved = np.abs(borrowed - own).mean(axis=0) / np.abs(pooled - own).mean(axis=0)
@@ -343,7 +350,9 @@ def test_the_rarer_a_label_the_more_it_borrows(kind):
 def test_isotonic_mixes_logits_by_positives(prior):
     labels, probs, _ = focal_like()
     own, mixed, pooled = (
-        logit(calibrated(isotonic(labels, probs, prior_strength=one), probs).astype(np.float64))
+        logit(
+            apply_calibration(isotonic(labels, probs, prior_strength=one), probs).astype(np.float64)
+        )
         for one in (0.0, prior, INF)
     )
     share = labels.sum(axis=0) / (labels.sum(axis=0) + prior)
@@ -378,7 +387,7 @@ def test_the_prior_weighs_as_so_many_positives_of_the_pooled_data(prior):
 def test_where_nothing_is_known_probabilities_stay(kind, labels):
     probs = np.linspace(1e-4, 1 - 1e-4, 99, dtype=np.float32)[:, None]
     found = CALIBRATORS[kind](labels, np.full_like(labels, 0.3))
-    np.testing.assert_allclose(calibrated(found, probs), probs, rtol=1e-5)
+    np.testing.assert_allclose(apply_calibration(found, probs), probs, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", FITTED[1:])
@@ -386,7 +395,7 @@ def test_where_nothing_is_known_probabilities_stay(kind, labels):
 def test_a_constant_probability_becomes_the_frequency(kind, prob):
     labels = np.repeat(column(1, 0, 0, 0), 300, axis=0)
     probs = np.full_like(labels, prob)
-    after = calibrated(CALIBRATORS[kind](labels, probs), probs)
+    after = apply_calibration(CALIBRATORS[kind](labels, probs), probs)
     np.testing.assert_allclose(after, 0.25, atol=2e-3)
 
 
@@ -394,7 +403,7 @@ def test_a_constant_probability_becomes_the_frequency(kind, prob):
 def test_classes_that_do_not_overlap_have_a_steep_curve(kind):
     probs = np.linspace(0.01, 0.99, 200, dtype=np.float32)[:, None]
     labels = (probs > 0.5).astype(np.float32)
-    after = calibrated(CALIBRATORS[kind](labels, probs, prior_strength=0.0), probs)
+    after = apply_calibration(CALIBRATORS[kind](labels, probs, prior_strength=0.0), probs)
     assert after[labels == 0].max() < 0.5 < after[labels == 1].min()
     assert np.abs(after - labels).mean() < 0.5 * np.abs(probs - labels).mean()
 
@@ -419,7 +428,7 @@ def test_many_rows_and_labels_of_all_sorts_make_no_trouble(kind):
     labels[7, 3] = 1
     probs[rng.random(probs.shape) < 0.01], probs[rng.random(probs.shape) < 0.01] = 0, 1
     probs[:, 5] = 0.5
-    after = out_of_fold(labels, probs, CALIBRATORS[kind])
+    after = calibrate_out_of_fold(labels, probs, CALIBRATORS[kind])
     assert ((after > 0) & (after < 1)).all()
 
 
@@ -433,22 +442,22 @@ def test_no_row_has_a_hand_in_its_own_curve(kind):
     labels[:, 1] = np.arange(400) % 2  # folds follow the rarest label: hold its place
     probs = probs[:, :2]
     rows = np.flatnonzero(labels[:, 0] == 0)[:1]
-    before = out_of_fold(labels, probs, CALIBRATORS[kind])
+    before = calibrate_out_of_fold(labels, probs, CALIBRATORS[kind])
     seen = labels.copy()
     seen[rows, 0] = NAN  # never in the fold of a positive, so every fold stays
-    after = out_of_fold(seen, probs, CALIBRATORS[kind])
+    after = calibrate_out_of_fold(seen, probs, CALIBRATORS[kind])
     np.testing.assert_array_equal(after[rows], before[rows])
     assert (after != before).any()
 
 
 def test_folds_and_seed_matter_and_are_all_that_does():
     labels, probs, _ = focal_like(400)
-    five = out_of_fold(labels, probs, platt)
-    assert five.tobytes() == out_of_fold(labels, probs, platt, folds=5, seed=0).tobytes()
-    assert (five != out_of_fold(labels, probs, platt, folds=4)).any()
-    assert (five != out_of_fold(labels, probs, platt, seed=1)).any()
+    five = calibrate_out_of_fold(labels, probs, platt)
+    assert five.tobytes() == calibrate_out_of_fold(labels, probs, platt, folds=5, seed=0).tobytes()
+    assert (five != calibrate_out_of_fold(labels, probs, platt, folds=4)).any()
+    assert (five != calibrate_out_of_fold(labels, probs, platt, seed=1)).any()
     with pytest.raises(ConfigError, match="at least 2"):
-        out_of_fold(labels, probs, platt, folds=1)
+        calibrate_out_of_fold(labels, probs, platt, folds=1)
 
 
 def test_rare_positives_are_in_every_fold():
@@ -460,7 +469,7 @@ def test_rare_positives_are_in_every_fold():
         counts.append(labels.sum(axis=0))
         return none(labels, probs)
 
-    out_of_fold(labels, np.full_like(labels, 0.5), counting)
+    calibrate_out_of_fold(labels, np.full_like(labels, 0.5), counting)
     assert [one[2] for one in counts] == [8] * 5
     assert np.ptp(counts, axis=0).max() <= 2
 
@@ -469,7 +478,7 @@ def test_rare_positives_are_in_every_fold():
 @pytest.mark.parametrize("kind", list(CALIBRATORS))
 def test_fewer_rows_than_folds(rows, kind):
     labels, probs, _ = focal_like(400)
-    after = out_of_fold(labels[:rows], probs[:rows], CALIBRATORS[kind])
+    after = calibrate_out_of_fold(labels[:rows], probs[:rows], CALIBRATORS[kind])
     assert np.isfinite(after).all()
 
 
@@ -482,5 +491,5 @@ def test_prior_matters(kind):
     assert options_of(CALIBRATORS[kind]).keys() == {"prior_strength"}
     found = [CALIBRATORS[kind](labels, probs, prior_strength=prior) for prior in (0.0, 20.0, 40.0)]
     assert found[1] == CALIBRATORS[kind](labels, probs)
-    assert len({json.dumps(to_json(one)) for one in found}) == 3
+    assert len({json.dumps(calibration_to_json(one)) for one in found}) == 3
     assert not options_of(none)

@@ -6,7 +6,7 @@ from counting import macro_f1
 from goemotions_like import RARE, draw, true_f1
 
 from jaxclf.decisions.crossfit import crossfit, decide_crossfit
-from jaxclf.decisions.folds import folds_of
+from jaxclf.decisions.folds import assign_folds
 from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.thresholds import decide, fixed, per_label, plug_in
 
@@ -88,7 +88,7 @@ def test_no_example_is_decided_by_its_own_fold():
 @pytest.mark.parametrize("count", [2, 5, 10])
 def test_folds_share_out_every_label(count):
     labels, _ = draw(2)
-    fold = folds_of(labels, count)
+    fold = assign_folds(labels, count)
     assert np.ptp(np.bincount(fold, minlength=count)) <= 1
     for column in labels.T:
         spread = np.bincount(fold[column == 1], minlength=count)
@@ -97,8 +97,8 @@ def test_folds_share_out_every_label(count):
     rarest = np.argmin(labels.sum(axis=0))
     spread = np.bincount(fold[labels[:, rarest] == 1], minlength=count)
     assert np.ptp(spread) <= 1
-    np.testing.assert_array_equal(fold, folds_of(labels, count))
-    assert (fold != folds_of(labels, count, seed=1)).any()
+    np.testing.assert_array_equal(fold, assign_folds(labels, count))
+    assert (fold != assign_folds(labels, count, seed=1)).any()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from jaxclf.decisions.calibration import calibrated
+from jaxclf.decisions.calibration import apply_calibration
 from jaxclf.decisions.evaluation import (
     calibrate,
     evaluate_split,
@@ -142,7 +142,7 @@ def test_calibration_changes_what_is_said_and_val_is_out_of_fold():
     assert nothing.kind == "none"
     np.testing.assert_array_equal(same["test"].probs, timid)
     after, curves = calibrate(found, Spec("platt"))
-    np.testing.assert_array_equal(after["test"].probs, calibrated(curves, timid))
+    np.testing.assert_array_equal(after["test"].probs, apply_calibration(curves, timid))
     # The same probabilities and labels, but curves that did not see the example.
     assert (after["val"].probs != after["test"].probs).any()
     for split in after.values():

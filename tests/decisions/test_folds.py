@@ -6,7 +6,7 @@ from goemotions_like import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxclf.decisions.folds import grouped_folds
+from jaxclf.decisions.folds import assign_grouped_folds
 
 
 @settings(deadline=None)
@@ -17,7 +17,7 @@ from jaxclf.decisions.folds import grouped_folds
 def test_a_group_lies_in_one_fold(rows, count):
     groups = np.array([row[0] for row in rows], np.int64)
     labels = np.array([row[1:] for row in rows], np.float32).reshape(-1, 2)
-    fold = grouped_folds(labels, groups, count)
+    fold = assign_grouped_folds(labels, groups, count)
     assert fold.shape == groups.shape
     assert ((fold >= 0) & (fold < count)).all()
     for group in set(groups.tolist()):
@@ -28,7 +28,7 @@ def test_a_group_lies_in_one_fold(rows, count):
 def test_labels_and_sizes_are_spread_evenly(count):
     labels, _ = draw(4)
     groups = np.random.default_rng(0).integers(0, len(labels) // 2, len(labels))
-    fold = grouped_folds(labels, groups, count)
+    fold = assign_grouped_folds(labels, groups, count)
     sizes = np.bincount(fold, minlength=count)
     assert np.ptp(sizes) < 0.03 * len(labels)
     for column in labels.T:
@@ -39,14 +39,16 @@ def test_labels_and_sizes_are_spread_evenly(count):
 def test_it_is_the_seeds_alone():
     labels, _ = draw(5)
     groups = np.arange(len(labels)) // 3
-    one = grouped_folds(labels, groups, 4)
-    np.testing.assert_array_equal(one, grouped_folds(labels, groups, 4))
-    assert (one != grouped_folds(labels, groups, 4, seed=1)).any()
-    np.testing.assert_array_equal(one, grouped_folds(labels, groups * 7 + 1, 4))  # names are names
+    one = assign_grouped_folds(labels, groups, 4)
+    np.testing.assert_array_equal(one, assign_grouped_folds(labels, groups, 4))
+    assert (one != assign_grouped_folds(labels, groups, 4, seed=1)).any()
+    np.testing.assert_array_equal(
+        one, assign_grouped_folds(labels, groups * 7 + 1, 4)
+    )  # names are names
 
 
 def test_unknown_labels_are_no_positives():
     labels = np.array([[1, np.nan], [0, 1], [np.nan, 1], [1, 0]], np.float32)
-    fold = grouped_folds(labels, np.arange(4), 2)
+    fold = assign_grouped_folds(labels, np.arange(4), 2)
     assert np.bincount(fold[labels[:, 0] == 1], minlength=2).tolist() == [1, 1]
     assert np.bincount(fold[labels[:, 1] == 1], minlength=2).tolist() == [1, 1]

@@ -4,7 +4,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from tiny_encoders import hf_config
 
-from jaxclf.decisions.calibration import Calibration, to_json
+from jaxclf.decisions.calibration import Calibration, calibration_to_json
 from jaxclf.decisions.provenance import make_provenance
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.inference.members import param_shapes
@@ -53,7 +53,7 @@ def make_model(
         config,
         LABELS,
         THRESHOLDS,
-        to_json(calibration),
+        calibration_to_json(calibration),
         make_provenance({}, rules),
         unflatten_dict(params),
     )

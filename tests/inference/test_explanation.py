@@ -7,7 +7,7 @@ from tiny_models import LABELS, make_ensemble, make_model, make_tokenizer
 
 import jaxclf
 from jaxclf.decisions.blending import blend
-from jaxclf.decisions.calibration import Calibration, calibrated
+from jaxclf.decisions.calibration import Calibration, apply_calibration
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Data, Spec
 from jaxclf.inference.classifier import Classifier
@@ -259,7 +259,7 @@ def test_log_odds_and_their_derivatives_are_those_of_the_blend():
     weights = np.array([[0.5, 0.0], [0.2, 0.3], [0.3, 0.7]])
     odds, slopes = log_odds(logits, curves, weights)
     probs = 1 / (1 + np.exp(-logits))
-    members = [calibrated(curve, probs[:, index]) for index, curve in enumerate(curves)]
+    members = [apply_calibration(curve, probs[:, index]) for index, curve in enumerate(curves)]
     np.testing.assert_allclose(odds, logit(blend(np.array(members), weights)), atol=1e-5)
     for member in range(3):
         nudge = np.zeros((1, 3, 1))

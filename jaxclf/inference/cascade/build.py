@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.decisions.calibration import calibrated, platt
+from jaxclf.decisions.calibration import apply_calibration, platt
 from jaxclf.decisions.evaluation import evaluate_split, rule_of
 from jaxclf.decisions.members import Members, read_members
 from jaxclf.decisions.metrics import compute_metrics, log_loss
@@ -223,7 +223,9 @@ def _make_report(
 def _warn(val: Members, summary: Mapping[str, Any], config: CascadeConfig) -> None:
     """Warn of a stage as good as the final one, and of labels too rare for the miss rate."""
     labels = val.like.labels
-    losses = [log_loss(labels, calibrated(platt(labels, probs), probs)) for probs in val.probs]
+    losses = [
+        log_loss(labels, apply_calibration(platt(labels, probs), probs)) for probs in val.probs
+    ]
     for stage, loss in zip(summary["stages"][:-1], losses[:-1], strict=True):
         if loss <= losses[-1]:
             log.warning(

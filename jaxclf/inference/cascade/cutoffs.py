@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Float32, Float64, Int
 from scipy.special import expit, logit
 
 from jaxclf.decisions.arrays import Decided, Labels
-from jaxclf.decisions.calibration import EDGE, Calibration, beta, calibrated, platt
+from jaxclf.decisions.calibration import EDGE, Calibration, apply_calibration, beta, platt
 from jaxclf.decisions.crossfit import FOLDS, Rule
-from jaxclf.decisions.folds import folds_of
+from jaxclf.decisions.folds import assign_folds
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.margins import (
     Gains,
@@ -105,7 +105,7 @@ def run_stages_lazily(
             break
         probs = score_stage(index, rows)
         if index < len(exits):
-            probs = calibrated(exits[index].calibration, probs)
+            probs = apply_calibration(exits[index].calibration, probs)
         outputs[rows] = np.where(matches.forced[rows], np.float32(1), probs)
         if index < len(exits):
             continues = is_uncertain(outputs[rows], exits[index].uncertain) | matches.escalate[rows]
@@ -178,7 +178,7 @@ def _fit_stage(
     is_final: Bool[np.ndarray, " classes"],
     max_miss_rate: float,
 ) -> _StageFit:
-    probs = calibrated(curve, stage_probs)
+    probs = apply_calibration(curve, stage_probs)
     decisions = decide(probs, final.thresholds)
     losses, squares = expected_cost(final.truth, final.decisions, decisions, final.gains)
     distance = np.abs(logit(probs.astype(np.float64)) - final.centers)
@@ -247,7 +247,7 @@ def fit_out_of_fold(
 ) -> OutOfFold:
     """Fit thresholds by `rule` and exits on all folds but one, and run them on that one."""
     matches = matches or no_matches(probs)
-    fold = folds_of(labels, FOLDS)
+    fold = assign_folds(labels, FOLDS)
     stage, outputs = np.zeros(len(labels), np.int64), np.zeros(labels.shape, np.float32)
     decisions, final = np.zeros((2, *labels.shape), bool)
     for index in range(FOLDS):
@@ -265,4 +265,4 @@ def fit_out_of_fold(
 
 def _truth(labels: Labels, final_probs: Float[np.ndarray, "examples classes"]) -> PerCell:
     """The probability that each label is true, from the final stage calibrated on the labels."""
-    return calibrated(platt(labels, final_probs), final_probs).astype(np.float64)
+    return apply_calibration(platt(labels, final_probs), final_probs).astype(np.float64)

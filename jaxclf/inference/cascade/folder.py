@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from jaxclf.decisions.calibration import from_json, to_json
+from jaxclf.decisions.calibration import calibration_from_json, calibration_to_json
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.files.atomic import sha256
 from jaxclf.files.untrusted import has_entry, printable, read_json
@@ -60,7 +60,7 @@ def to_json_values(plan: CascadePlan) -> dict[str, Any]:
         for name, weights in zip(plan.stages, plan.weights, strict=True)
     ]
     for stage, early_exit in zip(stages[:-1], plan.exits, strict=True):
-        stage["calibration"] = to_json(early_exit.calibration)
+        stage["calibration"] = calibration_to_json(early_exit.calibration)
         stage["uncertain"] = dict(zip(plan.labels, early_exit.uncertain.tolist(), strict=True))
     return {
         "format": FORMAT,
@@ -180,7 +180,7 @@ def _read_exit(stage: Mapping[str, Any], file: Path, labels: tuple[str, ...]) ->
     uncertain = _read_numbers(stage, "uncertain", file, labels, 2)
     if (uncertain[:, 0] > uncertain[:, 1]).any():
         raise DataError(f"{file}: uncertain has a lower end above its upper end")
-    return EarlyExit(from_json(read_calibration(stage, file, len(labels))), uncertain)
+    return EarlyExit(calibration_from_json(read_calibration(stage, file, len(labels))), uncertain)
 
 
 def _read_numbers(

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from jaxclf.decisions.blending import blend
-from jaxclf.decisions.calibration import Calibration, calibrated, from_json
+from jaxclf.decisions.calibration import Calibration, apply_calibration, calibration_from_json
 from jaxclf.inference.cascade.cutoffs import Rows, StageOutputs, run_stages_lazily
 from jaxclf.inference.cascade.folder import CascadePlan, new_networks
 from jaxclf.inference.cascade.rules import apply_rules
@@ -61,7 +61,7 @@ class Cascade(Classifier):
             for group in self.new_groups[stage]:
                 scores = score_group(group, [texts[row] for row in rows])
                 for member, raw_probs in zip(group.members, scores, strict=True):
-                    probs[member, rows] = calibrated(self.calibrations[member], raw_probs)
+                    probs[member, rows] = apply_calibration(self.calibrations[member], raw_probs)
             used = np.flatnonzero(plan.weights[stage].any(axis=1))
             return blend(probs[np.ix_(used, rows)], plan.weights[stage, used])
 
@@ -92,4 +92,6 @@ def make_cascade(plan: CascadePlan, folders: Sequence[Path]) -> Cascade:
                 for group in groups
             ]
         )
-    return Cascade(plan, new_groups, [from_json(member.calibration) for member in members])
+    return Cascade(
+        plan, new_groups, [calibration_from_json(member.calibration) for member in members]
+    )

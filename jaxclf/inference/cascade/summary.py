@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import betaincinv
 
-from jaxclf.decisions.calibration import calibrated
+from jaxclf.decisions.calibration import apply_calibration
 from jaxclf.decisions.comparison import paired
 from jaxclf.decisions.members import Members
 from jaxclf.decisions.metrics import compute_metrics
@@ -120,7 +120,7 @@ def _macro_f1_alone(
     """Macro F1 of a stage that decides all texts."""
     probs = part.probs[index].astype(np.float32)
     if index < len(exits):
-        probs = calibrated(exits[index].calibration, probs)
+        probs = apply_calibration(exits[index].calibration, probs)
     return compute_metrics(part.like.labels, probs, decide(probs, thresholds))["macro_f1"]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.decisions.calibration import calibrated, from_json
+from jaxclf.decisions.calibration import apply_calibration, calibration_from_json
 from jaxclf.errors import DataError
 from jaxclf.files.untrusted import printable
 
@@ -48,12 +48,12 @@ def read_calibration(meta: Mapping[str, Any], file: Path, classes: int) -> dict[
     values = meta.get("calibration")
     if isinstance(values, dict):
         try:
-            calibration = from_json(values)
+            calibration = calibration_from_json(values)
         except DataError as error:
             raise DataError(f"{file}: calibration: {printable(str(error))}") from None
         if len(calibration.curves) == classes:
             probs = np.linspace(0, 1, 33, dtype=np.float32)
-            curves = calibrated(calibration, np.repeat(probs[:, None], classes, axis=1))
+            curves = apply_calibration(calibration, np.repeat(probs[:, None], classes, axis=1))
             if (np.diff(curves, axis=0) >= 0).all():  # false for NaN too
                 return values
     raise DataError(f"{file}: calibration has no increasing curve for each label")

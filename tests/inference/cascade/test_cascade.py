@@ -14,7 +14,7 @@ from scipy.special import logit
 import jaxclf
 from jaxclf import cascade as command
 from jaxclf.decisions.blending import blend
-from jaxclf.decisions.calibration import Calibration, calibrated, to_json
+from jaxclf.decisions.calibration import Calibration, apply_calibration, calibration_to_json
 from jaxclf.decisions.compare_runs import compare_systems, read_system
 from jaxclf.decisions.predictions import load_predictions, save_predictions
 from jaxclf.decisions.thresholds import plug_in
@@ -68,7 +68,7 @@ def make_networks(encoder_folder, data, texts):
     def make_model(kernel, bias):
         layer = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
         params = {**encoder, "head": {"classifier": layer}}
-        curves = to_json(CURVE)
+        curves = calibration_to_json(CURVE)
         return SavedModel(experiment, hf_config, NAMES, thresholds, curves, provenance, params)
 
     small = 0.01  # logits so small that probabilities are linear in them
@@ -85,7 +85,7 @@ def make_networks(encoder_folder, data, texts):
     params = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *trees)
     group = group._replace(params=params)
     probs = {
-        split: np.array([calibrated(CURVE, raw) for raw in score_group(group, texts[split])])
+        split: np.array([apply_calibration(CURVE, raw) for raw in score_group(group, texts[split])])
         for split in SPLITS
     }
     return models, tokenizer, probs
@@ -182,7 +182,9 @@ def test_each_text_has_the_output_of_the_stage_at_which_it_exits(folder, cascade
     outputs = cascade.run(texts)
     is_early = outputs.stage == 0
     assert 0.1 < is_early.mean() < 0.9
-    early_probs = calibrated(cascade.plan.exits[0].calibration, stored_probs(folder / "small"))
+    early_probs = apply_calibration(
+        cascade.plan.exits[0].calibration, stored_probs(folder / "small")
+    )
     final_probs = stored_probs(folder / "blend")
     np.testing.assert_allclose(outputs.probs[is_early], early_probs[is_early], **CLOSE)
     np.testing.assert_allclose(outputs.probs[~is_early], final_probs[~is_early], **CLOSE)

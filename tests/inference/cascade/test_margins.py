@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from jaxclf.decisions.calibration import Calibration, calibrated
-from jaxclf.decisions.folds import folds_of
+from jaxclf.decisions.calibration import Calibration, apply_calibration
+from jaxclf.decisions.folds import assign_folds
 from jaxclf.decisions.metrics import score_labels
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.cost import count_cost
@@ -101,7 +101,7 @@ def test_a_text_has_the_output_of_the_stage_at_which_it_exits(fitted):
     _, probs, _, (early_exit,) = fitted
     outputs = run_stages([early_exit], probs)
     is_early = outputs.stage == 0
-    early_probs = calibrated(early_exit.calibration, probs[0])
+    early_probs = apply_calibration(early_exit.calibration, probs[0])
     assert 0.1 < is_early.mean() < 0.9
     np.testing.assert_array_equal(is_early, ~is_uncertain(early_probs, early_exit.uncertain))
     np.testing.assert_array_equal(outputs.probs[~is_early], probs[1][~is_early])
@@ -184,7 +184,7 @@ def test_an_early_stage_on_another_scale_is_mapped_onto_the_final_stages(fitted)
     stage_probs = np.stack([shrunk, probs[1]]).astype(np.float32)
     (early_exit,) = fit_exits(labels, stage_probs, thresholds, make_goal(1e-4))
     # Exact up to the shrinkage of each label's curve toward the shared one.
-    restored = calibrated(early_exit.calibration, stage_probs[0])
+    restored = apply_calibration(early_exit.calibration, stage_probs[0])
     np.testing.assert_allclose(restored, probs[1], atol=0.005)
     assert exit_rate([early_exit], stage_probs) > 0.95
 
@@ -267,7 +267,7 @@ def test_margins_per_label_lose_less_than_one_shared_margin():
     (early_exit,) = fit_exits(labels, probs, thresholds, make_goal(0.004))
     rate = exit_rate([early_exit], probs)
     centers = logit(thresholds)
-    z = logit(calibrated(early_exit.calibration, probs[0]).astype(np.float64))
+    z = logit(apply_calibration(early_exit.calibration, probs[0]).astype(np.float64))
     margin = np.quantile(np.abs(z - centers).min(axis=1), 1 - rate)
     shared = early_exit._replace(uncertain=expit(np.stack([centers - margin, centers + margin], 1)))
     losses = []
@@ -379,7 +379,7 @@ def test_out_of_fold_outputs_come_from_the_remaining_folds(fitted):
         return np.quantile(probs, 0.9, axis=0).astype(np.float64)
 
     out_of_fold = fit_out_of_fold(labels, probs, rule, make_goal())
-    inside = folds_of(labels, 10) == 3
+    inside = assign_folds(labels, 10) == 3
     thresholds = rule(labels[~inside], probs[1][~inside])
     exits = fit_exits(labels[~inside], probs[:, ~inside], thresholds, make_goal())
     outputs = run_stages(exits, probs[:, inside])
