@@ -6,7 +6,7 @@ from flax.traverse_util import unflatten_dict
 from tiny_models import LABELS
 
 import jaxclf
-from jaxclf.decisions.calibration import Calibration, to_json
+from jaxclf.decisions.calibration import Calibration, calibration_to_json
 from jaxclf.decisions.provenance import make_provenance
 from jaxclf.inference.members import param_shapes
 from jaxclf.model.storage.saved_model import SavedModel, open_encoder, save_model
@@ -24,7 +24,7 @@ def run_folder(tiny_encoder, tiny_experiment, tmp_path_factory):
     # some texts.
     values = zip(LABELS, (0.0165, 0.185, 0.285), strict=True)
     thresholds = {name: {"value": value, "split": "val", "rule": "fixed"} for name, value in values}
-    curves = to_json(Calibration("temperature", ({"temperature": 4.0},) * 3))
+    curves = calibration_to_json(Calibration("temperature", ({"temperature": 4.0},) * 3))
     rules = {"average": "best", "calibration": "none", "threshold": "fixed"}
     model = SavedModel(
         tiny_experiment,
