@@ -53,21 +53,18 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.overrides = overrides
-        self.has_overrides = False
+        self.overrides_help = overrides
         self.lazy_epilog = epilog
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
         self.add_argument("--quiet", action="store_true", help="print only results and warnings")
         self.add_argument("--verbose", action="store_true", help="print details of the work")
 
-    def add_overrides(self) -> None:
-        """Add the argument for `key=value` words, last: it takes what other arguments leave."""
-        if self.overrides and not self.has_overrides:
-            self.has_overrides = True
-            self.add_argument("overrides", nargs="*", metavar="key=value", help=self.overrides)
+    @property
+    def takes_overrides(self) -> bool:
+        return bool(self.overrides_help)
 
     def format_help(self) -> str:
-        self.add_overrides()
+        self._declare_overrides()
         lazy = self.lazy_epilog
         self.epilog = lazy if isinstance(lazy, str) else lazy()
         return super().format_help()
@@ -77,14 +74,24 @@ class CommandParser(argparse.ArgumentParser):
 
         Raises ConfigError for a word that is neither an argument nor of the form key=value.
         """
-        self.add_overrides()
-        if not self.overrides:
+        if not self.takes_overrides:
             return self.parse_args(argv)
+        self._declare_overrides()
         overrides, words = self._split_overrides(argv)
         args = self.parse_intermixed_args(words)
         args.override_words = [*overrides, *args.overrides]
         args.overrides = parse_overrides(args.override_words)
         return args
+
+    def _declare_overrides(self) -> None:
+        """Add the `key=value` words as the last positional argument, so that others come first."""
+        if self.takes_overrides and self.get_default("overrides") is None:
+            self.add_argument(
+                "overrides", nargs="*", default=[], metavar="key=value", help=self.overrides_help
+            )
+
+    def option_names(self) -> list[str]:
+        return [option for action in self._actions for option in action.option_strings]
 
     def _split_overrides(self, argv: Sequence[str]) -> tuple[list[str], list[str]]:
         """The `key=value` words and all others. A word after an option that takes one value is
@@ -178,8 +185,8 @@ def completion_script(shell: str) -> str:
     """A script for `source <(jaxclf --print-completion bash)`: commands, then their options."""
     cases = []
     for command in COMMANDS:
-        options = [o for action in load_parser(command)._actions for o in action.option_strings]
-        cases.append(f'    {command}) words="{" ".join(options)}" ;;')
+        options = " ".join(load_parser(command).option_names())
+        cases.append(f'    {command}) words="{options}" ;;')
     lines = [
         "_jaxclf() {",
         '  local words="" word="${COMP_WORDS[COMP_CWORD]}"',
