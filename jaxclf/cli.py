@@ -200,8 +200,3 @@ def completion_script(shell: str) -> str:
     ]
     zsh = ["autoload -U +X compinit bashcompinit && compinit && bashcompinit"]
     return "\n".join(zsh + lines if shell == "zsh" else lines)
-
-
-def say(text: str) -> None:
-    """Print to stderr."""
-    print(text, file=sys.stderr, flush=True)
