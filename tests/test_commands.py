@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ REPORT = {
     "macro_f1", "micro_f1", "weighted_f1", "samples_f1", "subset_accuracy", "label_accuracy",
     "hamming_loss", "macro_auc", "map", "ece", "intervals", "labels",
 }  # fmt: skip
+ROOT = Path(__file__).parent.parent
 LABEL = {"precision", "recall", "f1", "auc", "ap", "support", "threshold"}
 
 
@@ -328,26 +330,30 @@ def test_a_mistake_is_one_line(capsys, tmp_path, monkeypatch, command, words, pa
 # Help and options.
 
 
-def examples(command):
-    """The command lines in the help of a command, without its name."""
-    lines = load_parser(command).format_help().replace("\\\n", " ").splitlines()
+def documented_lines(command):
+    """The command lines in the help of a command and in every README, without its name."""
+    texts = [path.read_text(encoding="utf-8") for path in ROOT.rglob("README.md")]
+    texts.append(load_parser(command).format_help())
+    lines = [line.strip() for text in texts for line in text.replace("\\\n", " ").splitlines()]
     prefix = f"jaxclf {command} "
-    return [line.strip().removeprefix(prefix) for line in lines if line.strip().startswith(prefix)]
+    return sorted({line.removeprefix(prefix) for line in lines if line.startswith(prefix)})
 
 
 @pytest.mark.parametrize("command", ["ensemble", "tune", "compare", "audit", "evaluate"])
-def test_the_examples_of_the_help_parse_with_options_anywhere(command):
-    assert examples(command)
-    for example in examples(command):
-        words = shlex.split(example)
-        parser = load_parser(command)
-        before = vars(parser.parse(["seed=3", *words]))
-        assert vars(parser.parse([*words, "seed=3"]))["overrides"] == {
-            **before["overrides"],
-        }
-        for name, value in vars(parser.parse(words)).items():
-            if name not in ("overrides", "override_words"):
-                assert before[name] == value, name
+def test_documented_lines_parse_with_options_anywhere(command):
+    lines = documented_lines(command)
+    assert len(lines) > 1
+    for line in lines:
+        words = shlex.split(line)
+        parsed = vars(load_parser(command).parse(words))
+        overrides = {**parsed.pop("overrides"), "seed": 3}
+        words_before = parsed.pop("override_words")
+        for position in (0, 1 + words[0].startswith("--"), len(words)):
+            moved = [*words[:position], "seed=3", *words[position:]]
+            args = vars(load_parser(command).parse(moved))
+            assert args.pop("overrides") == overrides
+            assert sorted(args.pop("override_words")) == sorted([*words_before, "seed=3"])
+            assert args == parsed
 
 
 @pytest.mark.slow
