@@ -163,7 +163,7 @@ def _describe_rule(record: Mapping[str, Any]) -> dict[str, str] | None:
     return {
         "name": name,
         "options": json.dumps(options, ensure_ascii=False) if options else "",
-        "origin": "set by hand" if name == "fixed" else f"fitted on the split {split}",
+        "origin": "set by hand" if name == "fixed" else f"fitted on the {split} split",
         "meaning": " ".join(docstring.split("\n\n")[0].split()),
     }
 

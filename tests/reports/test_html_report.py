@@ -314,7 +314,7 @@ def test_the_origin_of_thresholds_is_on_the_page(tmp_path, without_figures):
     out = make_run(tmp_path / "run", thresholds=thresholds, report=report)
     write_page(out)
     _, page = read(out)
-    assert "Rule per_label , fitted on the split val." in page.text
+    assert "Rule per_label , fitted on the val split." in page.text
     assert "The val split fitted the thresholds (per_label): scores on it are" in page.text
     assert "The test split fitted" not in page.text
     assert "fitted on other folds of val, macro F1 on val is 0.321 instead" in page.text
