@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="for capacity (default: 20)")
     args = parser.parse_args()
 
-    texts = list(read(args.data, labelled=False).texts)[:2000]
+    texts = list(read(args.data, labeled=False).texts)[:2000]
     expected = jaxclf.load(args.run).predict_proba(texts)
     questions = asker(texts, args.texts)
     server = start(args.run, args.queue, args.out.with_suffix(".log"))

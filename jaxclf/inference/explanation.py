@@ -141,7 +141,7 @@ def _mask_tokens(tokenizer: Tokenizer, spans: TokenSpans) -> Int32[np.ndarray, "
     """The ids of the baseline: masks for the tokens of the text, special tokens unchanged."""
     for name in MASKS:
         if (mask := tokenizer.token_to_id(name)) is not None:
-            return np.where(spans.own, np.int32(mask), spans.tokens.ids)
+            return np.where(spans.is_text, np.int32(mask), spans.tokens.ids)
     raise DataError(f"the tokenizer has no {' or '.join(MASKS)}, which explanations start from")
 
 
@@ -229,7 +229,7 @@ def _sum_by_word(
         np.repeat(part.tokens.example_index == index, np.diff(part.tokens.starts)) for part in spans
     ]
     pairs = list(zip(spans, is_of_text, strict=True))
-    is_own = np.concatenate([part.own[mask] for part, mask in pairs])
+    is_own = np.concatenate([part.is_text[mask] for part, mask in pairs])
     token_spans = np.concatenate([part.spans[mask] for part, mask in pairs])[is_own]
     word_spans, word_index = words_of(text, token_spans)
 

@@ -24,7 +24,7 @@ from jaxclf.inference import journal as journals
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.journal import Journal, Work
 from jaxclf.terminal import show_progress
-from jaxclf.text.reader import Parsed, stream
+from jaxclf.text.reader import ParsedRow, stream
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +99,10 @@ def _open_journal(
     return journal
 
 
-def chunks(rows: Iterable[Parsed]) -> Iterator[list[Parsed]]:
+def chunks(rows: Iterable[ParsedRow]) -> Iterator[list[ParsedRow]]:
     """Split rows into chunks. Chunk boundaries depend only on the rows of the chunk, so a resumed
     job produces the same chunks."""
-    chunk: list[Parsed] = []
+    chunk: list[ParsedRow] = []
     characters = 0
     for row in rows:
         chunk.append(row)

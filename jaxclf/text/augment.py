@@ -1,7 +1,7 @@
-"""Variations of a text that keep its labels: (text, rng, options) -> text.
+"""Augmentation that keeps a text's labels: (text, rng, options) -> text.
 
-Word dropout, swaps, typos, synonyms and a deleted span, as in Wei and Zou 2019 (arXiv 1901.11196),
-but what decides a label is left as it is: negations with the two words they bear on, and the words
+Word dropout, swaps, typos, synonyms and a deleted span, as in Wei and Zou 2019 (arXiv 1901.11196).
+Words that may decide a label stay unchanged: negations with the two words after them, and the words
 that an experiment protects.
 """
 
@@ -11,18 +11,18 @@ from typing import Annotated
 
 import numpy as np
 
-from jaxclf.text.lexicon import NEGATIONS, NEIGHBOURS, SYNONYMS
+from jaxclf.text.lexicon import NEGATIONS, NEIGHBORS, SYNONYMS
 from jaxclf.types import FRACTION
 
 Augmenter = Callable[..., str]
 
-AROUND = re.compile(r"^[\W_]+|[\W_]+$")
-SCOPE = 2  # words after a negation that it is taken to bear on
+PUNCTUATION = re.compile(r"^[\W_]+|[\W_]+$")
+SCOPE = 2  # words after a negation that stay unchanged
 LONGEST_SPAN = 0.2  # of a text's words
 
 
 def none(text: str, rng: np.random.Generator) -> str:
-    """The text as it is."""
+    """The unchanged text."""
     return text
 
 
@@ -38,97 +38,97 @@ def eda(
     span: Annotated[float, FRACTION] = 0.1,
     protected_words: tuple[str, ...] = (),
 ) -> str:
-    """A text whose words are varied; negations, what they bear on and protected words are not.
+    """Vary the words of a text, except negations, the words after them, and protected words.
 
-    probability: of texts that are varied at all. drop, typo, synonym: chance of each free word (a
-        synonym, where the table has one). swap: of each pair of free neighbours. span: of one run
-        of free words, up to a fifth of the text, to be left out.
-    protected_words: further words to leave alone, in lower case.
-    A word that is not free stays, and so does at least one word.
+    probability: that the text is varied at all. drop, typo, synonym: probability for each free word
+        (synonym: for words in the table). swap: for each pair of adjacent free words. span: that
+        one run of free words, up to a fifth of the text, is deleted.
+    protected_words: further words that stay unchanged, in lower case.
+    At least one word stays.
     """
     if rng.random() >= probability:
         return text
     tokens = text.split()
     free = free_words(tokens, protected_words)
     tokens = [
-        _typo(word, rng) if may and rng.random() < typo else word
-        for word, may in zip(_synonyms(tokens, free, synonym, rng), free, strict=True)
+        _typo(word, rng) if is_free and rng.random() < typo else word
+        for word, is_free in zip(_synonyms(tokens, free, synonym, rng), free, strict=True)
     ]
     order = _swapped(free, swap, rng)
-    stays = ~(free & (rng.random(len(free)) < drop))
+    is_kept = ~(free & (rng.random(len(free)) < drop))
     if rng.random() < span:
-        stays &= ~_span(free, rng)
-    kept = [tokens[place] for place in order if stays[place]]
+        is_kept &= ~_span(free, rng)
+    kept = [tokens[index] for index in order if is_kept[index]]
     return " ".join(kept) if kept else text
 
 
 def free_words(tokens: list[str], protected_words: tuple[str, ...] = ()) -> np.ndarray:
-    """bool per word: whether it may be varied."""
+    """Whether each word may be varied: bool [words]."""
     bare = [plain(word) for word in tokens]
-    held = np.array([word in protected_words or not word for word in bare], bool)
-    for place, word in enumerate(bare):
+    is_protected = np.array([word in protected_words or not word for word in bare], bool)
+    for index, word in enumerate(bare):
         if word in NEGATIONS or word.endswith("n't"):
-            held[place : place + 1 + SCOPE] = True
-    return ~held
+            is_protected[index : index + 1 + SCOPE] = True
+    return ~is_protected
 
 
 def plain(word: str) -> str:
-    """In lower case, without the punctuation around it."""
-    return AROUND.sub("", word.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+    """A word in lower case, without the punctuation around it."""
+    return PUNCTUATION.sub("", word.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
 
 
 def _synonyms(
-    tokens: list[str], free: np.ndarray, chance: float, rng: np.random.Generator
+    tokens: list[str], free: np.ndarray, probability: float, rng: np.random.Generator
 ) -> list[str]:
-    """Words of the table exchanged for another of their group, capitals and punctuation kept."""
-    found = []
-    for word, may in zip(tokens, free, strict=True):
+    """Replace words by synonyms; capitals and punctuation stay."""
+    words = []
+    for word, is_free in zip(tokens, free, strict=True):
         bare = plain(word)
-        if may and bare in SYNONYMS and rng.random() < chance:
-            other = SYNONYMS[bare][rng.integers(len(SYNONYMS[bare]))]
+        if is_free and bare in SYNONYMS and rng.random() < probability:
+            synonym = SYNONYMS[bare][rng.integers(len(SYNONYMS[bare]))]
             if word[:1].isupper():
-                other = other[0].upper() + other[1:]
+                synonym = synonym[0].upper() + synonym[1:]
             at = word.casefold().find(bare)
-            word = word[:at] + other + word[at + len(bare) :]
-        found.append(word)
-    return found
+            word = word[:at] + synonym + word[at + len(bare) :]
+        words.append(word)
+    return words
 
 
 def _typo(word: str, rng: np.random.Generator) -> str:
-    """One slip inside a word of four letters or more: a neighbouring key, a letter left out,
-    doubled or changed places with the next."""
+    """One typo inside a word of four letters or more: a neighboring key, or a letter that is left
+    out, doubled or swapped with the next."""
     if len(word) < 4:
         return word
     at = int(rng.integers(1, len(word) - 1))
-    here, after = word[at], word[at + 1 :]
-    near = NEIGHBOURS.get(here, here)
-    slips = (
-        near[rng.integers(len(near))] + after,
-        after,
-        here + here + after,
-        after[:1] + here + after[1:],
+    letter, rest = word[at], word[at + 1 :]
+    near = NEIGHBORS.get(letter, letter)
+    endings = (
+        near[rng.integers(len(near))] + rest,
+        rest,
+        letter + letter + rest,
+        rest[:1] + letter + rest[1:],
     )
-    return word[:at] + slips[rng.integers(len(slips))]
+    return word[:at] + endings[rng.integers(len(endings))]
 
 
-def _swapped(free: np.ndarray, chance: float, rng: np.random.Generator) -> list[int]:
+def _swapped(free: np.ndarray, probability: float, rng: np.random.Generator) -> list[int]:
+    """An order of the words in which adjacent free words may be swapped."""
     order = list(range(len(free)))
     draws = rng.random(len(free))
-    for place in range(len(free) - 1):
-        # Both as they were: a word moves by one place at most.
-        still = order[place] == place
-        if still and free[place] and free[place + 1] and draws[place] < chance:
-            order[place], order[place + 1] = place + 1, place
+    for index in range(len(free) - 1):
+        is_unmoved = order[index] == index  # a word moves by one position at most
+        if is_unmoved and free[index] and free[index + 1] and draws[index] < probability:
+            order[index], order[index + 1] = index + 1, index
     return order
 
 
 def _span(free: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One run of words that begins with a free one, its free ones."""
-    inside, starts = np.zeros(len(free), bool), np.flatnonzero(free)
+    """The free words of one run of words that begins with a free word: bool [words]."""
+    in_run, starts = np.zeros(len(free), bool), np.flatnonzero(free)
     if len(starts):
         start = starts[rng.integers(len(starts))]
-        inside[start : start + rng.integers(1, max(1, int(LONGEST_SPAN * len(free))) + 1)] = True
-    return inside & free
+        in_run[start : start + rng.integers(1, max(1, int(LONGEST_SPAN * len(free))) + 1)] = True
+    return in_run & free
 
 
 AUGMENTERS: dict[str, Augmenter] = {"none": none, "eda": eda}

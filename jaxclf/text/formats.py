@@ -1,7 +1,6 @@
-"""The rows of a file: JSON, JSON lines, CSV, TSV and Parquet -> rows as parsed, each with its
-line.
+"""Rows of JSON, JSON lines, CSV, TSV and Parquet files, each with its line.
 
-A file is read as its rows are asked for, and no more of it is held than a row needs.
+Files are read lazily: memory holds little more than one row.
 """
 
 import codecs
@@ -18,16 +17,16 @@ from jaxclf.errors import DataError
 CHUNK = 2**16  # characters or bytes read at a time
 PARQUET_ROWS = 1024  # rows decoded at a time
 BLANK = re.compile(r"[ \t\r\n]*")
-# Where what is held ends within an element, the parser stops within so many characters of that end.
+# Where a buffer ends within an element, the parser stops at most this many characters before it.
 CUT_SHORT = 16
 
 
 class RowError(Exception):
-    """What is wrong with one row and what to do; `read` adds the place."""
+    """An error of one row; `read` adds the file and the line."""
 
 
 class FileFormatError(Exception):
-    """A fault after which the rest of the file cannot be read."""
+    """An error after which the rest of the file cannot be read."""
 
     def __init__(self, line: int, reason: str):
         super().__init__(reason)
@@ -36,11 +35,11 @@ class FileFormatError(Exception):
 
 class Row(NamedTuple):
     line: int
-    fields: Any  # as parsed; a dict where the row is well formed, a Fault where it is not
+    fields: Any  # a dict where the row is well formed, a RowError where it is not
 
 
 def _from_text(path: Path, parse: Callable[[TextIO], Iterator[Row]], newline: str) -> Iterator[Row]:
-    """What `parse` finds in a UTF-8 file; newline: where its lines end, as `open` has it."""
+    """The rows that `parse` yields of a UTF-8 file. newline: as for `open`."""
     with path.open(encoding="utf-8-sig", newline=newline) as file:
         try:
             yield from parse(file)
@@ -50,7 +49,7 @@ def _from_text(path: Path, parse: Callable[[TextIO], Iterator[Row]], newline: st
 
 
 def _first_bad_line(path: Path) -> int:
-    """The line on which a file ceases to be UTF-8."""
+    """The first line that is not UTF-8."""
     decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -59,14 +58,14 @@ def _first_bad_line(path: Path) -> int:
             except UnicodeDecodeError as error:
                 return line + error.object.count(b"\n", 0, error.start)
             line += chunk.count(b"\n")
-    return line  # it ends within a character
+    return line  # the file ends within a character
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        twice = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
-        raise RowError(f"key {twice!r} stands twice in one object")
+        duplicate = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
+        raise RowError(f"duplicate key {duplicate!r} in an object")
     return fields
 
 
@@ -80,7 +79,7 @@ def _read_json(path: Path) -> tuple[str, Iterator[Row]]:
 
 
 def _starts_a_list(path: Path) -> bool:
-    # What is not UTF-8 is reported where the rows are read.
+    # Bytes that are not UTF-8 are reported when the rows are read.
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         while chunk := file.read(CHUNK):
             if chunk := chunk.lstrip():
@@ -89,61 +88,63 @@ def _starts_a_list(path: Path) -> bool:
 
 
 def _json_list(file: TextIO) -> Iterator[Row]:
-    """One Row per element, each with the line it starts on."""
-    text, at = "", 0  # what is held of the file; text[at:] is not parsed yet
+    """One row per element, each with the line it starts on."""
+    text, at = "", 0  # the buffer; text[at:] is not parsed yet
     line, counted = 1, 0  # the line of text[counted]
 
-    def more() -> bool:
+    def read_more() -> bool:
         nonlocal text
-        found = file.read(max(CHUNK, len(text)))
-        text += found
-        return bool(found)
+        chunk = file.read(max(CHUNK, len(text)))
+        text += chunk
+        return bool(chunk)
 
-    def upcoming() -> str:
-        """The next character that is no white space; none at the end of the file."""
+    def next_character() -> str:
+        """The next character that is not white space, "" at the end of the file."""
         nonlocal at
         while True:
             at = BLANK.match(text, at).end()  # pyright: ignore[reportOptionalMemberAccess]
-            if at < len(text) or not more():
+            if at < len(text) or not read_more():
                 return text[at : at + 1]
 
-    def element() -> Any:
+    def next_element() -> Any:
         nonlocal at
         while True:
             try:
                 fields, end = DECODER.raw_decode(text, at)
             except json.JSONDecodeError as error:
-                cut = error.msg.startswith("Unterminated") or error.pos > len(text) - CUT_SHORT
-                if cut and more():
+                is_cut = error.msg.startswith("Unterminated") or error.pos > len(text) - CUT_SHORT
+                if is_cut and read_more():
                     continue
-                where = line + text.count("\n", counted, error.pos)
-                raise FileFormatError(where, f"not JSON: {error.msg}") from None
-            except RowError as fault:
-                raise FileFormatError(line, str(fault)) from None
+                error_line = line + text.count("\n", counted, error.pos)
+                raise FileFormatError(error_line, f"not JSON: {error.msg}") from None
+            except RowError as error:
+                raise FileFormatError(line, str(error)) from None
             except (RecursionError, ValueError):
                 raise FileFormatError(
-                    line, "not JSON: nested too deep, or a number too long"
+                    line, "not JSON: nested too deeply, or a number is too long"
                 ) from None
-            if end < len(text) - CUT_SHORT or not more():  # else a number may go on
+            if (
+                end < len(text) - CUT_SHORT or not read_more()
+            ):  # else the buffer may end within a number
                 at = end
                 return fields
 
     while "[" not in text:
-        more()
+        read_more()
     at = text.index("[") + 1
-    while upcoming() != "]":
+    while next_character() != "]":
         line, counted = line + text.count("\n", counted, at), at
         if at > len(text) // 2:
             text, at, counted = text[at:], 0, 0
-        yield Row(line, element())
-        after = upcoming()
+        yield Row(line, next_element())
+        after = next_character()
         line, counted = line + text.count("\n", counted, at), at
         if after == ",":
             at += 1
         elif after != "]":
             raise FileFormatError(line, "not JSON: expected ',' or ']' after a row")
     at += 1
-    if upcoming():
+    if next_character():
         line += text.count("\n", counted, at)
         raise FileFormatError(line, "text after the closing ']'")
 
@@ -156,10 +157,10 @@ def _json_lines(file: TextIO) -> Iterator[Row]:
             yield Row(number, json.loads(line.removesuffix("\n"), object_pairs_hook=_unique))
         except json.JSONDecodeError as error:
             yield Row(number, RowError(f"not JSON: {error.msg}"))
-        except RowError as fault:
-            yield Row(number, fault)
+        except RowError as error:
+            yield Row(number, error)
         except (RecursionError, ValueError):
-            yield Row(number, RowError("not JSON: nested too deep, or a number too long"))
+            yield Row(number, RowError("not JSON: nested too deeply, or a number is too long"))
 
 
 def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
@@ -167,7 +168,7 @@ def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
 
 
 def _delimited(file: TextIO, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)  # a long text is no error
+    csv.field_size_limit(sys.maxsize)  # a long text is not an error
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     header: list[str] = []
     start = 1
@@ -180,7 +181,8 @@ def _delimited(file: TextIO, delimiter: str) -> Iterator[Row]:
                 header = cells
                 if "text" not in header or len(set(header)) < len(header):
                     raise FileFormatError(
-                        line, "the first line must name the columns, each once, and 'text'"
+                        line,
+                        "the first line must name the columns: no duplicates, one of them 'text'",
                     )
             elif len(cells) != len(header):
                 reason = (
@@ -202,7 +204,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: Parquet needs pyarrow; pip install 'jaxclf[parquet]'") from None
     number = 0
     try:
-        # A row group may be the whole file: it is read piece by piece.
+        # A row group may be as large as the file; batches are small.
         with pyarrow.parquet.ParquetFile(path, buffer_size=CHUNK, pre_buffer=False) as file:
             for batch in file.iter_batches(PARQUET_ROWS):
                 for fields in batch.to_pylist():

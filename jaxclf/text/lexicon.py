@@ -1,6 +1,5 @@
-"""Words that a variation of a text may not touch, and those it may exchange."""
+"""Negations, synonyms and neighboring keys, for augmentation."""
 
-# A negation and what it bears on decide a label.
 NEGATIONS = frozenset(
     """
     no not never none nobody nothing nowhere neither nor without cannot hardly barely scarcely
@@ -8,9 +7,9 @@ NEGATIONS = frozenset(
     aint arent cant couldnt didnt doesnt dont hadnt hasnt havent isnt mustnt neednt shouldnt wasnt
     werent wont wouldnt
     """.split()
-)  # and all that end in n't
+)  # and all words that end in n't
 
-# Groups whose members say the same in most sentences.
+# Groups of words that mean the same in most sentences.
 _GROUPS = """
 big large huge
 little small
@@ -159,22 +158,24 @@ _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 def _synonyms() -> dict[str, tuple[str, ...]]:
     groups = [line.split() for line in _GROUPS.split("\n")]
     return {
-        word: tuple(other for other in group if other != word) for group in groups for word in group
+        word: tuple(member for member in group if member != word)
+        for group in groups
+        for word in group
     }
 
 
-def _neighbours() -> dict[str, str]:
-    found: dict[str, str] = {}
+def _neighbors() -> dict[str, str]:
+    neighbors: dict[str, str] = {}
     for row, keys in enumerate(_ROWS):
         for column, key in enumerate(keys):
             around = [(row, column - 1), (row, column + 1)]
             around += [(row - 1, column), (row - 1, column + 1)]
             around += [(row + 1, column - 1), (row + 1, column)]
-            found[key] = "".join(
+            neighbors[key] = "".join(
                 _ROWS[r][c] for r, c in around if 0 <= r < 3 and 0 <= c < len(_ROWS[r])
             )
-    return found
+    return neighbors
 
 
 SYNONYMS = _synonyms()
-NEIGHBOURS = _neighbours()
+NEIGHBORS = _neighbors()

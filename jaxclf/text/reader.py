@@ -1,4 +1,4 @@
-"""Data files -> Examples, every fault as `file:line: reason`."""
+"""Data files as Examples. Every error names its file and line."""
 
 import sys
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from jaxclf.errors import DataError, did_you_mean
 from jaxclf.text.formats import FORMATS, FileFormatError, Row, RowError
 from jaxclf.types import Examples
 
-FAULTS_SHOWN = 10
+MAX_REASONS = 10  # in one message
+MAX_LINES = 5  # named for one reason
 NO_ROWS = (1, "no rows")
-# Columns and keys that are no labels.
-RESERVED = ("id", "text", "group", "labels")
+NOT_LABELS = ("id", "text", "group", "labels")
 
 
-class Parsed(NamedTuple):
+class ParsedRow(NamedTuple):
     line: int
     id: str
     text: str
@@ -25,82 +25,84 @@ class Parsed(NamedTuple):
     labels: dict[str, float]
 
 
-def read(path: str | Path, labels: tuple[str, ...] = (), labelled: bool = True) -> Examples:
+class LabelList(dict):
+    """Labels that a row lists by name: unlisted labels are 0."""
+
+
+def read(path: str | Path, labels: tuple[str, ...] = (), labeled: bool = True) -> Examples:
     """Read one file.
 
-    labels: the label names in order; empty: those of the file (the keys or columns of its first
-        row, or, where rows list names, the names in alphabetical order).
-    labelled: False reads texts and ids alone, for prediction.
+    labels: the label names in order. Empty: those of the file, which are the keys or columns of its
+        first row, or, where rows list names, all names in alphabetical order.
+    labeled: False reads texts and ids alone, for prediction.
 
-    Raises DataError with up to ten lines `file:line: reason`.
+    Raises DataError with a line `file:line: reason` for each reason, with its number of rows.
     """
     path = Path(path)
-    form, rows = _open(path)
-    parsed: list[Parsed] = []
-    faults: list[tuple[int, str]] = []
+    format_name, rows = _open(path)
+    parsed: list[ParsedRow] = []
+    errors: list[tuple[int, str]] = []
     seen: set[str] = set()
-    for one in _good(rows, labelled, faults):
-        if one.id in seen:
-            faults.append((one.line, f"id {one.id!r} stands on two rows; ids must be unique"))
+    for row in _valid_rows(rows, labeled, errors):
+        if row.id in seen:
+            errors.append((row.line, f"duplicate id {row.id!r}; ids must be unique"))
         else:
-            seen.add(one.id)
-            parsed.append(one)
-    if not parsed and not faults:
-        faults.append(NO_ROWS)
+            seen.add(row.id)
+            parsed.append(row)
+    if not parsed and not errors:
+        errors.append(NO_ROWS)
 
-    names = labels or _names([one.labels for one in parsed])
-    if labelled:
-        for one in parsed:
+    names = labels or _label_names([row.labels for row in parsed])
+    if labeled:
+        for row in parsed:
             try:
-                _hold(one.labels, names)
-            except RowError as fault:
-                faults.append((one.line, str(fault)))
-    if faults:
-        more = len(faults) - FAULTS_SHOWN
-        raise _refusal(path, faults, f"and {more} more" if more > 0 else "")
-    if not labelled:
+                _check_labels(row.labels, names)
+            except RowError as error:
+                errors.append((row.line, str(error)))
+    if errors:
+        raise _data_error(path, errors)
+    if not labeled:
         names = ()
     elif not names:
-        raise DataError(f"{path}: no row carries a label; name them with data.labels=a,b,c")
+        raise DataError(f"{path}: no row has a label; name the labels with data.labels=a,b,c")
 
-    matrix = np.array([[one.labels.get(name, 0) for name in names] for one in parsed], np.float32)
-    known = ~np.isnan(matrix)
-    where = "listed by name" if isinstance(parsed[0].labels, Listed) else "by column"
-    groups = tuple(one.group for one in parsed)
-    found = (f", labels {where}" if labelled else "") + (", in groups" if any(groups) else "")
+    matrix = np.array([[row.labels.get(name, 0) for name in names] for row in parsed], np.float32)
+    is_known = ~np.isnan(matrix)
+    layout = "listed by name" if isinstance(parsed[0].labels, LabelList) else "by column"
+    groups = tuple(row.group for row in parsed)
+    notes = (f", labels {layout}" if labeled else "") + (", in groups" if any(groups) else "")
     return Examples(
-        tuple(one.id for one in parsed),
-        tuple(one.text for one in parsed),
-        np.where(known, matrix, 0).astype(np.float32),
-        known.astype(np.float32),
+        tuple(row.id for row in parsed),
+        tuple(row.text for row in parsed),
+        np.where(is_known, matrix, 0).astype(np.float32),
+        is_known.astype(np.float32),
         names,
-        f"{path.name}: {len(parsed):,} rows, {form}{found}",
+        f"{path.name}: {len(parsed):,} rows, {format_name}{notes}",
         groups if any(groups) else (),
     )
 
 
-def stream(path: str | Path) -> Iterator[Parsed]:
-    """The texts of one file, row by row, for prediction: whatever the file's size, a row is all
-    that is held of it.
+def stream(path: str | Path) -> Iterator[ParsedRow]:
+    """The texts of one file, row by row, for prediction. Memory holds one row.
 
-    Ids may stand twice: a row is known by its place. Raises DataError once rows are found faulty,
-    ten at most, as `file:line: reason`.
+    Ids may repeat: a row is known by its position. Raises DataError after ten rows with errors, or
+    at the end of the file.
     """
     path = Path(path)
     _, rows = _open(path)
-    faults: list[tuple[int, str]] = []
-    found = False
-    for one in _good(rows, False, faults, FAULTS_SHOWN):
-        found = True
-        yield one
-    if not found and not faults:
-        faults.append(NO_ROWS)
-    if faults:
-        raise _refusal(path, faults, "and perhaps more" if len(faults) == FAULTS_SHOWN else "")
+    errors: list[tuple[int, str]] = []
+    is_empty = True
+    for row in _valid_rows(rows, False, errors, MAX_REASONS):
+        is_empty = False
+        yield row
+    if is_empty and not errors:
+        errors.append(NO_ROWS)
+    if errors:
+        raise _data_error(path, errors, is_complete=len(errors) < MAX_REASONS)
 
 
 def _open(path: Path) -> tuple[str, Iterator[Row]]:
-    """The form of a file in words, and its rows."""
+    """The name of a file's format, and its rows."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if path.suffix not in FORMATS:
@@ -110,33 +112,46 @@ def _open(path: Path) -> tuple[str, Iterator[Row]]:
     return FORMATS[path.suffix](path)
 
 
-def _good(
-    rows: Iterator[Row], labelled: bool, faults: list[tuple[int, str]], most: int = sys.maxsize
-) -> Iterator[Parsed]:
-    """The rows that can be used; what is wrong with others enters `faults`, where `most` end it."""
+def _valid_rows(
+    rows: Iterator[Row],
+    labeled: bool,
+    errors: list[tuple[int, str]],
+    max_errors: int = sys.maxsize,
+) -> Iterator[ParsedRow]:
+    """The rows without errors. Appends the errors of other rows, and ends at `max_errors`."""
     try:
         for index, row in enumerate(rows):
             try:
-                yield _parse(row, str(index), labelled)
-            except RowError as fault:
-                faults.append((row.line, str(fault)))
-                if len(faults) == most:
+                yield _parse(row, str(index), labeled)
+            except RowError as error:
+                errors.append((row.line, str(error)))
+                if len(errors) == max_errors:
                     return
-    except FileFormatError as broken:  # nothing can be read from there on
-        faults.append((broken.line, str(broken)))
+    except FileFormatError as error:  # the rest of the file cannot be read
+        errors.append((error.line, str(error)))
 
 
-def _refusal(path: Path, faults: list[tuple[int, str]], more: str) -> DataError:
-    lines = [f"{path}:{line}: {reason}" for line, reason in sorted(faults)[:FAULTS_SHOWN]]
-    return DataError("\n".join([*lines, more] if more else lines))
+def _data_error(path: Path, errors: list[tuple[int, str]], is_complete: bool = True) -> DataError:
+    """One line for each reason, with its number of rows and its first lines in the file."""
+    lines_by_reason: dict[str, list[int]] = {}
+    for line, reason in sorted(errors):
+        lines_by_reason.setdefault(reason, []).append(line)
+    messages = []
+    for reason, lines in list(lines_by_reason.items())[:MAX_REASONS]:
+        message = f"{path}:{lines[0]}: {reason}"
+        if len(lines) > 1:
+            numbers = ", ".join(map(str, lines[:MAX_LINES])) + ", …" * (len(lines) > MAX_LINES)
+            message += f" ({len(lines):,} rows: lines {numbers})"
+        messages.append(message)
+    if len(lines_by_reason) > MAX_REASONS:
+        messages.append(f"and {len(lines_by_reason) - MAX_REASONS:,} more reasons")
+    if not is_complete:
+        messages.append("the rest of the file was not read")
+    return DataError("\n".join(messages))
 
 
-class Listed(dict):
-    """Labels that came as a list of names: what is not listed is 0."""
-
-
-def _parse(row: Row, number: str, labelled: bool) -> Parsed:
-    """One row, or the Fault that it is."""
+def _parse(row: Row, number: str, labeled: bool) -> ParsedRow:
+    """Raises RowError."""
     fields = row.fields
     if isinstance(fields, RowError):
         raise fields
@@ -147,47 +162,47 @@ def _parse(row: Row, number: str, labelled: bool) -> Parsed:
         raise RowError("no 'text' column or key" if text is None else "'text' must be a string")
     if not text.strip():
         raise RowError("the text is empty; remove the row")
-    _whole("text", text)
-    name, group = _name("id", fields), _name("group", fields)
-    return Parsed(row.line, name or number, text, group, _labels(fields) if labelled else {})
+    _check_unicode("text", text)
+    name, group = _identifier("id", fields), _identifier("group", fields)
+    return ParsedRow(row.line, name or number, text, group, _labels(fields) if labeled else {})
 
 
-def _name(key: str, fields: dict[str, Any]) -> str:
-    """The value as a string, "" where there is none."""
+def _identifier(key: str, fields: dict[str, Any]) -> str:
+    """The value of a key as a string, "" where it is missing."""
     value = fields.get(key)
     if value is not None and not isinstance(value, str | int):
         raise RowError(f"{key!r} must be a string or a number")
-    _whole(key, name := "" if value is None else str(value))
+    _check_unicode(key, name := "" if value is None else str(value))
     return name
 
 
-def _whole(what: str, value: str) -> None:
+def _check_unicode(field: str, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
         raise RowError(
-            f"the {what} holds half of a surrogate pair; write the character itself"
+            f"the {field} holds half of a surrogate pair; write the character itself"
         ) from None
 
 
 def _labels(fields: dict[str, Any]) -> dict[str, float]:
     """By name: 0, 1, or NaN where not known."""
-    found = fields.get("labels")
-    if found is None:
-        found = {key: value for key, value in fields.items() if key not in RESERVED}
-    if isinstance(found, list | dict):
-        if not all(isinstance(name, str) for name in found):
+    labels = fields.get("labels")
+    if labels is None:
+        labels = {key: value for key, value in fields.items() if key not in NOT_LABELS}
+    if isinstance(labels, list | dict):
+        if not all(isinstance(name, str) for name in labels):
             raise RowError("'labels' must list label names")
-        for name in found:
-            _whole("label", name)
-    if isinstance(found, list):
-        return Listed(dict.fromkeys(found, 1.0))
-    if not isinstance(found, dict):
+        for name in labels:
+            _check_unicode("label", name)
+    if isinstance(labels, list):
+        return LabelList(dict.fromkeys(labels, 1.0))
+    if not isinstance(labels, dict):
         raise RowError("'labels' must be an object of 0, 1 or null, or a list of names")
-    return {name: _value(name, value) for name, value in found.items()}
+    return {name: _label_value(name, value) for name, value in labels.items()}
 
 
-def _value(name: str, value: Any) -> float:
+def _label_value(name: str, value: Any) -> float:
     if value is None or value == "":
         return float("nan")
     if value in (0, 1) or value in ("0", "1"):
@@ -196,19 +211,19 @@ def _value(name: str, value: Any) -> float:
     raise RowError(f"label {name!r} {shown}must be 0, 1, or empty where not known")
 
 
-def _names(rows: list[dict[str, float]]) -> tuple[str, ...]:
-    """The label names that rows of a file set: the first row's keys, or all that are listed."""
-    if any(isinstance(labels, Listed) for labels in rows):
+def _label_names(rows: list[dict[str, float]]) -> tuple[str, ...]:
+    """The label names of a file: the first row's keys, or all listed names."""
+    if any(isinstance(labels, LabelList) for labels in rows):
         return tuple(sorted({name for labels in rows for name in labels}))
     return tuple(next((labels for labels in rows if labels), {}))
 
 
-def _hold(labels: dict[str, float], names: tuple[str, ...]) -> None:
-    """Fault where a label is a stranger or, where rows give values, one is missing."""
+def _check_labels(labels: dict[str, float], names: tuple[str, ...]) -> None:
+    """Raises RowError for an unknown label and, where rows have values, for a missing label."""
     for name in labels:
         if name not in names:
             raise RowError(f"unknown label {name!r}" + did_you_mean(name, names))
-    if not isinstance(labels, Listed):
+    if not isinstance(labels, LabelList):
         for name in names:
             if name not in labels:
-                raise RowError(f"no label {name!r}; give 0, 1, or leave it empty where not known")
+                raise RowError(f"no label {name!r}; write 0, 1, or leave it empty where not known")

@@ -1,4 +1,4 @@
-"""Splits of a data set: a smaller one, what two must not share, and what must stay together."""
+"""Splits of a data set: subsamples, texts that two splits share, groups that stay together."""
 
 import hashlib
 from typing import Any
@@ -11,23 +11,21 @@ from scipy.sparse.csgraph import connected_components
 from jaxclf.types import Examples
 
 
-def shared_texts(one: Examples, other: Examples) -> int:
-    """Texts of `other` that stand in `one` too, but for case and white space: a test of memory,
-    not of skill."""
-    seen = {_plain(text) for text in one.texts}
-    return sum(_plain(text) in seen for text in other.texts)
+def shared_texts(train: Examples, test: Examples) -> int:
+    """The number of texts of `test` that are in `train` too, up to case and white space."""
+    seen = {_normalize(text) for text in train.texts}
+    return sum(_normalize(text) in seen for text in test.texts)
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
 def fingerprint(examples: Examples) -> str:
-    """SHA-256 of texts, labels and what is known of them, whatever the file's form, names or
-    order of rows."""
+    """SHA-256 of texts, labels and label masks. Format, label names and order do not matter."""
     rows = sorted(
-        hashlib.sha256(text.encode() + labels.tobytes() + known.tobytes()).digest()
-        for text, labels, known in zip(
+        hashlib.sha256(text.encode() + labels.tobytes() + mask.tobytes()).digest()
+        for text, labels, mask in zip(
             examples.texts, examples.labels, examples.label_mask, strict=True
         )
     )
@@ -39,21 +37,21 @@ def describe(examples: Examples, file: str) -> dict[str, Any]:
     return {"file": file, "rows": len(examples.ids), "sha256": fingerprint(examples)}
 
 
-def select(examples: Examples, rows: Int[np.ndarray, " rows"], form: str) -> Examples:
-    """Some of the examples, with words for what they are."""
+def select(examples: Examples, rows: Int[np.ndarray, " rows"], description: str) -> Examples:
+    """Some of the examples. The description is appended to their source."""
     return examples._replace(
         ids=tuple(examples.ids[row] for row in rows),
         texts=tuple(examples.texts[row] for row in rows),
         labels=examples.labels[rows],
         label_mask=examples.label_mask[rows],
         groups=tuple(examples.groups[row] for row in rows) if examples.groups else (),
-        source=f"{examples.source}; {form}",
+        source=f"{examples.source}; {description}",
     )
 
 
 def subsample(examples: Examples, count: int) -> Examples:
-    """So many examples drawn once and for all, in their order; all of them where count is 0 or
-    more than there are."""
+    """The same random examples at every call, in their order; all of them where count is 0 or
+    exceeds their number."""
     if not 0 < count < len(examples.ids):
         return examples
     chosen = np.sort(np.random.default_rng(0).permutation(len(examples.ids))[:count])
@@ -61,14 +59,14 @@ def subsample(examples: Examples, count: int) -> Examples:
 
 
 def connected_groups(examples: Examples) -> Int[np.ndarray, " examples"]:
-    """A number for each example, equal for those of one group or one text (but for case and white
-    space), directly or through others: what no two folds may share."""
+    """A number for each example, equal where two folds must not share them: examples with the same
+    group or the same text (up to case and white space), and their connected components."""
     groups = examples.groups or ("",) * len(examples.ids)
     nodes: dict[tuple[str, str], int] = {}
     edges = [
         (row, nodes.setdefault(key, len(nodes)))
         for row, (text, group) in enumerate(zip(examples.texts, groups, strict=True))
-        for key in [("text", _plain(text)), ("group", group)]
+        for key in [("text", _normalize(text)), ("group", group)]
         if key[1]
     ]
     rows, keys = np.array(edges, np.int64).reshape(-1, 2).T

@@ -33,7 +33,7 @@ from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.load import load
 from jaxclf.inference.score_file import Shard, chunks, fingerprint, predict_file
 from jaxclf.model.storage.weights import flatten_params
-from jaxclf.text.reader import Parsed
+from jaxclf.text.reader import ParsedRow
 
 EXTENSIONS = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 ROWS = 100
@@ -172,7 +172,7 @@ def test_chunks_hold_every_row_once_and_depend_on_no_earlier_row(sizes, max_rows
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(score_file, "CHUNK_ROWS", max_rows)
         patch.setattr(score_file, "CHUNK_CHARACTERS", max_characters)
-        rows = [Parsed(index, str(index), "x" * size, "", {}) for index, size in enumerate(sizes)]
+        rows = [ParsedRow(index, str(index), "x" * size, "", {}) for index, size in enumerate(sizes)]
         parts = list(chunks(rows))
         assert [row for part in parts for row in part] == rows
         for part in parts:

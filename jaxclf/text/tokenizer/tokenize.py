@@ -1,4 +1,4 @@
-"""Texts -> ragged token ids, in windows where a text is longer than the encoder reads at once."""
+"""Tokenization of texts into ragged token ids. Long texts become several windows."""
 
 from pathlib import Path
 
@@ -42,9 +42,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def largest_id(tokenizer: Tokenizer) -> int:
-    """The largest id the tokenizer can give, special tokens included."""
-    around = tokenizer.encode("").ids
-    return max([*tokenizer.get_vocab(with_added_tokens=True).values(), *around], default=-1)
+    """The largest id that a tokenizer can return, special tokens included."""
+    special = tokenizer.encode("").ids
+    return max([*tokenizer.get_vocab(with_added_tokens=True).values(), *special], default=-1)
 
 
 def tokenize(
@@ -52,27 +52,26 @@ def tokenize(
     texts: list[str] | tuple[str, ...],
     windows: Windows,
 ) -> Tokens:
-    """Each text as one window or several, every window with the encoder's special tokens."""
-    reader = Tokenizer.from_str(tokenizer.to_str())  # its truncation is a setting: not the caller's
-    reader.enable_truncation(windows.max_length, stride=windows.overlap)
+    """Each text as one or several windows, each with the encoder's special tokens."""
+    truncating = Tokenizer.from_str(tokenizer.to_str())  # truncation is a setting of the object
+    truncating.enable_truncation(windows.max_length, stride=windows.overlap)
     ids: list[np.ndarray] = []
     lengths: list[int] = []
-    owners: list[int] = []
-    for first in range(0, len(texts), CHUNK):
-        for owner, encoding in enumerate(
-            reader.encode_batch(list(texts[first : first + CHUNK])), first
-        ):
+    example_index: list[int] = []
+    for start in range(0, len(texts), CHUNK):
+        encodings = truncating.encode_batch(list(texts[start : start + CHUNK]))
+        for example, encoding in enumerate(encodings, start):
             for window in [encoding, *encoding.overflowing][: windows.max_windows]:
                 ids.append(np.array(window.ids, np.int32))
                 lengths.append(len(window.ids))
-                owners.append(owner)
+                example_index.append(example)
     return Tokens(
         np.concatenate(ids) if ids else np.zeros(0, np.int32),
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
-        np.array(owners, np.int32),
+        np.array(example_index, np.int32),
     )
 
 
 def lengths(tokens: Tokens) -> np.ndarray:
-    """Tokens of each example, those of all its windows together."""
+    """The number of tokens of each example, over all its windows."""
     return np.bincount(tokens.example_index, np.diff(tokens.starts)).astype(np.int64)

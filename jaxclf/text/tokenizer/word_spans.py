@@ -1,4 +1,4 @@
-"""The words of a text, and which of them each token is a piece of."""
+"""The words of a text, and the word of each token."""
 
 import unicodedata
 from typing import NamedTuple
@@ -11,59 +11,59 @@ from jaxclf.types import Tokens, Windows
 
 SPACE, LETTER, SIGN = -1, -2, -3
 APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
-# Scripts that put no spaces between words: each character may be one, or what the tokenizer joins.
+# Scripts without spaces between words: a word is a character, or what the tokenizer joins.
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
 class TokenSpans(NamedTuple):
-    """Tokens as `tokenize` gives them, and where they lie in their texts.
+    """The tokens of `tokenize` with their positions in the texts.
 
-    spans: from which character to which. own: whether a token is of the text; the others are put
-        around each window for the encoder.
+    spans: first character and the one after the last. is_text: whether a token comes from the text;
+        the others are the encoder's special tokens.
     """
 
     tokens: Tokens
     spans: Int[np.ndarray, "tokens 2"]
-    own: Bool[np.ndarray, " tokens"]
+    is_text: Bool[np.ndarray, " tokens"]
 
 
 class Words(NamedTuple):
-    """The words of a text that pieces of it lie in.
+    """The words of a text that tokens lie in.
 
-    spans: from which character to which, ascending, without overlap. of: the word of each piece.
+    spans: first character and the one after the last, ascending, without overlap. of: the index of
+        the word of each token.
     """
 
     spans: Int[np.ndarray, "words 2"]
-    of: Int[np.ndarray, " pieces"]
+    of: Int[np.ndarray, " tokens"]
 
 
 def tokenize_with_spans(tokenizer: Tokenizer, texts: list[str], windows: Windows) -> TokenSpans:
-    """The tokens that `tokenize` gives, in the same order, with their places."""
-    reader = Tokenizer.from_str(tokenizer.to_str())  # its truncation is a setting: not the caller's
-    reader.enable_truncation(windows.max_length, stride=windows.overlap)
-    owned = [
-        (owner, window)
-        for owner, encoding in enumerate(reader.encode_batch(texts))
+    """The tokens of `tokenize`, in the same order, with their positions."""
+    truncating = Tokenizer.from_str(tokenizer.to_str())  # truncation is a setting of the object
+    truncating.enable_truncation(windows.max_length, stride=windows.overlap)
+    pairs = [
+        (example, window)
+        for example, encoding in enumerate(truncating.encode_batch(texts))
         for window in [encoding, *encoding.overflowing][: windows.max_windows]
     ]
-    every = [window for _, window in owned]
+    encodings = [window for _, window in pairs]
     return TokenSpans(
         Tokens(
-            np.concatenate([np.array(one.ids, np.int32) for one in every]),
-            np.cumsum([0, *map(len, every)]).astype(np.int32),
-            np.array([owner for owner, _ in owned], np.int32),
+            np.concatenate([np.array(window.ids, np.int32) for window in encodings]),
+            np.cumsum([0, *map(len, encodings)]).astype(np.int32),
+            np.array([example for example, _ in pairs], np.int32),
         ),
-        np.concatenate([np.array(one.offsets, np.int64).reshape(-1, 2) for one in every]),
-        np.concatenate([np.array(one.special_tokens_mask) for one in every]) == 0,
+        np.concatenate([np.array(w.offsets, np.int64).reshape(-1, 2) for w in encodings]),
+        np.concatenate([np.array(window.special_tokens_mask) for window in encodings]) == 0,
     )
 
 
-def words_of(text: str, spans: Int[np.ndarray, "pieces 2"]) -> Words:
-    """The words that pieces lie in: runs of letters and digits, or of other signs; where one piece
-    reaches over several, they are one word.
+def words_of(text: str, spans: Int[np.ndarray, "tokens 2"]) -> Words:
+    """The words that tokens lie in: runs of letters and digits, or of other signs.
 
-    An apostrophe between letters is a letter. White space belongs to the word after it, since
-    tokenizers write it as the beginning of that.
+    Words that one token spans are joined. An apostrophe between letters is a letter. White space
+    belongs to the word after it, as in tokenizers.
     """
     kinds = np.array(_kinds(text))
     visible = kinds != SPACE
@@ -72,42 +72,36 @@ def words_of(text: str, spans: Int[np.ndarray, "pieces 2"]) -> Words:
     number = np.minimum(np.cumsum(begins) - visible, count - 1)
 
     first = number[np.minimum(spans[:, 0], len(text) - 1)]
-    joined = np.zeros(count, bool)  # to the word before
+    is_joined = np.zeros(count, bool)  # to the word before
     for (start, end), word in zip(spans.tolist(), first, strict=True):
         last = start + max(len(text[start:end].rstrip()), 1) - 1
-        joined[word + 1 : number[min(last, len(text) - 1)] + 1] = True
-    whole = np.cumsum(~joined) - 1
+        is_joined[word + 1 : number[min(last, len(text) - 1)] + 1] = True
+    word_ids = np.cumsum(~is_joined) - 1
 
-    places = np.flatnonzero(visible)
-    owners = whole[number[places]]
-    used, of = np.unique(whole[first], return_inverse=True)
-    return Words(
-        np.stack(
-            [
-                places[np.searchsorted(owners, used)],
-                places[np.searchsorted(owners, used, side="right") - 1] + 1,
-            ],
-            axis=1,
-        ),
-        of,
-    )
+    characters = np.flatnonzero(visible)
+    words = word_ids[number[characters]]
+    used, of = np.unique(word_ids[first], return_inverse=True)
+    starts = characters[np.searchsorted(words, used)]
+    ends = characters[np.searchsorted(words, used, side="right") - 1] + 1
+    return Words(np.stack([starts, ends], axis=1), of)
 
 
 def _kinds(text: str) -> list[int]:
-    """What each character is: SPACE, LETTER, SIGN, or its own place where it may be a word alone.
-    Marks and joiners are what they follow."""
+    """The kind of each character: SPACE, LETTER, SIGN, or its index where it may be a word alone.
+    Marks and joiners have the kind of the character before."""
     kinds: list[int] = []
-    for place, (before, one, after) in enumerate(
-        zip(f" {text}", text, f"{text[1:]} ", strict=False)
-    ):
-        category = unicodedata.category(one)
-        if one.isspace():
+    neighborhoods = zip(f" {text}", text, f"{text[1:]} ", strict=False)
+    for index, (before, character, after) in enumerate(neighborhoods):
+        category = unicodedata.category(character)
+        if character.isspace():
             kinds.append(SPACE)
         elif (category[0] == "M" or category == "Cf") and kinds and kinds[-1] != SPACE:
             kinds.append(kinds[-1])
-        elif unicodedata.name(one, "").startswith(UNSPACED):
-            kinds.append(place)
-        elif category[0] in "LN" or (one in APOSTROPHES and before.isalpha() and after.isalpha()):
+        elif unicodedata.name(character, "").startswith(UNSPACED):
+            kinds.append(index)
+        elif category[0] in "LN" or (
+            character in APOSTROPHES and before.isalpha() and after.isalpha()
+        ):
             kinds.append(LETTER)
         else:
             kinds.append(SIGN)
