@@ -172,7 +172,9 @@ def test_chunks_hold_every_row_once_and_depend_on_no_earlier_row(sizes, max_rows
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(score_file, "CHUNK_ROWS", max_rows)
         patch.setattr(score_file, "CHUNK_CHARACTERS", max_characters)
-        rows = [ParsedRow(index, str(index), "x" * size, "", {}) for index, size in enumerate(sizes)]
+        rows = [
+            ParsedRow(index, str(index), "x" * size, "", {}) for index, size in enumerate(sizes)
+        ]
         parts = list(chunks(rows))
         assert [row for part in parts for row in part] == rows
         for part in parts:

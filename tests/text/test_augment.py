@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jaxclf.experiment.overrides import options_of
 from jaxclf.text.augment import AUGMENTERS, SCOPE, eda, free_words, none, plain
-from jaxclf.text.lexicon import NEGATIONS, NEIGHBOURS, SYNONYMS
+from jaxclf.text.lexicon import NEGATIONS, NEIGHBORS, SYNONYMS
 
 STILL = {"drop": 0.0, "swap": 0.0, "typo": 0.0, "synonym": 0.0, "span": 0.0}
 PROTECTED = ("i", "kill", "me", "tonight")
@@ -79,9 +79,9 @@ def test_the_tables_do_not_contradict_each_other():
         assert word not in others
         assert all(word in SYNONYMS[other] for other in others)
         assert word == plain(word)
-    for key, around in NEIGHBOURS.items():
-        assert all(key in NEIGHBOURS[other] for other in around)
-    assert set(NEIGHBOURS["s"]) == set("adwezx")
+    for key, around in NEIGHBORS.items():
+        assert all(key in NEIGHBORS[other] for other in around)
+    assert set(NEIGHBORS["s"]) == set("adwezx")
 
 
 def test_a_synonym_keeps_capital_and_punctuation():

@@ -94,7 +94,7 @@ def test_the_result_does_not_depend_on_where_chunks_end(
 
     def read_or_refuse():
         try:
-            return list(stream(path)), read(path, labelled=False)
+            return list(stream(path)), read(path, labeled=False)
         except DataError as error:
             return str(error)
 

@@ -59,7 +59,7 @@ TEXTS = st.text(
 
 def spans_of(kind, text):
     found = tokenize_with_spans(make_tokenizer(kind), [text], Windows(1000, 1, 0))
-    return found.spans[found.own]
+    return found.spans[found.is_text]
 
 
 def words(kind, text):
@@ -135,4 +135,4 @@ def test_tokens_are_those_of_tokenize(kind):
         for one, other in zip(plain, found.tokens, strict=True):
             np.testing.assert_array_equal(one, other)
     around = kind == "wordpiece"  # the one that puts special tokens around a window
-    assert (~found.own).sum() == around * 2 * len(plain.example_index)
+    assert (~found.is_text).sum() == around * 2 * len(plain.example_index)
