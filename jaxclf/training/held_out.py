@@ -51,5 +51,5 @@ def load_split(run: Path, split: str) -> tuple[Predictions, tuple[str, ...]]:
 def read_texts(run: Path, split: str) -> dict[str, str]:
     """The texts of the file that a split of a run comes from, by id."""
     path = split_file(catalog.load(str(run / "config.json")).data, split)
-    examples = read(path, labelled=False)
+    examples = read(path, labeled=False)
     return dict(zip(examples.ids, examples.texts, strict=True))
