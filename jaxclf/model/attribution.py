@@ -1,11 +1,11 @@
-"""Slopes of every logit by every token, for all labels at once, on the way from a blank text.
+"""Per-token gradients of every logit along the integrated-gradients path from a masked baseline.
 
-At a point of the way each token's embedding lies at one share between a blank's and its own. A
-token's slope is what a logit rises by per share through that token alone: summed over the way,
-slopes are integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365).
+At a point of the path every token's embedding is interpolated between the baseline's and its own. A
+token's gradient is the derivative of a logit by its interpolation factor; summed over the path,
+these are integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,22 +15,22 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32
 
 from jaxclf.experiment.config import Data, Experiment
-from jaxclf.model.classifier import network_of
+from jaxclf.model.classifier import make_network
 from jaxclf.model.inference import TOKENS_PER_SLOT
 from jaxclf.text.packing import fill, plan
 from jaxclf.types import Batch, Shape, Tokens
 
-# Tokens times logits in a batch: every logit has a backward pass, all of them at once.
+# Tokens times logits in a batch: all logits have their backward passes at once.
 CELLS = 2048
 SCORE = ("pool", "score")  # the layer whose softmax is the attention pool's weights
 
-Places = Int32[Any, "rows length"]
+TokenIds = Int32[Any, "rows length"]
 
 
 class TokenGradients(NamedTuple):
-    """Of one batch. A token's slopes are those of its own slot's logits.
+    """Gradients of one batch. A token has those of its own slot's logits.
 
-    scores: what the attention pool takes the softmax of; None under another pool.
+    scores: inputs of the attention pool's softmax; None under another pool.
     """
 
     logits: Float32[Array, "members slots classes"]
@@ -39,18 +39,19 @@ class TokenGradients(NamedTuple):
 
 
 class PathGradients(NamedTuple):
-    """One text at some points of its way."""
+    """Gradients of one text at some points of its path."""
 
     logits: Float[np.ndarray, "points members classes"]
     slopes: Float[np.ndarray, "points tokens members classes"]
     scores: Float[np.ndarray, "points tokens members"] | None
 
 
-SlopesStep = Callable[[dict, Batch, Places, Float32[Any, "rows length"]], TokenGradients]
+SlopesStep = Callable[[dict, Batch, TokenIds, Float32[Any, "rows length"]], TokenGradients]
 
 
 def slopes_shape(data: Data, columns: int) -> Shape:
-    """One shape for all texts, with rows enough for the longest. columns: members times classes."""
+    """The shape of all batches, with enough rows for the longest text. columns: members times
+    classes."""
     rows = max(CELLS // (data.max_length * columns), data.max_windows)
     return Shape(rows, data.max_length, max(rows * data.max_length // TOKENS_PER_SLOT, 1))
 
@@ -58,48 +59,51 @@ def slopes_shape(data: Data, columns: int) -> Shape:
 def make_slopes_step(
     experiment: Experiment, hf_config: Mapping[str, Any], classes: int, members: int, shape: Shape
 ) -> SlopesStep:
-    """(params, batch, blanks, shares) -> Slopes, in float32 whatever the encoder's dtype.
+    """Compile (params, batch, baselines, factors) -> TokenGradients, computed in float32.
 
-    params: of several members with a leading axis. blanks: the ids that the way begins at; a
-    token's own gives it slopes of exactly zero. shares: of the way, 0 to 1.
+    params: of several members with a leading axis. baselines: token ids at the start of the path; a
+    token that is its own baseline has gradients of exactly zero. factors: of interpolation, 0 to 1.
     """
-    # The encoder is told of a vocabulary that has a word for each place of the batch. Its table
-    # then holds their embeddings, and the gradient by the table is the gradient by each.
-    places = shape.rows * shape.length
+    # Build the encoder with one embedding row per batch position, so that the gradient with respect
+    # to the table is per token.
+    count = shape.rows * shape.length
     exact = replace(experiment, encoder=replace(experiment.encoder, dtype="float32"))
-    network = network_of(exact, hf_config, classes, vocabulary=places)
+    network = make_network(exact, hf_config, classes, vocabulary=count)
 
-    def step(params: dict, batch: Batch, blanks: Array, shares: Array) -> TokenGradients:
+    def step(params: dict, batch: Batch, baselines: Array, factors: Array) -> TokenGradients:
         encoder = params["encoder"]
         word = encoder["embeddings"]["word"]["embedding"]
-        start = word[blanks.reshape(-1)]
-        way = word[batch.ids.reshape(-1)] - start
-        each = batch._replace(ids=jnp.arange(places, dtype=jnp.int32).reshape(batch.ids.shape))
+        start = word[baselines.reshape(-1)]
+        direction = word[batch.ids.reshape(-1)] - start
+        by_position = batch._replace(
+            ids=jnp.arange(count, dtype=jnp.int32).reshape(batch.ids.shape)
+        )
 
         def logits_of(table: Array) -> Any:
             embeddings = {**encoder["embeddings"], "word": {"embedding": table}}
             changed = {**params, "encoder": {**encoder, "embeddings": embeddings}}
             return network.apply(
                 {"params": changed},
-                each,
+                by_position,
                 True,
                 capture_intermediates=lambda module, _: module.path == SCORE,
                 mutable=["intermediates"],
             )
 
-        logits, pull, seen = jax.vjp(logits_of, start + shares.reshape(-1, 1) * way, has_aux=True)
+        table = start + factors.reshape(-1, 1) * direction
+        logits, backward, captured = jax.vjp(logits_of, table, has_aux=True)
 
         def slopes_of(label: Array) -> Array:
-            # Of all slots at once: a token has a part in the logits of its own alone.
-            (gradient,) = pull(jnp.broadcast_to(label, logits.shape))
-            return (gradient * way).sum(axis=-1).reshape(batch.ids.shape)
+            # All slots at once, since a token affects the logits of its own slot only.
+            (gradient,) = backward(jnp.broadcast_to(label, logits.shape))
+            return (gradient * direction).sum(axis=-1).reshape(batch.ids.shape)
 
         slopes = jax.vmap(slopes_of, out_axes=-1)(jnp.eye(classes, dtype=logits.dtype))
-        scores = [leaf.reshape(batch.ids.shape) for leaf in jax.tree.leaves(seen)]
+        scores = [leaf.reshape(batch.ids.shape) for leaf in jax.tree.leaves(captured)]
         return TokenGradients(logits, slopes, scores[0] if scores else None)
 
     if members == 1:
-        return jax.jit(lambda *given: jax.tree.map(lambda leaf: leaf[None], step(*given)))
+        return jax.jit(lambda *inputs: jax.tree.map(lambda leaf: leaf[None], step(*inputs)))
     return jax.jit(jax.vmap(step, in_axes=(0, None, None, None)))
 
 
@@ -107,55 +111,68 @@ def path_gradients(
     step: SlopesStep,
     params: dict,
     tokens: Tokens,
-    blanks: Int32[np.ndarray, " tokens"],
+    baselines: Int32[np.ndarray, " tokens"],
     texts: list[int],
     points: Float[np.ndarray, " points"],
     shape: Shape,
 ) -> list[PathGradients]:
-    """These texts, each at all points; a text at a point is an example, packed like any other."""
+    """The gradients of texts, each at all points. A text at a point is packed as an example."""
     lengths = np.diff(tokens.starts)
-    each = [np.flatnonzero(tokens.example_index == text) for text in texts for _ in points]
-    windows = np.concatenate(each)
-    owners = np.repeat(np.arange(len(each)), [len(one) for one in each])
-    origin = np.concatenate([np.arange(*tokens.starts[one : one + 2]) for one in windows])
-    shares = np.tile(points, len(texts))[np.repeat(owners, lengths[windows])]
-    # Numbers in place of ids: a batch then says which token lies where.
+    windows_of = [np.flatnonzero(tokens.example_index == text) for text in texts for _ in points]
+    windows = np.concatenate(windows_of)
+    example_index = np.repeat(np.arange(len(windows_of)), [len(part) for part in windows_of])
+    source = np.concatenate([np.arange(*tokens.starts[w : w + 2]) for w in windows])
+    factors = np.tile(points, len(texts))[np.repeat(example_index, lengths[windows])]
+    # Ids number the tokens, so that a packed batch tells where each token went.
     starts = np.cumsum([0, *lengths[windows]])
-    numbers = Tokens(*(np.asarray(one, np.int32) for one in (range(starts[-1]), starts, owners)))
-    unlabelled = np.zeros((len(each), 0), np.float32)
+    columns = (range(starts[-1]), starts, example_index)
+    numbered = Tokens(*(np.asarray(column, np.int32) for column in columns))
+    unlabelled = np.zeros((len(windows_of), 0), np.float32)
 
-    examples, places, logits, slopes, scores = [], [], [], [], []
-    for placement in plan(numbers, range(len(each)), shape):
-        batch = fill(numbers, unlabelled, unlabelled, placement, shape)
-        number, here = batch.ids, batch.segments > 0
-        found = step(
+    examples, positions, logits, slopes, scores = [], [], [], [], []
+    for placement in plan(numbered, range(len(windows_of)), shape):
+        batch = fill(numbered, unlabelled, unlabelled, placement, shape)
+        number, is_token = batch.ids, batch.segments > 0
+        gradients = step(
             params,
-            batch._replace(ids=np.where(here, tokens.ids[origin[number]], 0)),
-            np.where(here, blanks[origin[number]], 0),
-            np.where(here, shares[number], 0).astype(np.float32),
+            batch._replace(ids=np.where(is_token, tokens.ids[source[number]], 0)),
+            np.where(is_token, baselines[source[number]], 0),
+            np.where(is_token, factors[number], 0).astype(np.float32),
         )
         examples.append(placement.examples)
-        places.append(number[here])
-        logits.append(np.asarray(found.logits)[:, : len(placement.examples)])
-        slopes.append(np.asarray(found.slopes)[:, here])
-        if found.scores is not None:
-            scores.append(np.asarray(found.scores)[:, here])
+        positions.append(number[is_token])
+        logits.append(np.asarray(gradients.logits)[:, : len(placement.examples)])
+        slopes.append(np.asarray(gradients.slopes)[:, is_token])
+        if gradients.scores is not None:
+            scores.append(np.asarray(gradients.scores)[:, is_token])
 
-    def by_text(
-        parts: list[np.ndarray], numbers: list[np.ndarray], sizes: Int[np.ndarray, " texts"]
-    ) -> list[np.ndarray]:
-        """[members, some, …] of each batch -> [points, size, members, …] of each text."""
-        joined = np.concatenate(parts, axis=1).swapaxes(0, 1)[np.argsort(np.concatenate(numbers))]
-        each = np.split(joined, np.cumsum(len(points) * sizes)[:-1])
-        return [
-            one.reshape(len(points), size, *one.shape[1:])
-            for one, size in zip(each, sizes, strict=True)
-        ]
-
-    sizes = np.bincount(tokens.example_index, lengths).astype(int)[texts]
-    ends = by_text(logits, examples, np.ones_like(sizes))
-    weighed = by_text(scores, places, sizes) if scores else [None] * len(texts)
-    columns = zip(ends, by_text(slopes, places, sizes), weighed, strict=True)
+    count, sizes = len(points), np.bincount(tokens.example_index, lengths).astype(int)[texts]
+    text_logits = _by_text(logits, examples, np.ones_like(sizes), count)
+    text_slopes = _by_text(slopes, positions, sizes, count)
+    text_scores = [None] * len(texts)
+    if scores:
+        text_scores = _by_text(scores, positions, sizes, count)
     return [
-        PathGradients(of_text[:, 0], of_tokens, scored) for of_text, of_tokens, scored in columns
+        PathGradients(values[:, 0], gradients, pool_scores)
+        for values, gradients, pool_scores in zip(
+            text_logits, text_slopes, text_scores, strict=True
+        )
+    ]
+
+
+def _by_text(
+    batches: Sequence[np.ndarray],
+    numbers: Sequence[np.ndarray],
+    sizes: Int[np.ndarray, " texts"],
+    points: int,
+) -> list[np.ndarray]:
+    """[members, items, …] of each batch -> [points, size, members, …] of each text.
+
+    numbers: of the items of each batch, in the order of texts and points.
+    """
+    order = np.argsort(np.concatenate(numbers))
+    joined = np.concatenate(batches, axis=1).swapaxes(0, 1)[order]
+    parts = np.split(joined, np.cumsum(points * sizes)[:-1])
+    return [
+        part.reshape(points, size, *part.shape[1:]) for part, size in zip(parts, sizes, strict=True)
     ]

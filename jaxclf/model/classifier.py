@@ -1,4 +1,4 @@
-"""Encoder, pool and head as one network: build(experiment) -> (init, apply)."""
+"""Build the network of an experiment: encoder, pool and head."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -24,8 +24,7 @@ from jaxclf.types import Batch, Mix
 
 
 class Family(NamedTuple):
-    """One encoder architecture: how to read its config, its module, its head, its names in a
-    file."""
+    """One encoder architecture: config reader, module, head and tensor names."""
 
     from_hf: Callable[[Mapping[str, Any]], Any]
     module: Callable[..., nn.Module]
@@ -34,7 +33,7 @@ class Family(NamedTuple):
     classifier: Mapping[str, str]
     ignored_keys: tuple[str, ...]
     prefix: str
-    task: str  # transformers' class for classification
+    task: str  # name of transformers' classifier class
 
 
 def _family(file: Any, module: Callable[..., nn.Module], task: str) -> Family:
@@ -77,18 +76,17 @@ class Pool(nn.Module):
 class Head(nn.Module):
     spec: Spec
     classes: int
-    own: Native
+    family_head: Native
 
     @nn.compact
     def __call__(self, pooled: Float[Array, "slots features"], deterministic: bool) -> Array:
         return HEADS[self.spec.name](
-            pooled, self.classes, deterministic, self.own, **self.spec.options
+            pooled, self.classes, deterministic, self.family_head, **self.spec.options
         )
 
 
 class Network(nn.Module):
-    """Batch -> float32 logits [slots, classes]. The encoder computes in its dtype, pool and head
-    in float32."""
+    """Batch -> float32 logits [slots, classes]. Pool and head compute in float32."""
 
     encoder: nn.Module
     pool: Pool
@@ -105,17 +103,15 @@ class Network(nn.Module):
 
 
 def family_of(hf_config: Mapping[str, Any]) -> Family:
-    """The architecture that a config.json names; DataError for one that is not built here."""
+    """The architecture of a config.json. Raises DataError if it is not supported."""
     if "auto_map" in hf_config:
-        raise DataError(
-            "config.json: auto_map asks to run code of the model's own, which is not done here"
-        )
+        raise DataError("config.json: auto_map names code of the model, which jaxclf does not run")
     if "quantization_config" in hf_config:
-        raise DataError("config.json: quantization_config; weights are read as plain floats")
+        raise DataError("config.json: quantization_config is not supported; give float weights")
     name = hf_config.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
         raise DataError(
-            f"config.json: model_type {str(name)[:40]!r}; there is: {', '.join(FAMILIES)}"
+            f"config.json: model_type {str(name)[:40]!r}; choose from: {', '.join(FAMILIES)}"
         )
     return FAMILIES[name]
 
@@ -123,13 +119,13 @@ def family_of(hf_config: Mapping[str, Any]) -> Family:
 def build(
     experiment: Experiment, hf_config: Mapping[str, Any], classes: int
 ) -> tuple[Callable[[Array, Batch], dict], Callable[..., Array]]:
-    """(init, apply) of the experiment's network around the encoder that `hf_config` describes.
+    """Build (init, apply) of the experiment's network around the encoder of `hf_config`.
 
-    init(key, batch) -> params, all random.
-    apply(params, batch, dropout_key=None, mix=None) -> float32 logits [slots, classes]; dropout is
-    on where a key is given, and pooled texts are mixed where a mix is.
+    init(key, batch) -> random params.
+    apply(params, batch, dropout_key=None, mix=None) -> float32 logits [slots, classes]; a key
+    turns dropout on, a mix mixes pooled texts.
     """
-    network = network_of(experiment, hf_config, classes)
+    network = make_network(experiment, hf_config, classes)
 
     def init(key: Array, batch: Batch) -> dict:
         return dict(network.init(key, batch, True)["params"])
@@ -143,16 +139,17 @@ def build(
     return init, apply
 
 
-def network_of(
+def make_network(
     experiment: Experiment,
     hf_config: Mapping[str, Any],
     classes: int,
     vocabulary: int | None = None,
 ) -> Network:
-    """The experiment's network as a module.
+    """Make the experiment's network as a module.
 
-    vocabulary: rows of its table of words; None: as many as `hf_config` says.
-    Raises ConfigError for parts that do not fit each other.
+    vocabulary: rows of the word embeddings; None: as in `hf_config`.
+    Raises ConfigError for a window longer than the encoder reads, or a head that does not fit the
+    pool.
     """
     family = family_of(hf_config)
     config = family.from_hf(hf_config)
@@ -165,7 +162,7 @@ def network_of(
         )
     if experiment.head.name == "native" and experiment.pool.name == "mean_max":
         raise ConfigError(
-            "head=native takes what is as wide as the encoder, and pool=mean_max is twice as wide; "
+            "head=native needs a pool as wide as the encoder, and pool=mean_max is twice as wide; "
             "use head=linear or head=residual"
         )
     return Network(

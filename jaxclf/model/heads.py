@@ -1,9 +1,8 @@
-"""From hidden states to logits: pools are reductions over the tokens of an example, heads map what
-they give.
+"""Pools and heads: from hidden states to logits.
 
-Both are plain functions called inside a Flax module's scope; keyword-only parameters are the
-options of an experiment, in a head `dropout_samples` that of `_classify`. A head is told the
-encoder family's own, which `native` builds.
+A pool reduces the tokens of an example to one vector, a head maps that to logits. Both are plain
+functions, called inside a Flax module's scope; keyword-only parameters are the options of an
+experiment.
 """
 
 from typing import Annotated
@@ -26,23 +25,24 @@ from jaxclf.types import Bound
 
 Hidden = Float[Array, "tokens hidden"]
 Slots = Int32[Array, " tokens"]  # the example a token belongs to; `count` for padding
-First = Bool[Array, " tokens"]  # whether a token opens its window
+First = Bool[Array, " tokens"]  # whether a token is the first of its window
 Pooled = Float[Array, "slots features"]
 
 
 def _sum(values: Float[Array, "tokens *rest"], slots: Slots, count: int):
-    # One bin more than there are slots takes the padding and is dropped: its gradient is exactly
-    # zero.
+    # Padding falls into one more bin, which is dropped, so its gradient is exactly zero.
     return jax.ops.segment_sum(values, slots, num_segments=count + 1)[:count]
 
 
-def _mean_where(hidden: Hidden, where: Bool[Array, " tokens"], slots: Slots, count: int) -> Pooled:
-    chosen = where.astype(jnp.float32)[:, None]
-    return _sum(hidden * chosen, slots, count) / jnp.maximum(_sum(chosen, slots, count), 1)
+def _mean_where(
+    hidden: Hidden, is_used: Bool[Array, " tokens"], slots: Slots, count: int
+) -> Pooled:
+    weight = is_used.astype(jnp.float32)[:, None]
+    return _sum(hidden * weight, slots, count) / jnp.maximum(_sum(weight, slots, count), 1)
 
 
 def cls(hidden: Hidden, slots: Slots, first: First, count: int) -> Pooled:
-    """The first token; of a long text, the mean of its windows' first tokens."""
+    """The first token, averaged over the windows of a long text."""
     return _mean_where(hidden, first, slots, count)
 
 
@@ -54,9 +54,9 @@ def mean(hidden: Hidden, slots: Slots, first: First, count: int) -> Pooled:
 def mean_max(hidden: Hidden, slots: Slots, first: First, count: int) -> Pooled:
     """Mean and elementwise maximum of all tokens, side by side."""
     highest = jax.ops.segment_max(hidden, slots, num_segments=count + 1)[:count]
-    used = _sum(jnp.ones_like(hidden[:, :1]), slots, count) > 0
+    is_used = _sum(jnp.ones_like(hidden[:, :1]), slots, count) > 0
     return jnp.concatenate(
-        [mean(hidden, slots, first, count), jnp.where(used, highest, 0)], axis=-1
+        [mean(hidden, slots, first, count), jnp.where(is_used, highest, 0)], axis=-1
     )
 
 
@@ -82,8 +82,8 @@ def attention(
 def _classify(
     x: Pooled, classes: int, deterministic: bool, dropout: float, dropout_samples: int
 ) -> Float[Array, "slots classes"]:
-    """Dropout and the last layer. In training the mean logits of so many dropout draws (Inoue 2019,
-    arXiv 1905.09788, who averages their losses)."""
+    """Dropout and the last layer. In training, the mean logits of `dropout_samples` dropout masks
+    (Inoue 2019, arXiv 1905.09788, averages the losses instead)."""
     layer = dense(classes, x.dtype, "classifier")
     draws = [
         layer(Dropout(dropout)(x, deterministic))
@@ -96,17 +96,17 @@ def native(
     pooled: Pooled,
     classes: int,
     deterministic: bool,
-    own: Native,
+    family_head: Native,
     *,
     dropout: Annotated[float, Bound(0, 1)] = 0.1,
     dropout_samples: Annotated[int, Bound(1, 2**10)] = 1,
 ) -> Float[Array, "slots classes"]:
-    """The head that transformers gives the encoder's family: a dense layer (pretrained with some),
-    the family's activation, with some a layer norm, dropout, a linear layer."""
-    x = dense(pooled.shape[-1], pooled.dtype, "pooler", own.bias)(pooled)
-    x = ACTIVATIONS[own.activation](x)
-    if own.norm_eps is not None:
-        x = layer_norm(own.norm_eps, x.dtype, "norm", own.norm_bias)(x)
+    """The head of transformers' classifier for the encoder's family: a dense layer, pretrained in
+    some families, an activation, an optional layer norm, dropout, a linear layer."""
+    x = dense(pooled.shape[-1], pooled.dtype, "pooler", family_head.bias)(pooled)
+    x = ACTIVATIONS[family_head.activation](x)
+    if family_head.norm_eps is not None:
+        x = layer_norm(family_head.norm_eps, x.dtype, "norm", family_head.norm_bias)(x)
     return _classify(x, classes, deterministic, dropout, dropout_samples)
 
 
@@ -114,7 +114,7 @@ def linear(
     pooled: Pooled,
     classes: int,
     deterministic: bool,
-    own: Native,
+    family_head: Native,
     *,
     dropout: Annotated[float, Bound(0, 1)] = 0.1,
     dropout_samples: Annotated[int, Bound(1, 2**10)] = 1,
@@ -127,13 +127,13 @@ def residual(
     pooled: Pooled,
     classes: int,
     deterministic: bool,
-    own: Native,
+    family_head: Native,
     *,
     blocks: Annotated[int, Bound(0, 2**10)] = 1,
     dropout: Annotated[float, Bound(0, 1)] = 0.1,
     dropout_samples: Annotated[int, Bound(1, 2**10)] = 1,
 ) -> Float[Array, "slots classes"]:
-    """Residual blocks `x + dense(gelu(dense(norm(x))))`, a last layer norm and a linear layer."""
+    """Residual blocks `x + dense(gelu(dense(norm(x))))`, a layer norm and a linear layer."""
     width, x = pooled.shape[-1], pooled
     for block in range(blocks):
         y = layer_norm(1e-6, x.dtype, f"block_{block}_norm")(x)

@@ -1,4 +1,4 @@
-"""The predict step: packed batches -> probabilities, for training's evaluation and for serving."""
+"""Predict probabilities of tokenized texts in packed batches."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,19 +12,19 @@ from jaxclf.text.packing import example_count, fill, most_windows, plan
 from jaxclf.text.tokenizer.tokenize import lengths
 from jaxclf.types import Batch, Shape, Tokens, Windows
 
-# About 2,000 tokens saturate the cores of a laptop; short texts may then fill the slots.
+# 2,048 tokens a batch saturate the cores of a laptop.
 TOKENS, TOKENS_PER_SLOT = 2048, 8
 
 
 class Scored(NamedTuple):
-    """One batch's answers: rows of the examples it held."""
+    """The probabilities of one batch, and the examples that the rows belong to."""
 
     examples: np.ndarray
     probs: Float32[np.ndarray, "examples classes"]
 
 
 def prediction_shape(windows: Windows) -> Shape:
-    """One shape for all prediction; rows enough for the longest text."""
+    """The shape of all prediction batches, with enough rows for the longest text."""
     length = windows.max_length
     rows = max(TOKENS // length, windows.max_windows)
     return Shape(rows, length, max(rows * length // TOKENS_PER_SLOT, 1))
@@ -33,7 +33,7 @@ def prediction_shape(windows: Windows) -> Shape:
 def make_predict_step(
     apply: Callable[..., Array],
 ) -> Callable[[dict, Batch], Float[Array, "slots classes"]]:
-    """(params, batch) -> probabilities."""
+    """Compile (params, batch) -> probabilities."""
     return jax.jit(lambda params, batch: jax.nn.sigmoid(apply(params, batch)))
 
 
@@ -44,7 +44,7 @@ def score(
     shape: Shape,
     classes: int,
 ) -> Iterator[Scored]:
-    """Every example once, a batch at a time, in no promised order."""
+    """Predict every example once, batch by batch, in any order."""
     assert most_windows(tokens) <= shape.rows
     count = example_count(tokens)
     blank = np.zeros((count, classes), np.float32)
@@ -54,22 +54,21 @@ def score(
 
 
 def length_balanced_order(tokens: Tokens, shape: Shape) -> list[int]:
-    """The order in which `plan` fills rows best: every batch is dealt its share of long and of
-    short examples, the longest first.
+    """Interleave long and short examples so that every batch packs densely.
 
-    Sorted alone, the long ones would leave gaps that only short ones fill, and the short ones run
-    out of slots.
+    Batches of long examples alone would leave gaps in rows, batches of short ones would run out of
+    slots.
     """
     sizes = lengths(tokens)
     batches = math.ceil(sizes.sum() / (shape.rows * shape.length))
     longest_first = np.argsort(-sizes, kind="stable")
-    return [int(one) for batch in range(batches) for one in longest_first[batch::batches]]
+    return [int(index) for batch in range(batches) for index in longest_first[batch::batches]]
 
 
 def gather(scored: Iterator[Scored], count: int, classes: int) -> Float32[np.ndarray, "n classes"]:
-    """Probabilities in input order; every row must have come."""
-    probs, came = np.zeros((count, classes), np.float32), np.zeros(count, bool)
-    for part in scored:
-        probs[part.examples], came[part.examples] = part.probs, True
-    assert came.all()
+    """Collect probabilities in input order. Every example must be in one batch."""
+    probs, is_scored = np.zeros((count, classes), np.float32), np.zeros(count, bool)
+    for batch in scored:
+        probs[batch.examples], is_scored[batch.examples] = batch.probs, True
+    assert is_scored.all()
     return probs

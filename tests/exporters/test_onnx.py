@@ -1,4 +1,4 @@
-"""A model given to onnxruntime: the same probabilities, by any encoder, pool, head and
+"""A model activations to onnxruntime: the same probabilities, by any encoder, pool, head and
 calibration; in eight bits nearly the same, and how nearly is measured."""
 
 import json
@@ -60,25 +60,25 @@ def model(tiny_encoder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(model):
+def bert_program(model):
     return load_program(model, "float32")
 
 
 @pytest.fixture(scope="module")
-def own(model, texts):
+def run_probs(model, texts):
     return jaxclf.load(model).predict_proba(texts)
 
 
 @pytest.fixture(scope="module")
-def packed(whole, tmp_path_factory):
-    return exported(whole, tmp_path_factory.mktemp("packed"))
+def packed(bert_program, tmp_path_factory):
+    return exported(bert_program, tmp_path_factory.mktemp("packed"))
 
 
 @pytest.fixture(scope="module")
-def labelled(texts, own, tmp_path_factory):
+def labelled(texts, run_probs, tmp_path_factory):
     """Rows whose labels are the run's own decisions, but for one in seven."""
     rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("labelled") / "rows.jsonl"
-    truth = (own >= 0.5) ^ (rng.random(own.shape) < 1 / 7)
+    truth = (run_probs >= 0.5) ^ (rng.random(run_probs.shape) < 1 / 7)
     rows = [
         {"text": text, "labels": dict(zip(LABELS, row.astype(int).tolist(), strict=True))}
         for text, row in zip(texts, truth, strict=True)
@@ -87,10 +87,10 @@ def labelled(texts, own, tmp_path_factory):
     return path
 
 
-def exported(whole, folder, form="packed", int8=False):
+def exported(bert_program, folder, form="packed", int8=False):
     """The graph and what reads it, without the comparison."""
-    save(folder / MODEL, whole, form, int8)
-    whole.tokenizer.save(str(folder / "tokenizer.json"))
+    save(folder / MODEL, bert_program, form, int8)
+    bert_program.tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
 
@@ -98,16 +98,17 @@ def session_of(folder):
     return onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
 
 
-def as_rows(whole, texts, length, side="right"):
+def as_rows(bert_program, texts, length, side="right"):
     """input_ids and attention_mask, and which texts are no longer than a row."""
-    tokens = tokenize(whole.tokenizer, texts, Windows(LENGTH, 2, 4))
+    tokens = tokenize(bert_program.tokenizer, texts, Windows(LENGTH, 2, 4))
     short = np.flatnonzero(np.bincount(tokens.example_index) == 1)
     ids, mask = (np.zeros((len(short), length), np.int64) for _ in range(2))
     for row, text in enumerate(short):
         (window,) = np.flatnonzero(tokens.example_index == text)
-        there = tokens.ids[tokens.starts[window] : tokens.starts[window + 1]]
-        place = slice(0, len(there)) if side == "right" else slice(length - len(there), length)
-        ids[row, place], mask[row, place] = there, 1
+        size = tokens.starts[window + 1] - tokens.starts[window]
+        columns = slice(0, size) if side == "right" else slice(length - size, length)
+        ids[row, columns] = tokens.ids[tokens.starts[window] : tokens.starts[window + 1]]
+        mask[row, columns] = 1
     return {"input_ids": ids, "attention_mask": mask}, short
 
 
@@ -116,16 +117,16 @@ def test_every_encoder_gives_the_same_probabilities(variant, tiny_encoder, texts
     run = make_model(tmp_path / "model", tiny_encoder, variant, "mean", "native")
     expected = jaxclf.load(run).predict_proba(texts)
     assert expected.std() > 0.05
-    whole = load_program(run, "float32")
-    found = onnx_scorer(exported(whole, tmp_path))(texts)
-    np.testing.assert_allclose(found, expected, atol=CLOSE, rtol=0)
-    session = session_of(exported(whole, tmp_path, "padded"))
+    bert_program = load_program(run, "float32")
+    exported_probs = onnx_scorer(exported(bert_program, tmp_path))(texts)
+    np.testing.assert_allclose(exported_probs, expected, atol=CLOSE, rtol=0)
+    session = session_of(exported(bert_program, tmp_path, "padded"))
     for side in ("left", "right"):
-        inputs, short = as_rows(whole, texts, LENGTH, side)
+        inputs, short = as_rows(bert_program, texts, LENGTH, side)
         probs = session.run(["probabilities"], inputs)[0]
         np.testing.assert_allclose(probs, expected[short], atol=CLOSE, rtol=0)
-    found = onnx_scorer(tmp_path)(texts)
-    np.testing.assert_allclose(found[short], expected[short], atol=CLOSE, rtol=0)
+    exported_probs = onnx_scorer(tmp_path)(texts)
+    np.testing.assert_allclose(exported_probs[short], expected[short], atol=CLOSE, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -133,33 +134,35 @@ def test_every_encoder_gives_the_same_probabilities(variant, tiny_encoder, texts
 )
 def test_every_pool_and_head(pool, head, tiny_encoder, texts, tmp_path):
     run = make_model(tmp_path / "model", tiny_encoder, "bert", pool, head)
-    found = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)
-    np.testing.assert_allclose(found, jaxclf.load(run).predict_proba(texts), atol=CLOSE, rtol=0)
+    exported_probs = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)
+    np.testing.assert_allclose(
+        exported_probs, jaxclf.load(run).predict_proba(texts), atol=CLOSE, rtol=0
+    )
 
 
-def test_rows_and_their_length_are_free(whole, own, texts, packed, tmp_path):
+def test_rows_and_their_length_are_free(bert_program, run_probs, texts, packed, tmp_path):
     scorer = onnx_scorer(packed)
     alone = np.concatenate([scorer([text]) for text in texts])
-    np.testing.assert_allclose(alone, own, atol=CLOSE, rtol=0)
+    np.testing.assert_allclose(alone, run_probs, atol=CLOSE, rtol=0)
     assert scorer([]).shape == (0, len(LABELS))
-    session = session_of(exported(whole, tmp_path, "padded"))
-    assert [one.shape for one in session.get_inputs()] == [["rows", "length"]] * 2
+    session = session_of(exported(bert_program, tmp_path, "padded"))
+    assert [port.shape for port in session.get_inputs()] == [["rows", "length"]] * 2
     for length in (LENGTH - 3, LENGTH, 31):
-        inputs, short = as_rows(whole, texts, max(length, LENGTH))
+        inputs, short = as_rows(bert_program, texts, max(length, LENGTH))
         kept = inputs["attention_mask"].sum(axis=1) <= length
         inputs = {name: rows[kept][:, :length] for name, rows in inputs.items()}
         probs = session.run(["probabilities"], inputs)[0]
-        np.testing.assert_allclose(probs, own[short[kept]], atol=CLOSE, rtol=0)
+        np.testing.assert_allclose(probs, run_probs[short[kept]], atol=CLOSE, rtol=0)
 
 
 def test_thresholds_decide_in_the_graph_as_outside(model, packed, texts):
     session = session_of(packed)
-    rows = {one.name: np.zeros((3, LENGTH), np.int32) for one in session.get_inputs()}
+    rows = {port.name: np.zeros((3, LENGTH), np.int32) for port in session.get_inputs()}
     rows["ids"][:] = np.arange(5, 65).reshape(3, LENGTH)
     rows["segments"][:], rows["positions"][:] = 1, np.arange(LENGTH)
     rows["examples"][:] = np.arange(3)[:, None]
     probs, thresholds, decisions = session.run(None, rows)
-    assert [one.name for one in session.get_outputs()] == list(program.Answer._fields)
+    assert [port.name for port in session.get_outputs()] == list(program.Answer._fields)
     np.testing.assert_array_equal(decisions, probs >= thresholds)
     exact = np.array([THRESHOLDS[name]["value"] for name in LABELS])
     for step in range(-3, 4):  # floats around each threshold are decided alike
@@ -167,8 +170,8 @@ def test_thresholds_decide_in_the_graph_as_outside(model, packed, texts):
         for _ in range(abs(step)):
             near = np.nextafter(near, np.float32(np.sign(step)))
         np.testing.assert_array_equal(near >= thresholds, near.astype(np.float64) >= exact)
-    told = session.get_modelmeta().custom_metadata_map
-    assert json.loads(told["labels"]) == list(LABELS)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["labels"]) == list(LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -187,56 +190,62 @@ def test_calibration_in_jax_is_that_in_numpy(curves):
     probs = np.concatenate([[0], ends, np.linspace(0.1, 0.9, 99), 1 - ends, [1]])
     probs = np.repeat(probs.astype(np.float32)[:, None], 3, axis=1)
     for kind, curve in curves.items():
-        found = program.apply_calibration(curve, jnp.asarray(probs))
+        exported_probs = program.apply_calibration(curve, jnp.asarray(probs))
         np.testing.assert_allclose(
-            found, calibration.apply_calibration(curve, probs), atol=CLOSE, rtol=0, err_msg=kind
+            exported_probs,
+            calibration.apply_calibration(curve, probs),
+            atol=CLOSE,
+            rtol=0,
+            err_msg=kind,
         )
 
 
 @pytest.mark.parametrize("kind", ["platt", "isotonic"])
-def test_probabilities_are_calibrated(kind, curves, tiny_encoder, texts, own, tmp_path):
+def test_probabilities_are_calibrated(kind, curves, tiny_encoder, texts, run_probs, tmp_path):
     run = make_model(tmp_path / "model", tiny_encoder, calibration=curves[kind])
-    expected = calibration.apply_calibration(curves[kind], own)
-    assert np.abs(expected - own).max() > 0.05
-    found = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)
-    np.testing.assert_allclose(found, expected, atol=CLOSE, rtol=0)
+    expected = calibration.apply_calibration(curves[kind], run_probs)
+    assert np.abs(expected - run_probs).max() > 0.05
+    exported_probs = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)
+    np.testing.assert_allclose(exported_probs, expected, atol=CLOSE, rtol=0)
 
 
-def test_an_ensemble_is_one_graph(tiny_encoder, curves, texts, own, tmp_path):
+def test_an_ensemble_is_one_graph(tiny_encoder, curves, texts, run_probs, tmp_path):
     others = [
         make_model(tmp_path / "a", tiny_encoder, "bert", seed=1),
         make_model(tmp_path / "b", tiny_encoder, "distilbert", "mean", calibration=curves["beta"]),
     ]
     run = make_ensemble(tmp_path / "ensemble", others)
-    found = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)
-    np.testing.assert_allclose(found, jaxclf.load(run).predict_proba(texts), atol=CLOSE, rtol=0)
+    exported_probs = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)
+    np.testing.assert_allclose(
+        exported_probs, jaxclf.load(run).predict_proba(texts), atol=CLOSE, rtol=0
+    )
     shorter = make_model(tmp_path / "c", tiny_encoder, length=LENGTH - 1)
     run = make_ensemble(tmp_path / "mixed", [others[0], shorter])
     with pytest.raises(ConfigError, match="differently, and one program"):
         load_program(run)
 
 
-def test_what_is_known_by_one_name_becomes_one_node(tiny_encoder, texts, tmp_path, monkeypatch):
+def test_norms_and_activations_become_one_node(tiny_encoder, texts, tmp_path, monkeypatch):
     run = make_model(tmp_path / "model", tiny_encoder, "xlm-roberta", "mean", "residual")
-    whole = load_program(run, "float32")
-    kinds = kinds_of(exported(whole, tmp_path))
+    bert_program = load_program(run, "float32")
+    kinds = kinds_of(exported(bert_program, tmp_path))
     assert (kinds.count("LayerNormalization"), kinds.count("Softmax")) == (5 + 2, 2)
     assert kinds.count("Gelu") == 2 + 1  # by tanh in the encoder, by erf in the head
     assert not {"Erf", "Tanh", "Exp", "Sqrt"} & set(kinds)
     assert "ScatterND" not in kinds  # onnxruntime's loses a row now and then
     fused = onnx_scorer(tmp_path)(texts)
     monkeypatch.setattr(onnx_model, "find_fusion", lambda *_: None)
-    assert {"Erf", "Tanh", "Exp", "Sqrt"} <= set(kinds_of(exported(whole, tmp_path)))
+    assert {"Erf", "Tanh", "Exp", "Sqrt"} <= set(kinds_of(exported(bert_program, tmp_path)))
     np.testing.assert_allclose(onnx_scorer(tmp_path)(texts), fused, atol=CLOSE, rtol=0)
 
 
 def kinds_of(folder):
     model = onnx.load(folder / MODEL)
     onnx.checker.check_model(model)
-    return [one.op_type for one in model.graph.node]
+    return [node.op_type for node in model.graph.node]
 
 
-def test_a_pattern_that_is_nearly_one_is_left_alone():
+def test_a_similar_pattern_is_not_fused():
     """Another constant, another axis, another order: not a GELU, not a softmax, not a norm."""
     x = jax.ShapeDtypeStruct((4, 6), np.float32)
     for near in (
@@ -249,20 +258,22 @@ def test_a_pattern_that_is_nearly_one_is_left_alone():
         assert not any(fusions.find_fusion(equation, producers) for equation in program.equations)
 
 
-def test_sizes_are_found_again():
+def test_symbolic_sizes_are_computed_by_the_graph():
     graph = onnx_graph.empty_graph(frozenset())
     graph.sizes.update({ROWS: "rows", ANY_LENGTH: "length"})
     for size in (ROWS * 8 + 1, ROWS * ANY_LENGTH * 12, ANY_LENGTH, 0, 1, 250_002):
         name = onnx_graph.size_of(graph, size)
         known = {"rows": 5, "length": 7, **graph.constants}
-        for one in graph.nodes.values():
-            left, right = (known[name] for name in one.inputs)
-            known[one.output] = left + right if one.op == "Add" else left * right
+        for node in graph.nodes.values():
+            left, right = (known[name] for name in node.inputs)
+            known[node.output] = left + right if node.op == "Add" else left * right
         expected = {ROWS * 8 + 1: 41, ROWS * ANY_LENGTH * 12: 420, ANY_LENGTH: 7}.get(size, size)
         assert known[name] == expected
 
 
-def test_a_folder_says_how_near_it_is(model, labelled, own, tmp_path, capsys, monkeypatch):
+def test_a_folder_records_its_differences_from_the_run(
+    model, labelled, run_probs, tmp_path, capsys, monkeypatch
+):
     out = tmp_path / "out"
     arguments = ["x", "--run", str(model), "--to", "onnx", "--out", str(out), "--int8"]
     monkeypatch.setattr(sys, "argv", arguments)
@@ -275,15 +286,15 @@ def test_a_folder_says_how_near_it_is(model, labelled, own, tmp_path, capsys, mo
     record = json.loads((out / "verification.json").read_text())
     rows = [json.loads(line) for line in labelled.read_text().splitlines()]
     truth = np.array([[row["labels"][name] for name in LABELS] for row in rows], np.float32)
-    theirs = onnx_scorer(out)([row["text"] for row in rows])
+    exported_probs = onnx_scorer(out)([row["text"] for row in rows])
     thresholds = jaxclf.load(model).thresholds
-    decided = [probs >= thresholds for probs in (own, theirs)]
+    decided = [probs >= thresholds for probs in (run_probs, exported_probs)]
     scores = [float(np.nanmean(score_labels(truth, one).f1)) for one in decided]
     assert record["macro_f1"] == pytest.approx(
         {"run": scores[0], "exported": scores[1], "loss": scores[0] - scores[1]}
     )
     assert record["equal_decisions"] == (decided[0] == decided[1]).mean()
-    assert record["largest_difference"] == np.abs(own - theirs).max() > 0
+    assert record["largest_difference"] == np.abs(run_probs - exported_probs).max() > 0
     card = (out / "README.md").read_text()
     assert card.startswith("a card\n\n## As an ONNX graph")
     assert "in int8" in card
@@ -297,65 +308,67 @@ def test_a_folder_says_how_near_it_is(model, labelled, own, tmp_path, capsys, mo
     assert f"loss {scores[0] - scores[1]:+.4f}" in capsys.readouterr().out
 
 
-def test_eight_bits_are_near_small_and_each_text_s_own(whole, own, texts, packed, tmp_path):
-    scorer = onnx_scorer(exported(whole, tmp_path, int8=True))
-    found = scorer(texts)
-    assert 0 < np.abs(found - own).mean() < 0.01
+def test_int8_is_close_and_small_and_independent_of_other_texts(
+    bert_program, run_probs, texts, packed, tmp_path
+):
+    scorer = onnx_scorer(exported(bert_program, tmp_path, int8=True))
+    exported_probs = scorer(texts)
+    assert 0 < np.abs(exported_probs - run_probs).mean() < 0.01
     backwards = scorer(texts[::-1])[::-1]  # in other company
     # A text elsewhere in a row has other last digits in float32, and what lies half way between two
     # steps of eight bits may then be rounded to the other one: on some machines in one text of 33.
     # Scales that a text shared with its company would move all of them.
-    moved = (np.abs(backwards - found) > CLOSE).any(axis=1)
+    moved = (np.abs(backwards - exported_probs) > CLOSE).any(axis=1)
     assert moved.sum() <= len(texts) // 10
     sizes = [(folder / MODEL).stat().st_size for folder in (packed, tmp_path)]
     assert sizes[1] < sizes[0] / 2
     graph = onnx.load(tmp_path / MODEL).graph
     # Query, key and value take the same bytes.
-    assert sum(one.op_type == "QuantizeLinear" for one in graph.node) == 2 * 4
+    assert sum(node.op_type == "QuantizeLinear" for node in graph.node) == 2 * 4
     weights = graph.initializer
-    bytes_ = [one for one in weights if one.data_type == onnx.TensorProto.INT8]
+    bytes_ = [tensor for tensor in weights if tensor.data_type == onnx.TensorProto.INT8]
     assert len(bytes_) == 2 * 6 + 1  # the products of two layers, the table of words
-    assert all(np.prod(one.dims) <= 32 * 128 for one in weights if one not in bytes_)
+    assert all(np.prod(tensor.dims) <= 32 * 128 for tensor in weights if tensor not in bytes_)
 
 
-@pytest.mark.parametrize("maker", ["Identity", "LayerNormalization", "Gelu"])
-def test_a_product_in_eight_bits_is_off_by_no_more_than_rounding(maker):
-    error, bound = product_error(maker)
+@pytest.mark.parametrize("producer", ["Identity", "LayerNormalization", "Gelu"])
+def test_an_int8_product_errs_by_rounding_only(producer):
+    error, bound = product_error(producer)
     assert (error <= bound).all()
     assert error.max() > bound.min() / 100
 
 
-def test_what_is_known_of_activations_makes_products_better():
-    for maker in ("LayerNormalization", "Gelu"):
-        known, unknown = (product_error(maker, knows)[0].mean() for knows in (True, False))
+def test_the_known_range_of_activations_reduces_the_error():
+    for producer in ("LayerNormalization", "Gelu"):
+        known, unknown = (product_error(producer, is_known)[0].mean() for is_known in (True, False))
         assert known < 0.85 * unknown  # part of the error is the weights' own
 
 
-def product_error(maker, knows=True):
-    """(error, most that half a step of each factor explains) of a quantized product of what a node
-    made, some of its channels large."""
+def product_error(producer, is_known=True):
+    """(error, largest error that rounding explains) of a quantized product. Its left operand is a
+    node's output with a few large channels."""
     rng = np.random.default_rng(0)
-    given = rng.normal(size=(9, 64)).astype(np.float32)
-    given[4] = 0
+    activations = rng.normal(size=(9, 64)).astype(np.float32)
+    activations[4] = 0
     scale = np.where(np.arange(64) % 16, 1, 30).astype(np.float32)
     weights = rng.normal(size=(64, 24)).astype(np.float32)
     graph = onnx_graph.empty_graph(frozenset(["weights"]))
     graph.constants.update({"weights": weights, "scale": scale})
-    more = ["scale"] if maker == "LayerNormalization" else []
-    made = onnx_graph.node(graph, maker, "given", *more)
-    taken = made if knows else onnx_graph.node(graph, "Identity", made)
-    value = onnx_graph.Value(taken, given.shape)
+    more = ["scale"] if producer == "LayerNormalization" else []
+    produced = onnx_graph.node(graph, producer, "activations", *more)
+    operand = produced if is_known else onnx_graph.node(graph, "Identity", produced)
+    value = onnx_graph.Value(operand, activations.shape)
     product = int8.quantized_product(graph, value, onnx_graph.Value("weights", (64, 24)))
     ports = [
         onnx_model.Port(name, np.float32, size)
-        for name, size in (("given", (9, 64)), ("x", (9, 64)), ("y", (9, 24)))
+        for name, size in (("activations", (9, 64)), ("x", (9, 64)), ("y", (9, 24)))
     ]
-    outputs = {ports[1]: onnx_graph.Value(made, given.shape), ports[2]: product}
+    outputs = {ports[1]: onnx_graph.Value(produced, activations.shape), ports[2]: product}
     model = onnx_model.to_proto(graph, ports[:1], outputs, {}, {})
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    x, y = session.run(None, {"given": given})
+    x, y = session.run(None, {"activations": activations})
     error = np.abs(y - x.astype(np.float64) @ weights)
     # Moved between the factors by at most 30 times, a step may be so much wider.
     wide = np.abs(weights).max(axis=0) / 254, np.abs(x).max(axis=1, keepdims=True) / 239
@@ -363,15 +376,15 @@ def product_error(maker, knows=True):
     return error, bound * 2 + 1e-5
 
 
-def test_a_table_in_eight_bits_has_a_scale_for_each_row():
+def test_an_int8_table_has_a_scale_for_each_row():
     table = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
     table *= 10.0 ** np.arange(-2, 3, dtype=np.float32)[:, None]
     table[0] = 0
-    whole, scales = int8.quantize(table, axis=1)
-    assert whole.dtype == np.int8
-    assert np.abs(whole[1:]).max(axis=1).tolist() == [127] * 4
-    off = np.abs(whole * scales[:, None] - table)
-    assert (off <= scales[:, None] * 0.5001).all()
+    integers, scales = int8.quantize(table, axis=1)
+    assert integers.dtype == np.int8
+    assert np.abs(integers[1:]).max(axis=1).tolist() == [127] * 4
+    error = np.abs(integers * scales[:, None] - table)
+    assert (error <= scales[:, None] * 0.5001).all()
     assert np.isfinite(scales).all()
 
 
@@ -385,7 +398,7 @@ def test_a_wrong_graph_is_not_written(model, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_eight_bits_that_decide_otherwise_are_not_written(model, labelled, tmp_path, monkeypatch):
+def test_int8_with_other_decisions_is_not_written(model, labelled, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "MIN_EQUAL_DECISIONS", 1.01)
     with pytest.raises(DataError, match=r"in int8 .* of the decisions"):
         to_onnx(model, tmp_path / "out", int8=True, data=labelled)
@@ -400,20 +413,22 @@ def test_a_padded_folder_leaves_long_texts_out_of_the_comparison(model, texts, t
     assert record["largest_difference"] < CLOSE
 
 
-def test_large_constants_lie_beside_the_graph(whole, own, texts, tmp_path, monkeypatch):
+def test_large_constants_lie_beside_the_graph(
+    bert_program, run_probs, texts, tmp_path, monkeypatch
+):
     monkeypatch.setattr(onnx_export, "MAX_PROTOBUF", 1000)
-    found = onnx_scorer(exported(whole, tmp_path))(texts)
+    exported_probs = onnx_scorer(exported(bert_program, tmp_path))(texts)
     assert (tmp_path / "model.onnx.data").stat().st_size > (tmp_path / MODEL).stat().st_size
-    np.testing.assert_allclose(found, own, atol=CLOSE, rtol=0)
+    np.testing.assert_allclose(exported_probs, run_probs, atol=CLOSE, rtol=0)
 
 
-def test_bfloat16_is_written_in_float32(tiny_encoder, own, texts, tmp_path):
+def test_bfloat16_is_written_in_float32(tiny_encoder, run_probs, texts, tmp_path):
     run = make_model(tmp_path / "model", tiny_encoder, dtype="bfloat16")
-    found = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)
-    np.testing.assert_allclose(found, own, atol=CLOSE, rtol=0)
+    exported_probs = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)
+    np.testing.assert_allclose(exported_probs, run_probs, atol=CLOSE, rtol=0)
 
 
-def test_a_folder_that_is_there_is_left_alone(model, tmp_path):
+def test_an_existing_folder_is_left_alone(model, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
     with pytest.raises(ConfigError, match="give a new folder"):

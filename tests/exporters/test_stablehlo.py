@@ -1,4 +1,4 @@
-"""A model as a StableHLO program: the same answers in any jax, without jaxclf."""
+"""A StableHLO program has the run's answers in any jax, without jaxclf."""
 
 import json
 import subprocess
@@ -49,7 +49,7 @@ def model(tiny_encoder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def batch(model, texts):
-    """The one batch that holds all the texts, and which text is in which slot."""
+    """One batch with all texts, and the text in each slot."""
     tokenizer = jaxclf.load(model).tokenizer
     tokens = tokenize(tokenizer, texts, WINDOWS)
     (placement,) = plan(tokens, range(len(texts)), SHAPE)
@@ -57,6 +57,7 @@ def batch(model, texts):
     return fill(tokens, blank, blank, placement, SHAPE), placement.examples
 
 
+@pytest.mark.slow
 def test_it_answers_without_jaxclf(model, texts, batch, tmp_path):
     out = tmp_path / "out"
     to_stablehlo(model, out)
@@ -65,9 +66,9 @@ def test_it_answers_without_jaxclf(model, texts, batch, tmp_path):
     subprocess.run([sys.executable, "-c", WITHOUT_JAXCLF], cwd=out, check=True)
     classifier, answer = jaxclf.load(model), np.load(out / "answer.npz")
     expected = classifier.predict_proba(texts)[examples]
-    # Calibrated in float32 here, there in float64.
-    found = answer["probabilities"][: len(examples)]
-    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+    # The program calibrates in float32, jaxclf in float64.
+    probs = answer["probabilities"][: len(examples)]
+    np.testing.assert_allclose(probs, expected, atol=1e-6, rtol=0)
     np.testing.assert_array_equal(
         answer["decisions"], answer["probabilities"] >= classifier.thresholds
     )
@@ -78,8 +79,8 @@ def test_it_answers_without_jaxclf(model, texts, batch, tmp_path):
 
 
 def test_an_ensemble_for_several_platforms(model, tiny_encoder, texts, batch, tmp_path):
-    other = make_model(tmp_path / "other", tiny_encoder, "distilbert", "mean", seed=1)
-    run = make_ensemble(tmp_path / "ensemble", [model, other])
+    second = make_model(tmp_path / "other", tiny_encoder, "distilbert", "mean", seed=1)
+    run = make_ensemble(tmp_path / "ensemble", [model, second])
     to_stablehlo(run, tmp_path / "out", ("cpu", "cuda"))
     blob = (tmp_path / "out" / "program.stablehlo").read_bytes()
     assert jax.export.deserialize(bytearray(blob)).platforms == ("cpu", "cuda")
@@ -89,7 +90,7 @@ def test_an_ensemble_for_several_platforms(model, tiny_encoder, texts, batch, tm
     assert (tmp_path / "out" / "ensemble.json").is_file()
 
 
-def test_a_program_that_cannot_be_tried_here_is_refused(model, tmp_path):
+def test_platforms_must_include_the_local_one(model, tmp_path):
     with pytest.raises(ConfigError, match="--platforms must include cpu"):
         to_stablehlo(model, tmp_path / "out", ("cuda",))
     assert not list(tmp_path.iterdir())

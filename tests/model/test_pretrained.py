@@ -1,15 +1,16 @@
-"""Names of encoders: folders, the built-in alias held to its bytes, and what cannot be had."""
+"""Names of encoders: folders, hub ids, and the built-in encoder with its known files."""
 
 import shutil
 
 import pytest
 
 from jaxclf.errors import ConfigError, DataError, StorageError
+from jaxclf.files.atomic import sha256
 from jaxclf.model import pretrained
-from jaxclf.model.pretrained import BUILT_IN, CACHE_VARIABLE, resolve, sha256
+from jaxclf.model.pretrained import BUILT_IN, CACHE_VARIABLE, resolve
 
 
-def refuse(*args, **kwargs):
+def fail(*args, **kwargs):
     raise AssertionError("no process may be started")
 
 
@@ -22,15 +23,15 @@ def test_the_built_in_encoder_has_the_published_bytes():
     assert {path.name: sha256(path) for path in folder.iterdir()} == BUILT_IN["minilm"].files
 
 
-def test_what_the_cache_has_needs_no_network(monkeypatch):
+def test_a_cached_encoder_needs_no_network(monkeypatch):
     resolve("minilm")
-    monkeypatch.setattr(pretrained.subprocess, "run", refuse)
-    monkeypatch.setattr(pretrained, "_from_hub", refuse)
+    monkeypatch.setattr(pretrained.subprocess, "run", fail)
+    monkeypatch.setattr(pretrained, "_from_hub", fail)
     assert (resolve("minilm").folder / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("harm", ["changed", "missing"])
-def test_other_bytes_are_refused(monkeypatch, tmp_path, harm):
+def test_changed_files_are_refused(monkeypatch, tmp_path, harm):
     folder = resolve("minilm").folder
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     (tmp_path / "minilm").mkdir()
@@ -42,11 +43,11 @@ def test_other_bytes_are_refused(monkeypatch, tmp_path, harm):
         path.write_text(path.read_text().replace("384", "385"))
     else:
         path.unlink()
-    with pytest.raises(DataError, match=r"config.json: not the published bytes"):
+    with pytest.raises(DataError, match=r"config.json: not the published file"):
         resolve("minilm")
 
 
-def test_a_download_of_other_bytes_leaves_no_cache(monkeypatch, tmp_path):
+def test_a_download_of_changed_files_leaves_no_cache(monkeypatch, tmp_path):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
 
     def forged(name, encoder, scratch, part):
@@ -54,23 +55,23 @@ def test_a_download_of_other_bytes_leaves_no_cache(monkeypatch, tmp_path):
             (part / file).write_text("not it")
 
     monkeypatch.setattr(pretrained, "_get_built_in", forged)
-    with pytest.raises(DataError, match="not the published bytes"):
+    with pytest.raises(DataError, match="not the published file"):
         resolve("minilm")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_hub_id_without_a_hub_says_what_to_do():
-    with pytest.raises(StorageError, match="give a local folder or a built-in name") as caught:
+def test_an_unreachable_hub_is_a_storage_error():
+    with pytest.raises(StorageError, match="local folder or a built-in name") as caught:
         resolve("somebody/some-model")
     assert caught.value.exit_code == 5
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere", "a/b/c"])
-def test_a_path_that_is_no_model_is_no_hub_id(name):
-    with pytest.raises(ConfigError, match=r"no folder with a config\.json"):
+def test_a_path_without_a_model_is_not_a_hub_id(name):
+    with pytest.raises(ConfigError, match=r"not a folder with a config\.json"):
         resolve(name)
 
 
-def test_a_name_that_is_no_name_is_refused():
+def test_an_invalid_name_is_refused():
     with pytest.raises(ConfigError, match="minilm"):
         resolve("mini lm")

@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2019, arXiv 1810.04805), which MiniLM is too."""
+"""BERT (Devlin et al. 2019, arXiv 1810.04805); MiniLM has the same architecture."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -43,7 +43,7 @@ class Config(NamedTuple):
 
     @property
     def max_positions(self) -> int:
-        """The longest window."""
+        """Tokens of the longest window."""
         return self.positions - self.first_position
 
 
@@ -64,31 +64,31 @@ FIELDS = {
 
 
 def from_hf(config: Mapping[str, Any]) -> Config:
-    """The values of a Hugging Face config.json; DataError where it asks for what is not built
-    here."""
-    found = read_fields(config, FIELDS)
-    check_heads(found["hidden_size"], found["num_attention_heads"])
+    """Read a Hugging Face config.json. Raises DataError for an unsupported value."""
+    values = read_fields(config, FIELDS)
+    check_heads(values["hidden_size"], values["num_attention_heads"])
     return Config(
-        vocab_size=found["vocab_size"],
-        hidden_size=found["hidden_size"],
-        embedding_size=found["hidden_size"],
-        layers=found["num_hidden_layers"],
-        heads=found["num_attention_heads"],
-        intermediate_size=found["intermediate_size"],
-        activation=found["hidden_act"],
-        positions=found["max_position_embeddings"],
+        vocab_size=values["vocab_size"],
+        hidden_size=values["hidden_size"],
+        embedding_size=values["hidden_size"],
+        layers=values["num_hidden_layers"],
+        heads=values["num_attention_heads"],
+        intermediate_size=values["intermediate_size"],
+        activation=values["hidden_act"],
+        positions=values["max_position_embeddings"],
         first_position=0,
-        type_vocab_size=found["type_vocab_size"],
-        norm_eps=found["layer_norm_eps"],
+        type_vocab_size=values["type_vocab_size"],
+        norm_eps=values["layer_norm_eps"],
     )
 
 
 def native(config: Mapping[str, Any]) -> Native:
+    """The head of transformers' classifier for this family."""
     return Native("tanh")
 
 
 class Bert(nn.Module):
-    """Token ids -> hidden states, post-norm, all in float32 or `dtype`."""
+    """Token ids -> hidden states, post-norm, computed in `dtype`."""
 
     config: Config
     dtype: jnp.dtype
@@ -125,15 +125,15 @@ class Bert(nn.Module):
             self.attention_dropout,
         )
         mask = same_segment(segments)
-        # Tokens stay on one axis through the dense layers: 2-D weight gradients are the fast ones.
-        places = positions.reshape(-1) + config.first_position
-        x = embeddings(ids.reshape(-1), places, deterministic)
+        # Dense layers get 2-D input: its weight gradients are faster than those of 3-D input.
+        position_rows = positions.reshape(-1) + config.first_position
+        x = embeddings(ids.reshape(-1), position_rows, deterministic)
         for index in range(config.layers):
             x = Layer(block, name=f"layer_{index}")(x, mask, deterministic)
         return x.reshape(*ids.shape, -1)
 
 
-# Path in our params -> name in a Hugging Face file; `weights.py` reads it forwards and backwards.
+# Path in our params -> name in a Hugging Face file; `weights.py` reads it in both directions.
 NAMES = {
     "encoder/embeddings/word": "embeddings.word_embeddings",
     "encoder/embeddings/position": "embeddings.position_embeddings",
@@ -150,11 +150,11 @@ NAMES = {
     "head/pooler": "bert.pooler.dense",
 }
 
-# The last layer of transformers' classifier, which only a trained model of the same labels has.
+# The last layer of transformers' classifier; only a trained model has it.
 CLASSIFIER = {"head/classifier": "classifier"}
 
-# What a pretrained file may hold beyond that: heads of other tasks, and a buffer of old versions.
+# Prefixes of other tensors that a file may have: heads of other tasks, a buffer of old versions.
 IGNORED_KEYS = ("cls.", "pooler.", "classifier.", "embeddings.position_ids")
 
-# The name that task models put before every tensor of the encoder.
+# Prefix of the encoder's tensors in files of task models.
 PREFIX = "bert."

@@ -1,4 +1,4 @@
-"""What encoders share: attention within segments, the post-norm block, embeddings, dropout."""
+"""Parts shared by encoders: attention within segments, the post-norm block, embeddings, dropout."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +17,7 @@ States = Float[Array, "tokens hidden"]
 
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x Phi(x) by erf, as BERT has it (`jax.nn.gelu` goes by erfc, slower on CPU)."""
+    """x Phi(x) by erf, as in BERT; `jax.nn.gelu` uses erfc, which is slower on a CPU."""
     return x * 0.5 * (1 + jax.lax.erf(x * 2**-0.5))
 
 
@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class Block(NamedTuple):
-    """What all layers of an encoder have in common."""
+    """The values that all layers of an encoder share."""
 
     heads: int
     intermediate_size: int
@@ -44,8 +44,8 @@ class Block(NamedTuple):
 
 
 class Native(NamedTuple):
-    """The classification head that transformers gives a family: a dense layer, an activation, with
-    some a layer norm, then the classifier."""
+    """The head of transformers' classifier for a family: a dense layer, an activation, an optional
+    layer norm, the classifier."""
 
     activation: str
     bias: bool = True
@@ -54,13 +54,13 @@ class Native(NamedTuple):
 
 
 def same_segment(segments: Int32[Array, "rows length"]) -> Mask:
-    """Who may attend to whom: tokens of one segment. Padding (0) sees padding, so that no softmax
-    is empty."""
+    """The mask of attention within a segment. Padding (0) attends to padding, so that no softmax is
+    empty."""
     return (segments[:, :, None] == segments[:, None, :])[:, None]
 
 
 def layer_norm(eps: float, dtype: jnp.dtype, name: str, bias: bool = True) -> nn.LayerNorm:
-    """Layer norm by the two-pass variance: the fast one is off by 2e-3 where the mean is 100."""
+    """Layer norm with two-pass variance: flax's fast variance is inexact for a large mean."""
     return nn.LayerNorm(eps, dtype=dtype, use_bias=bias, use_fast_variance=False, name=name)
 
 
@@ -73,7 +73,7 @@ def embed(size: int, width: int, dtype: jnp.dtype, name: str) -> nn.Embed:
 
 
 class Dropout(nn.Module):
-    """Zero a share `rate` of the elements, scale up the rest."""
+    """Zero elements with probability `rate` and scale up the others."""
 
     rate: float
 
@@ -84,14 +84,14 @@ class Dropout(nn.Module):
 
 
 def drop(x: Float[Array, "*shape"], rate: float, key: Array) -> Float[Array, "*shape"]:
-    """16 random bits decide an element: half the draws, and a rate exact to 1e-5."""
+    """Dropout from 16 random bits an element, which makes the rate exact to 1e-5."""
     bits: UInt16[Array, "*shape"] = jax.random.bits(key, x.shape, jnp.uint16)
     keep = bits >= jnp.uint16(round(rate * 2**16))
     return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
 
 
 def split_heads(x: Float[Array, "tokens hidden"], rows: int, heads: int) -> Heads:
-    """[rows, heads, length, head_dim]: batched matrix products are the fast form on a CPU."""
+    """[rows, heads, length, head_dim], for batched matrix products, which are fast on a CPU."""
     return x.reshape(rows, x.shape[0] // rows, heads, -1).transpose(0, 2, 1, 3)
 
 
@@ -101,7 +101,7 @@ def join_heads(x: Heads) -> Float[Array, "tokens hidden"]:
 
 
 def attention_weights(scores: Array, mask: Array, dtype: jnp.dtype) -> Array:
-    """Softmax over the keys that the mask lets through, in float32 whatever the compute dtype."""
+    """Softmax over the keys that the mask allows, computed in float32."""
     scores = jnp.where(mask, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
     return jax.nn.softmax(scores).astype(dtype)
 
@@ -136,19 +136,19 @@ class Layer(nn.Module):
 
 
 def post_norm(block: Block, x: States, attended: States, deterministic: bool) -> States:
-    """The rest of a post-norm block, in the scope of the module that calls it."""
+    """A post-norm block after attention, in the scope of the calling module."""
     attended = Dropout(block.dropout)(attended, deterministic)
     x = layer_norm(block.norm_eps, block.dtype, "attention_norm")(x + attended)
-    raised = ACTIVATIONS[block.activation](dense(block.intermediate_size, block.dtype, "up")(x))
-    lowered = dense(x.shape[-1], block.dtype, "down")(raised)
-    lowered = Dropout(block.dropout)(lowered, deterministic)
-    return layer_norm(block.norm_eps, block.dtype, "mlp_norm")(x + lowered)
+    up = ACTIVATIONS[block.activation](dense(block.intermediate_size, block.dtype, "up")(x))
+    down = dense(x.shape[-1], block.dtype, "down")(up)
+    down = Dropout(block.dropout)(down, deterministic)
+    return layer_norm(block.norm_eps, block.dtype, "mlp_norm")(x + down)
 
 
 class Embeddings(nn.Module):
-    """Word, position and type vectors summed and normed; a table of size 0 is not there.
+    """The normed sum of word, position and type vectors; a table of size 0 is left out.
 
-    width: of the tables; where it is not `hidden`, a dense layer leads there.
+    width: of the tables; a dense layer projects another width to `hidden`.
     """
 
     vocabulary: int
@@ -167,7 +167,7 @@ class Embeddings(nn.Module):
         x = embed(self.vocabulary, self.width, self.dtype, "word")(ids)
         if self.positions:
             x = x + embed(self.positions, self.width, self.dtype, "position")(positions)
-        if self.types:  # a text alone is of type 0 throughout
+        if self.types:  # every token of a single text has type 0
             types = jnp.zeros_like(ids)
             x = x + embed(self.types, self.width, self.dtype, "type")(types)
         x = layer_norm(self.norm_eps, self.dtype, "norm")(x)

@@ -1,7 +1,7 @@
-"""Values of a config.json, held to their ranges before anything is built of them."""
+"""Check the values of a config.json against their ranges before a network is built."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from jaxclf.errors import DataError
 
@@ -9,74 +9,74 @@ REQUIRED = object()
 
 
 class ConfigField(NamedTuple):
-    """What a value must be: a whole number in [low, high], a real one, or one of `choices`.
+    """A valid value: an integer in [low, high], any number in it, or one of `choices`.
 
-    default: taken where the file has no such key, or null; REQUIRED: it must.
+    default: for a key that is missing or null; REQUIRED: such a key is an error.
     """
 
     low: float = 0
     high: float = 0
-    whole: bool = True
+    integer: bool = True
     choices: tuple = ()
     default: Any = REQUIRED
 
 
-# Bounds a hundred times what is published: they keep a hostile file from being traced or allocated.
+# A hundred times the sizes of published encoders: a hostile config is refused before a network of
+# its sizes is traced or allocated.
 SIZE = ConfigField(1, 2**16)
 LAYERS = ConfigField(1, 256)
 VOCABULARY = ConfigField(1, 2**22)
 POSITIONS = ConfigField(1, 2**20)
-EPSILON = ConfigField(0, 0.1, whole=False)
+EPSILON = ConfigField(0, 0.1, integer=False)
 NEVER = ConfigField(choices=(False,), default=False)
 
 
 def read_fields(config: Mapping[str, Any], fields: Mapping[str, ConfigField]) -> dict[str, Any]:
-    """The values that `fields` names; DataError that lists everything amiss."""
-    found, faults = {}, []
+    """The values of some fields. Raises DataError that lists every invalid value."""
+    values, errors = {}, []
     for name, field in fields.items():
         value = config.get(name)
         if value is None and field.default is not REQUIRED:
-            found[name] = field.default
+            values[name] = field.default
         elif value is None:
-            faults.append(f"{name} is missing")
-        elif not _fits(value, field):
-            faults.append(f"{name}={_short(value)} is not {_in_words(field)}")
+            errors.append(f"{name} is missing")
+        elif not _is_valid(value, field):
+            errors.append(f"{name}={_shorten(value)} is not {_expected(field)}")
         else:
-            found[name] = value
-    refuse(faults)
-    return found
+            values[name] = value
+    if errors:
+        raise_config_error("; ".join(errors))
+    return values
 
 
-def refuse(faults: list[str]) -> None:
-    """DataError where there is a fault."""
-    if faults:
-        raise DataError("config.json: " + "; ".join(faults))
+def raise_config_error(message: str) -> NoReturn:
+    raise DataError(f"config.json: {message}")
 
 
 def check_heads(hidden: int, heads: int) -> None:
-    """Heads share the hidden units evenly."""
+    """Raise DataError if attention heads cannot share the hidden units evenly."""
     if hidden % heads:
-        refuse([f"{hidden} hidden units cannot be shared by {heads} attention heads"])
+        raise_config_error(f"{hidden} hidden units cannot be shared by {heads} attention heads")
 
 
-def _fits(value: Any, field: ConfigField) -> bool:
+def _is_valid(value: Any, field: ConfigField) -> bool:
     if field.choices:
-        return any(type(value) is type(one) and value == one for one in field.choices)
-    kinds = int if field.whole else int | float
+        return any(type(value) is type(choice) and value == choice for choice in field.choices)
+    types = int if field.integer else int | float
     return (
-        isinstance(value, kinds)
+        isinstance(value, types)
         and not isinstance(value, bool)
         and field.low <= value <= field.high
     )
 
 
-def _in_words(field: ConfigField) -> str:
+def _expected(field: ConfigField) -> str:
     if field.choices:
-        return " or ".join(repr(one) for one in field.choices)
-    kind = "a whole number" if field.whole else "a number"
+        return " or ".join(repr(choice) for choice in field.choices)
+    kind = "an integer" if field.integer else "a number"
     return f"{kind} from {field.low} to {field.high}"
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else text[:40] + "…"

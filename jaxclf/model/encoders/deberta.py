@@ -1,6 +1,6 @@
-"""DeBERTa (He et al. 2021, arXiv 2006.03654): attention by content and by distance, disentangled.
+"""DeBERTa (He et al. 2021, arXiv 2006.03654): disentangled attention by content and by distance.
 
-Distances in a packed row are distances in the text, so only the mask knows of segments.
+A distance in a packed row equals the distance in the text, so only the mask depends on segments.
 """
 
 from collections.abc import Mapping
@@ -35,10 +35,10 @@ from jaxclf.model.encoders.config_schema import (
     VOCABULARY,
     ConfigField,
     check_heads,
+    raise_config_error,
     read_fields,
-    refuse,
 )
-from jaxclf.model.encoders.disentangled import distances, scores
+from jaxclf.model.encoders.disentangled import attention_scores, distances
 
 
 class Config(NamedTuple):
@@ -52,8 +52,8 @@ class Config(NamedTuple):
     positions: int  # rows of the absolute position table; 0: none
     type_vocab_size: int
     norm_eps: float
-    span: int  # farthest distance told apart
-    terms: tuple[str, ...]  # of "c2p" (content to position) and "p2c"
+    span: int  # larger distances share a row of the table
+    terms: tuple[str, ...]  # "c2p" (content to position), "p2c", or both
 
 
 FIELDS = {
@@ -74,40 +74,39 @@ FIELDS = {
 
 
 def from_hf(config: Mapping[str, Any]) -> Config:
-    """The values of a Hugging Face config.json; DataError where it asks for what is not built
-    here."""
-    found = read_fields(config, FIELDS)
-    hidden, heads = found["hidden_size"], found["num_attention_heads"]
+    """Read a Hugging Face config.json. Raises DataError for an unsupported value."""
+    values = read_fields(config, FIELDS)
+    hidden, heads = values["hidden_size"], values["num_attention_heads"]
     check_heads(hidden, heads)
-    for name, only in (("embedding_size", hidden), ("attention_head_size", hidden // heads)):
-        read_fields(config, {name: ConfigField(choices=(only,), default=only)})
-    furthest = found["max_relative_positions"]
+    for name, size in (("embedding_size", hidden), ("attention_head_size", hidden // heads)):
+        read_fields(config, {name: ConfigField(choices=(size,), default=size)})
+    max_distance = values["max_relative_positions"]
     return Config(
-        vocab_size=found["vocab_size"],
+        vocab_size=values["vocab_size"],
         hidden_size=hidden,
-        layers=found["num_hidden_layers"],
+        layers=values["num_hidden_layers"],
         heads=heads,
-        intermediate_size=found["intermediate_size"],
-        activation=found["hidden_act"],
-        max_positions=found["max_position_embeddings"],
-        positions=found["max_position_embeddings"] if found["position_biased_input"] else 0,
-        type_vocab_size=found["type_vocab_size"],
-        norm_eps=found["layer_norm_eps"],
-        span=furthest if furthest > 0 else found["max_position_embeddings"],
+        intermediate_size=values["intermediate_size"],
+        activation=values["hidden_act"],
+        max_positions=values["max_position_embeddings"],
+        positions=values["max_position_embeddings"] if values["position_biased_input"] else 0,
+        type_vocab_size=values["type_vocab_size"],
+        norm_eps=values["layer_norm_eps"],
+        span=max_distance if max_distance > 0 else values["max_position_embeddings"],
         terms=_terms(config.get("pos_att_type")),
     )
 
 
-def _terms(given: Any) -> tuple[str, ...]:
-    """`pos_att_type`, a list or a string such as "p2c|c2p"."""
-    terms = [part.strip() for part in given.lower().split("|")] if isinstance(given, str) else given
+def _terms(value: Any) -> tuple[str, ...]:
+    """`pos_att_type`: a list, or a string such as "p2c|c2p"."""
+    terms = [part.strip() for part in value.lower().split("|")] if isinstance(value, str) else value
     if (
         not isinstance(terms, list)
         or not terms
-        or any(one not in ("c2p", "p2c") for one in terms)
+        or any(term not in ("c2p", "p2c") for term in terms)
         or len(set(terms)) < len(terms)
     ):
-        refuse([f"pos_att_type={str(given)[:40]!r} is not of 'c2p' and 'p2c'"])
+        raise_config_error(f"pos_att_type={str(value)[:40]!r} is not a list of 'c2p' and 'p2c'")
     return tuple(terms)  # type: ignore[arg-type]
 
 
@@ -117,7 +116,7 @@ def native(config: Mapping[str, Any]) -> Native:
 
 
 class Deberta(nn.Module):
-    """Token ids -> hidden states, post-norm, all in float32 or `dtype`."""
+    """Token ids -> hidden states, post-norm, computed in `dtype`."""
 
     config: Config
     dtype: jnp.dtype
@@ -133,8 +132,8 @@ class Deberta(nn.Module):
         deterministic: bool,
     ) -> Float[Array, "rows length hidden"]:
         config, length = self.config, ids.shape[1]
-        block = block_of(self)
-        x = embeddings_of(self)(ids.reshape(-1), positions.reshape(-1), deterministic)
+        block = make_block(self)
+        x = make_embeddings(self)(ids.reshape(-1), positions.reshape(-1), deterministic)
         table = embed(2 * config.span, config.hidden_size, self.dtype, "relative")
         rows = np.clip(distances(length) + config.span, 0, 2 * config.span - 1)
         relative, mask = table(jnp.asarray(rows)), same_segment(segments)
@@ -143,8 +142,8 @@ class Deberta(nn.Module):
         return x.reshape(*ids.shape, -1)
 
 
-def block_of(module: Any) -> Block:
-    """What the layers of a DeBERTa have in common."""
+def make_block(module: Any) -> Block:
+    """The values that all layers of a DeBERTa share."""
     config = module.config
     return Block(
         config.heads,
@@ -157,7 +156,7 @@ def block_of(module: Any) -> Block:
     )
 
 
-def embeddings_of(module: Any) -> Embeddings:
+def make_embeddings(module: Any) -> Embeddings:
     config = module.config
     return Embeddings(
         vocabulary=config.vocab_size,
@@ -191,7 +190,7 @@ class Layer(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """One fused projection without bias; query and value have theirs apart."""
+    """Self-attention with one fused projection; only query and value have a bias."""
 
     block: Block
     terms: tuple[str, ...]
@@ -206,7 +205,7 @@ class SelfAttention(nn.Module):
     ) -> States:
         block, rows, hidden = self.block, mask.shape[0], x.shape[-1]
         fused = dense(3 * hidden, block.dtype, "query_key_value", bias=False)(x)
-        # Each head's query, key and value lie side by side.
+        # The query, key and value of a head are adjacent.
         query, key, value = jnp.split(split_heads(fused, rows, block.heads), 3, axis=-1)
         query = query + Bias(block, name="query")(hidden)
         value = value + Bias(block, name="value")(hidden)
@@ -218,13 +217,15 @@ class SelfAttention(nn.Module):
         if "p2c" in self.terms:
             projected = dense(hidden, block.dtype, "position_query")(relative)
             to_query = split_heads(projected, 1, block.heads)
-        weights = attention_weights(scores(query, key, to_key, to_query), mask, block.dtype)
+        weights = attention_weights(
+            attention_scores(query, key, to_key, to_query), mask, block.dtype
+        )
         weights = Dropout(block.attention_dropout)(weights, deterministic)
         return dense(hidden, block.dtype, "output")(join_heads(weights @ value))
 
 
 class Bias(nn.Module):
-    """A bias alone, by heads."""
+    """A bias by head."""
 
     block: Block
 
@@ -253,7 +254,7 @@ NAMES = {
     "head/pooler": "pooler.dense",
 }
 CLASSIFIER = {"head/classifier": "classifier"}
-# Files of a network without absolute positions may still hold a table of them.
+# Files of networks without absolute positions may have a table of them.
 IGNORED_KEYS = (
     "lm_predictions.",
     "mask_predictions.",

@@ -1,8 +1,8 @@
 """DeBERTa v2 and v3 (He et al. 2023, arXiv 2111.09543).
 
-Against v1: projections apart, one table of distances for all layers, normed and in logarithmic
-buckets, content projections that may serve distances too, and in some a convolution beside the
-first layer.
+Differences from v1: separate projections; one table of distances for all layers, normed, in
+logarithmic buckets; optionally content projections shared with distances, and a convolution beside
+the first layer.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,14 @@ from jaxclf.model.encoders.common import (
     same_segment,
     split_heads,
 )
-from jaxclf.model.encoders.config_schema import POSITIONS, ConfigField, read_fields, refuse
-from jaxclf.model.encoders.deberta import block_of, embeddings_of
-from jaxclf.model.encoders.disentangled import distances, scores
+from jaxclf.model.encoders.config_schema import (
+    POSITIONS,
+    ConfigField,
+    raise_config_error,
+    read_fields,
+)
+from jaxclf.model.encoders.deberta import make_block, make_embeddings
+from jaxclf.model.encoders.disentangled import attention_scores, distances
 
 
 class Convolution(NamedTuple):
@@ -54,8 +59,8 @@ class Config(NamedTuple):
     norm_eps: float
     span: int
     terms: tuple[str, ...]
-    buckets: int  # distances told apart; 0: each distance is its own
-    shared: bool  # the content's projections serve distances too
+    buckets: int  # of distances; 0: one for each distance
+    shared: bool  # content projections are used for distances too
     norm_relative: bool
     convolution: Convolution | None
 
@@ -71,20 +76,22 @@ FIELDS = {
 
 
 def from_hf(config: Mapping[str, Any]) -> Config:
-    """As DeBERTa's, and what is new."""
-    found = read_fields(config, FIELDS)
-    base, buckets = deberta.from_hf(config), max(found["position_buckets"], 0)
+    """DeBERTa's config and the values that v2 adds. Raises DataError for an unsupported value."""
+    values = read_fields(config, FIELDS)
+    base, buckets = deberta.from_hf(config), max(values["position_buckets"], 0)
     if buckets and not 0 < buckets // 2 < base.span - 1:
-        refuse([f"position_buckets={buckets} does not divide distances up to {base.span}"])
-    size = found["conv_kernel_size"]
+        raise_config_error(
+            f"position_buckets={buckets} does not divide distances up to {base.span}"
+        )
+    size = values["conv_kernel_size"]
     if size and size % 2 == 0:
-        refuse([f"conv_kernel_size={size} has no middle"])
+        raise_config_error(f"conv_kernel_size={size} has no middle")
     return Config(
         *base,
-        buckets=max(found["position_buckets"], 0),
-        shared=found["share_att_key"],
-        norm_relative=found["norm_rel_ebd"] == "layer_norm",
-        convolution=Convolution(size, found["conv_act"]) if size else None,
+        buckets=max(values["position_buckets"], 0),
+        shared=values["share_att_key"],
+        norm_relative=values["norm_rel_ebd"] == "layer_norm",
+        convolution=Convolution(size, values["conv_act"]) if size else None,
     )
 
 
@@ -93,7 +100,7 @@ def native(config: Mapping[str, Any]) -> Native:
 
 
 class DebertaV2(nn.Module):
-    """Token ids -> hidden states, post-norm, all in float32 or `dtype`."""
+    """Token ids -> hidden states, post-norm, computed in `dtype`."""
 
     config: Config
     dtype: jnp.dtype
@@ -109,8 +116,8 @@ class DebertaV2(nn.Module):
         deterministic: bool,
     ) -> Float[Array, "rows length hidden"]:
         config, length = self.config, ids.shape[1]
-        block = block_of(self)
-        x = embeddings_of(self)(ids.reshape(-1), positions.reshape(-1), deterministic)
+        block = make_block(self)
+        x = make_embeddings(self)(ids.reshape(-1), positions.reshape(-1), deterministic)
         mask = same_segment(segments)
         half = config.buckets or config.span
         table = embed(2 * half, config.hidden_size, self.dtype, "relative")
@@ -132,9 +139,10 @@ class DebertaV2(nn.Module):
 def bucket(
     distance: Int[np.ndarray, " distances"], buckets: int, span: int
 ) -> Int[np.ndarray, " distances"]:
-    """Near distances as they are, far ones in `buckets` that grow logarithmically up to `span`.
+    """The bucket of each distance: near ones have their own, far ones share buckets that grow
+    logarithmically up to `span`.
 
-    In float32 as the reference has it, since a ceiling decides.
+    Computed in float32, as in the reference, because a ceiling rounds the result.
     """
     middle = buckets // 2
     if not buckets:
@@ -167,10 +175,10 @@ class Layer(nn.Module):
         y = post_norm(self.block, x, attended, deterministic)
         if self.convolution is None:
             return y
-        beside = Neighbours(self.convolution.kernel_size, self.block, name="conv")(x, segments)
-        beside = Dropout(self.block.dropout)(beside, deterministic)
-        beside = ACTIVATIONS[self.convolution.activation](beside)
-        return layer_norm(self.block.norm_eps, self.block.dtype, "conv_norm")(y + beside)
+        conv = SegmentConv(self.convolution.kernel_size, self.block, name="conv")(x, segments)
+        conv = Dropout(self.block.dropout)(conv, deterministic)
+        conv = ACTIVATIONS[self.convolution.activation](conv)
+        return layer_norm(self.block.norm_eps, self.block.dtype, "conv_norm")(y + conv)
 
 
 class SelfAttention(nn.Module):
@@ -199,14 +207,14 @@ class SelfAttention(nn.Module):
         if "p2c" in self.terms:
             project = to_query if self.shared else dense(hidden, block.dtype, "position_query")
             position_query = split_heads(project(relative), 1, block.heads)
-        found = scores(query, key, position_key, position_query)
-        weights = attention_weights(found, mask, block.dtype)
+        scores = attention_scores(query, key, position_key, position_query)
+        weights = attention_weights(scores, mask, block.dtype)
         weights = Dropout(block.attention_dropout)(weights, deterministic)
         return dense(hidden, block.dtype, "output")(join_heads(weights @ value))
 
 
-class Neighbours(nn.Module):
-    """A convolution over the tokens of a segment; beyond its ends are zeros, as at a text's."""
+class SegmentConv(nn.Module):
+    """A convolution over the tokens of a segment, with zeros beyond its ends."""
 
     kernel_size: int
     block: Block
@@ -220,12 +228,12 @@ class Neighbours(nn.Module):
         middle = self.kernel_size // 2
         length = segments.shape[1]
         tokens = jnp.pad(x.reshape(*segments.shape, hidden), ((0, 0), (middle, middle), (0, 0)))
-        owners = jnp.pad(segments, ((0, 0), (middle, middle)), constant_values=-1)
+        padded_segments = jnp.pad(segments, ((0, 0), (middle, middle)), constant_values=-1)
         total = jnp.broadcast_to(bias, x.shape)
         for offset in range(self.kernel_size):
-            own = owners[:, offset : offset + length] == segments
-            there = jnp.where(own[..., None], tokens[:, offset : offset + length], 0)
-            total = total + there.reshape(x.shape) @ kernel[offset]
+            is_same = padded_segments[:, offset : offset + length] == segments
+            shifted = jnp.where(is_same[..., None], tokens[:, offset : offset + length], 0)
+            total = total + shifted.reshape(x.shape) @ kernel[offset]
         return total
 
 

@@ -1,4 +1,4 @@
-"""Scores of attention by content and by distance (He et al. 2021, arXiv 2006.03654)."""
+"""Attention scores by content and by relative position (He et al. 2021, arXiv 2006.03654)."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,16 +6,16 @@ from jaxtyping import Array, Float, Int
 
 from jaxclf.model.encoders.common import Heads, Scores
 
-# The vectors of distances T-1 … -(T-1), by heads.
+# Vectors of the distances T-1 … -(T-1), by head.
 Distances = Float[Array, "1 heads distances head_dim"]
 
 
 def distances(length: int) -> Int[np.ndarray, " distances"]:
-    """Query's place minus key's, for all there are in a row: T-1 … -(T-1)."""
+    """All distances of a query from a key in a row of T tokens: T-1 … -(T-1)."""
     return np.arange(length - 1, -length, -1)
 
 
-def scores(
+def attention_scores(
     query: Heads, key: Heads, to_key: Distances | None, to_query: Distances | None
 ) -> Scores:
     """Content to content, content to position and position to content, summed and scaled by the
@@ -25,16 +25,16 @@ def scores(
     if to_key is not None:
         total = total + skew(query @ to_key.swapaxes(-1, -2))
     if to_query is not None:
-        # From the key's side distances run the other way.
+        # Distances of a key from a query are the negatives.
         backwards = key @ to_query[:, :, ::-1].swapaxes(-1, -2)
         total = total + skew(backwards).swapaxes(-1, -2)
     return total * (query.shape[-1] * terms) ** -0.5
 
 
 def skew(scores: Float[Array, "rows heads length distances"]) -> Scores:
-    """Row i of distances T-1 … -(T-1) -> the score of key j, that of distance i - j.
+    """Scores by distance T-1 … -(T-1) -> scores by key: query i and key j have distance i - j.
 
-    By padding and reshaping: a gather's gradient is a scatter, eight times as slow on a CPU.
+    Pads and reshapes, because the gradient of a gather is a scatter, which is slow on a CPU.
     """
     rows, heads, length, count = scores.shape
     flat = jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (0, 1))).reshape(rows, heads, -1)

@@ -1,4 +1,5 @@
-"""DistilBERT (Sanh et al. 2019, arXiv 1910.01108): BERT's network without types and pooler."""
+"""DistilBERT (Sanh et al. 2019, arXiv 1910.01108): BERT's network without token types and
+pooler."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,19 +30,19 @@ FIELDS = {
 
 
 def from_hf(config: Mapping[str, Any]) -> bert.Config:
-    """DistilBERT has its own words for the same; DataError where it asks for what is not built
-    here."""
-    found = read_fields(config, FIELDS)
-    check_heads(found["dim"], found["n_heads"])
+    """Read a DistilBERT config.json, whose keys differ from BERT's. Raises DataError for an
+    unsupported value."""
+    values = read_fields(config, FIELDS)
+    check_heads(values["dim"], values["n_heads"])
     return bert.Config(
-        vocab_size=found["vocab_size"],
-        hidden_size=found["dim"],
-        embedding_size=found["dim"],
-        layers=found["n_layers"],
-        heads=found["n_heads"],
-        intermediate_size=found["hidden_dim"],
-        activation=found["activation"],
-        positions=found["max_position_embeddings"],
+        vocab_size=values["vocab_size"],
+        hidden_size=values["dim"],
+        embedding_size=values["dim"],
+        layers=values["n_layers"],
+        heads=values["n_heads"],
+        intermediate_size=values["hidden_dim"],
+        activation=values["activation"],
+        positions=values["max_position_embeddings"],
         first_position=0,
         type_vocab_size=0,
         norm_eps=1e-12,

@@ -11,8 +11,8 @@ Electra = bert.Bert
 
 
 def from_hf(config: Mapping[str, Any]) -> bert.Config:
-    """As BERT's, with the width of the embeddings, projected to the hidden size where it is
-    another."""
+    """BERT's config with the width of the embeddings; another width is projected to the hidden
+    size."""
     width = read_fields(config, {"embedding_size": SIZE})
     return bert.from_hf(config)._replace(**width)
 

@@ -1,4 +1,4 @@
-"""Attention over long rows: local by blocks, global by parts."""
+"""Attention over long rows, with memory linear in the row: local by blocks, global by chunks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +9,12 @@ from jaxtyping import Array, Float, Int32
 
 from jaxclf.model.encoders.common import Heads, attention_weights, drop, same_segment
 
-# Global attention takes so many queries at a time: memory grows with the row, not its square.
+# Queries that global attention takes at a time.
 QUERIES = 1024
 
 Segments = Int32[Array, "rows length"]
 
-# (scores, mask, which part of the row) -> weights, with dropout where there is any.
+# (scores, mask, index of the chunk) -> attention weights, after dropout.
 Weigh = Callable[[Array, Array, Any], Array]
 
 
@@ -31,14 +31,14 @@ def weigh_and_drop(
 def global_attention(
     query: Heads, key: Heads, value: Heads, segments: Segments, weigh: Weigh
 ) -> Heads:
-    """Every token to all of its segment; a long row in parts whose scores are made anew in the
-    backward pass."""
+    """Attention within segments; a long row in chunks whose scores are recomputed in the backward
+    pass."""
     rows, heads, length, width = query.shape
     scaled = query * width**-0.5
 
     def attend(part: tuple[Array, Array, Array]) -> Array:
-        queries, owners, index = part
-        mask = owners[:, None, :, None] == segments[:, None, None, :]
+        queries, query_segments, index = part
+        mask = query_segments[:, None, :, None] == segments[:, None, None, :]
         return weigh(queries @ key.swapaxes(-1, -2), mask, index) @ value
 
     if length <= QUERIES:
@@ -46,10 +46,10 @@ def global_attention(
     count = -(-length // QUERIES)
     spare = count * QUERIES - length
     queries = jnp.pad(scaled, ((0, 0), (0, 0), (0, spare), (0, 0)))
-    owners = jnp.pad(segments, ((0, 0), (0, spare)))
+    query_segments = jnp.pad(segments, ((0, 0), (0, spare)))
     parts = (
         queries.reshape(rows, heads, count, QUERIES, width).transpose(2, 0, 1, 3, 4),
-        owners.reshape(rows, count, QUERIES).transpose(1, 0, 2),
+        query_segments.reshape(rows, count, QUERIES).transpose(1, 0, 2),
         jnp.arange(count),
     )
     mixed = jax.lax.map(jax.checkpoint(attend), parts)
@@ -59,16 +59,16 @@ def global_attention(
 def local_attention(
     query: Heads, key: Heads, value: Heads, segments: Segments, reach: int, weigh: Weigh
 ) -> Heads:
-    """Every token to those of its segment at most `reach` places away.
+    """Attention within segments to tokens at most `reach` positions away.
 
-    A long row is cut into blocks of `reach` tokens, which see themselves and the blocks beside
-    them: the cost grows with the row, not its square.
+    A long row is split into blocks of `reach` tokens, which attend to themselves and the adjacent
+    blocks: the cost is linear in the row.
     """
     rows, heads, length, width = query.shape
     scaled = query * width**-0.5
-    if length <= 3 * reach:  # what a block sees is the row
-        places = jnp.arange(length)
-        near = jnp.abs(places[:, None] - places[None]) <= reach
+    if length <= 3 * reach:  # three blocks cover the row
+        positions = jnp.arange(length)
+        near = jnp.abs(positions[:, None] - positions[None]) <= reach
         mask = same_segment(segments) & near[None, None]
         return weigh(scaled @ key.swapaxes(-1, -2), mask, 0) @ value
     count = -(-length // reach)
@@ -78,16 +78,16 @@ def local_attention(
         padded = jnp.pad(x, ((0, 0), (0, 0), (around, spare + around), (0, 0)))
         return padded.reshape(rows, heads, -1, reach, width)
 
-    def with_neighbours(x: Array, axis: int) -> Array:
+    def with_adjacent(x: Array, axis: int) -> Array:
         parts = [jax.lax.slice_in_dim(x, first, first + count, axis=axis) for first in range(3)]
         return jnp.concatenate(parts, axis=axis + 1)
 
-    owners = jnp.pad(segments, ((0, 0), (0, spare)), constant_values=-1)
+    query_segments = jnp.pad(segments, ((0, 0), (0, spare)), constant_values=-1)
     around = jnp.pad(segments, ((0, 0), (reach, spare + reach)), constant_values=-1)
-    seen = with_neighbours(around.reshape(rows, -1, reach), 1)
+    key_segments = with_adjacent(around.reshape(rows, -1, reach), 1)
     near = jnp.abs(jnp.arange(reach)[:, None] + reach - jnp.arange(3 * reach)[None]) <= reach
-    same = owners.reshape(rows, count, reach, 1) == seen[:, :, None]
+    same = query_segments.reshape(rows, count, reach, 1) == key_segments[:, :, None]
     mask = (same & near[None, None])[:, None]
-    keys, values = (with_neighbours(blocks(x, reach), 2) for x in (key, value))
+    keys, values = (with_adjacent(blocks(x, reach), 2) for x in (key, value))
     mixed = weigh(blocks(scaled, 0) @ keys.swapaxes(-1, -2), mask, 0) @ values
     return mixed.reshape(rows, heads, -1, width)[:, :, :length]

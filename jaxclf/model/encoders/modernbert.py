@@ -30,8 +30,8 @@ from jaxclf.model.encoders.config_schema import (
     VOCABULARY,
     ConfigField,
     check_heads,
+    raise_config_error,
     read_fields,
-    refuse,
 )
 from jaxclf.model.encoders.long_attention import (
     Segments,
@@ -55,13 +55,13 @@ class Config(NamedTuple):
     attention_bias: bool
     mlp_bias: bool
     local: tuple[bool, ...]  # by layer
-    reach: int  # of a local layer: how far a token sees to either side
-    local_base: float  # of the rotary frequencies
+    reach: int  # of a local layer: tokens that a token attends to on either side
+    local_base: float  # base of the rotary frequencies
     global_base: float
 
 
 EITHER = ConfigField(choices=(True, False), default=False)
-BASE = ConfigField(1, 1e9, whole=False)
+BASE = ConfigField(1, 1e9, integer=False)
 FIELDS = {
     "vocab_size": VOCABULARY,
     "hidden_size": SIZE,
@@ -82,41 +82,43 @@ FIELDS = {
 
 
 def from_hf(config: Mapping[str, Any]) -> Config:
-    """The values of a Hugging Face config.json, of transformers 4 or 5; DataError where it asks for
-    what is not built here."""
-    found = read_fields(config, FIELDS)
+    """Read a Hugging Face config.json of transformers 4 or 5. Raises DataError for an unsupported
+    value."""
+    values = read_fields(config, FIELDS)
     hidden, heads, layers = (
-        found[name] for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")
+        values[name] for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")
     )
     check_heads(hidden, heads)
     if hidden // heads % 2:
-        refuse([f"heads of {hidden // heads} units cannot be rotated in pairs"])
+        raise_config_error(f"heads of {hidden // heads} units cannot be rotated in pairs")
     if config.get("rope_scaling") is not None:
-        refuse(["rope_scaling is not built"])
-    every = found["global_attn_every_n_layers"]
+        raise_config_error("rope_scaling is not supported")
+    every = values["global_attn_every_n_layers"]
     kinds = config.get("layer_types")
     if kinds is None:
         local = tuple(index % every > 0 for index in range(layers))
-    elif isinstance(kinds, list) and len(kinds) == layers and all(one in KINDS for one in kinds):
+    elif isinstance(kinds, list) and len(kinds) == layers and all(kind in KINDS for kind in kinds):
         local = tuple(kind == KINDS[0] for kind in kinds)
     else:
-        refuse([f"layer_types is not a list of {layers} of {' and '.join(map(repr, KINDS))}"])
+        raise_config_error(
+            f"layer_types is not a list of {layers} of {' and '.join(map(repr, KINDS))}"
+        )
     return Config(
-        vocab_size=found["vocab_size"],
+        vocab_size=values["vocab_size"],
         hidden_size=hidden,
         layers=layers,
         heads=heads,
-        intermediate_size=found["intermediate_size"],
-        activation=found["hidden_activation"],
-        max_positions=found["max_position_embeddings"],
-        norm_eps=found["norm_eps"],
-        norm_bias=found["norm_bias"],
-        attention_bias=found["attention_bias"],
-        mlp_bias=found["mlp_bias"],
+        intermediate_size=values["intermediate_size"],
+        activation=values["hidden_activation"],
+        max_positions=values["max_position_embeddings"],
+        norm_eps=values["norm_eps"],
+        norm_bias=values["norm_bias"],
+        attention_bias=values["attention_bias"],
+        mlp_bias=values["mlp_bias"],
         local=local,
-        reach=found["local_attention"] // 2,
-        local_base=_base(config, KINDS[0], found["local_rope_theta"]),
-        global_base=_base(config, KINDS[1], found["global_rope_theta"]),
+        reach=values["local_attention"] // 2,
+        local_base=_base(config, KINDS[0], values["local_rope_theta"]),
+        global_base=_base(config, KINDS[1], values["global_rope_theta"]),
     )
 
 
@@ -124,20 +126,20 @@ KINDS = ("sliding_attention", "full_attention")
 
 
 def _base(config: Mapping[str, Any], kind: str, default: float) -> float:
-    """`rope_parameters` of transformers 5, where the file has them."""
-    given = config.get("rope_parameters") or {}
-    given = given.get(kind) or {} if isinstance(given, Mapping) else given
-    if not isinstance(given, Mapping):
-        refuse(["rope_parameters is not an object"])
+    """The rotary base in `rope_parameters` of transformers 5, or the default."""
+    rope = config.get("rope_parameters") or {}
+    rope = rope.get(kind) or {} if isinstance(rope, Mapping) else rope
+    if not isinstance(rope, Mapping):
+        raise_config_error("rope_parameters is not an object")
     fields = {
         "rope_type": ConfigField(choices=("default",), default="default"),
         "rope_theta": BASE._replace(default=default),
     }
-    return float(read_fields(given, fields)["rope_theta"])
+    return float(read_fields(rope, fields)["rope_theta"])
 
 
 def native(config: Mapping[str, Any]) -> Native:
-    found = read_fields(
+    values = read_fields(
         config,
         {
             "classifier_activation": ConfigField(choices=tuple(ACTIVATIONS), default="gelu"),
@@ -147,15 +149,15 @@ def native(config: Mapping[str, Any]) -> Native:
         },
     )
     return Native(
-        found["classifier_activation"],
-        found["classifier_bias"],
-        found["norm_eps"],
-        found["norm_bias"],
+        values["classifier_activation"],
+        values["classifier_bias"],
+        values["norm_eps"],
+        values["norm_bias"],
     )
 
 
 class ModernBert(nn.Module):
-    """Token ids -> hidden states, pre-norm, all in float32 or `dtype`."""
+    """Token ids -> hidden states, pre-norm, computed in `dtype`."""
 
     config: Config
     dtype: jnp.dtype
@@ -204,7 +206,7 @@ class Embeddings(nn.Module):
 class Layer(nn.Module):
     config: Config
     local: bool
-    normed: bool  # the first layer's input is normed already
+    has_attention_norm: bool  # not the first layer, whose input is normed
     dtype: jnp.dtype
     dropout: float
     attention_dropout: float
@@ -220,7 +222,12 @@ class Layer(nn.Module):
 
         attended = SelfAttention(
             config, self.local, self.dtype, self.attention_dropout, name="attention"
-        )(norm("attention_norm")(x) if self.normed else x, positions, segments, deterministic)
+        )(
+            norm("attention_norm")(x) if self.has_attention_norm else x,
+            positions,
+            segments,
+            deterministic,
+        )
         x = x + Dropout(self.dropout)(attended, deterministic)
         raised = dense(2 * config.intermediate_size, self.dtype, "up", config.mlp_bias)(
             norm("mlp_norm")(x)
@@ -253,8 +260,8 @@ class SelfAttention(nn.Module):
         query, key = rotate(query, angles), rotate(key, angles)
         weigh = functools.partial(attention_probs, self.dtype)
         if not deterministic and self.dropout:
-            noise = self.make_rng("dropout")
-            weigh = functools.partial(weigh_and_drop, self.dtype, self.dropout, noise)
+            dropout_key = self.make_rng("dropout")
+            weigh = functools.partial(weigh_and_drop, self.dtype, self.dropout, dropout_key)
         if self.local:
             mixed = local_attention(query, key, value, segments, config.reach, weigh)
         else:
@@ -273,11 +280,11 @@ def rotary_angles(
 
 
 def rotate(x: Heads, angles: Float[Array, "rows 1 length half"]) -> Heads:
-    """Turn the pairs (x[i], x[i + half]) by their angles, in float32."""
-    one, other = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    """Rotate the pairs (x[i], x[i + half]) by their angles, in float32."""
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
-    turned = jnp.concatenate([one * cos - other * sin, other * cos + one * sin], axis=-1)
-    return turned.astype(x.dtype)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x.dtype)
 
 
 NAMES = {
