@@ -142,8 +142,8 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
     if isinstance(error, JaxclfError):
         return error.exit_code, f"error: {error}"
     if isinstance(error, OSError):
-        place = error.filename or "disk"
-        return StorageError.exit_code, f"error: {place}: {error.strerror or error}"
+        file = error.filename or "disk"
+        return StorageError.exit_code, f"error: {file}: {error.strerror or error}"
     return 130, "interrupted"
 
 
