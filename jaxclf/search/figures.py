@@ -34,7 +34,7 @@ def _draw(plot: Callable[..., Any], study: optuna.Study, metric: str) -> bytes:
     plt.switch_backend("agg")  # opens no window
     file = io.BytesIO()
     # Optuna changes matplotlib's style for the whole process.
-    with matplotlib.rc_context({"text.parse_math": False}), ignore_experimental_warnings():
+    with matplotlib.rc_context(), ignore_experimental_warnings():
         figure = np.ravel(plot(study, target_name=metric))[0].figure
         figure.savefig(
             file, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None}
