@@ -1,6 +1,7 @@
 """Optuna's matplotlib plots of a study, as PNG images."""
 
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optuna
 from optuna.visualization import matplotlib as plots
-
-from jaxclf.search.study import ignore_experimental_warnings
 
 DPI = 160
 
@@ -33,8 +32,10 @@ def draw_slices(study: optuna.Study, metric: str) -> bytes:
 def _draw(plot: Callable[..., Any], study: optuna.Study, metric: str) -> bytes:
     plt.switch_backend("agg")  # opens no window
     file = io.BytesIO()
-    # Optuna changes matplotlib's style for the whole process.
-    with matplotlib.rc_context(), ignore_experimental_warnings():
+    # Optuna changes matplotlib's style for the whole process. Where a dimension has one value, it
+    # sets equal limits, of which matplotlib warns.
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         figure = np.ravel(plot(study, target_name=metric))[0].figure
         figure.savefig(
             file, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None}

@@ -55,7 +55,9 @@ def test_importances_need_enough_trials(study, tmp_path):
 
 
 def test_the_page_shows_every_trial_and_escapes_its_values(study, tmp_path):
-    add_trials(study, 2)
+    add_trials(study, 1)
+    write_page(study, tmp_path)  # each dimension has a single value
+    add_trials(study, 1)
     add_trials(study, 1, TrialState.FAIL)
     page = write_page(study, tmp_path)
     assert '<p class="number">0.5100</p>' in page
