@@ -93,13 +93,13 @@ def check_tolerance(record: Mapping[str, Any], dtypes: Sequence[str]) -> float:
 
     Raises DataError if the difference that `compare` measured is larger.
     """
-    tolerance = max(TOLERANCE[dtype] for dtype in dtypes)
-    if not record["largest_difference"] <= tolerance:
+    allowed = max(TOLERANCE[dtype] for dtype in dtypes)
+    if not record["largest_difference"] <= allowed:
         raise DataError(
             f"probabilities differ from the run's by up to {record['largest_difference']:.2g}, "
-            f"more than {tolerance:g}; nothing is written"
+            f"more than {allowed:g}; nothing is written"
         )
-    return tolerance
+    return allowed
 
 
 def f1_loss(

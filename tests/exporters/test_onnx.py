@@ -289,7 +289,7 @@ def test_a_folder_records_its_differences_from_the_run(
     exported_probs = onnx_scorer(out)([row["text"] for row in rows])
     thresholds = jaxclf.load(model).thresholds
     decided = [probs >= thresholds for probs in (run_probs, exported_probs)]
-    scores = [float(np.nanmean(score_labels(truth, one).f1)) for one in decided]
+    scores = [float(np.nanmean(score_labels(truth, rows).f1)) for rows in decided]
     assert record["macro_f1"] == pytest.approx(
         {"run": scores[0], "exported": scores[1], "loss": scores[0] - scores[1]}
     )

@@ -1,4 +1,4 @@
-"""Slopes of a batch: every family has them, and they are the derivatives by each token alone."""
+"""Token gradients: every family has them, and they are derivatives by each token alone."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ TOKENS = Tokens(
     np.array([0, 5, 9, 15, 18], np.int32),
     np.array([0, 0, 1, 2], np.int32),
 )
-BLANKS = np.where(TOKENS.ids == 1, 1, 2).astype(np.int32)
+BASELINES = np.where(TOKENS.ids == 1, 1, 2).astype(np.int32)
 
 
 def packed(tokens):
@@ -43,15 +43,15 @@ def shapes_of(config):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_has_the_table_that_slopes_are_taken_by(name):
+def test_every_family_has_token_gradients(name):
     config = hf_config(name)
     step = make_slopes_step(EXPERIMENT, config, CLASSES, 1, SHAPE)
     batch = packed(TOKENS)
     shares = np.zeros(batch.ids.shape, np.float32)
-    found = jax.eval_shape(step, shapes_of(config), batch, batch.ids, shares)
-    assert found.logits.shape == (1, 6, CLASSES)
-    assert found.slopes.shape == (1, 2, 24, CLASSES)
-    assert found.scores.shape == (1, 2, 24)
+    gradients = jax.eval_shape(step, shapes_of(config), batch, batch.ids, shares)
+    assert gradients.logits.shape == (1, 6, CLASSES)
+    assert gradients.slopes.shape == (1, 2, 24, CLASSES)
+    assert gradients.scores.shape == (1, 2, 24)
 
 
 @pytest.fixture(scope="module")
@@ -69,68 +69,68 @@ def network():
 
 def slopes(network, batch, share=0.4):
     _, params, step = network
-    here = batch.segments > 0
-    blanks = np.where(batch.ids == 1, 1, np.where(here, 2, 0)).astype(np.int32)
-    return jax.tree.map(np.asarray, step(params, batch, blanks, share * here.astype(np.float32)))
+    is_token = batch.segments > 0
+    baselines = np.where(batch.ids == 1, 1, np.where(is_token, 2, 0)).astype(np.int32)
+    return jax.tree.map(np.asarray, step(params, batch, baselines, share * is_token.astype(np.float32)))
 
 
-def test_slopes_are_the_derivatives_by_each_tokens_share(network):
-    """Forward, one token after another, through a table to which the embeddings are added."""
+def test_slopes_are_derivatives_by_each_token(network):
+    """Forward-mode derivatives through a table that has the interpolated embeddings as new rows."""
     config, params, _ = network
     batch = packed(TOKENS)
-    found = slopes(network, batch)
+    gradients = slopes(network, batch)
     word = params["encoder"]["embeddings"]["word"]["embedding"]
     start = len(word)
     _, apply = build(EXACT, {**config, "vocab_size": start + batch.ids.size}, CLASSES)
-    here = batch.segments > 0
-    blanks = np.where(batch.ids == 1, 1, np.where(here, 2, 0))
-    own, blank = (word[ids.reshape(-1)] for ids in (batch.ids, blanks))
+    is_token = batch.segments > 0
+    baselines = np.where(batch.ids == 1, 1, np.where(is_token, 2, 0))
+    ends, starts = (word[ids.reshape(-1)] for ids in (batch.ids, baselines))
     new = np.arange(start, start + batch.ids.size, dtype=np.int32).reshape(batch.ids.shape)
 
     def logits(shares):
-        added = shares[:, None] * own + (1 - shares[:, None]) * blank
+        added = shares[:, None] * is_word + (1 - shares[:, None]) * blank
         embeddings = dict(params["encoder"]["embeddings"])
         embeddings["word"] = {"embedding": jnp.concatenate([word, added])}
         changed = {**params, "encoder": {**params["encoder"], "embeddings": embeddings}}
         return apply(changed, jax.tree.map(jnp.asarray, batch._replace(ids=new)))
 
-    shares = jnp.asarray(0.4 * here.reshape(-1), jnp.float32)
+    shares = jnp.asarray(0.4 * is_token.reshape(-1), jnp.float32)
     value, rates = jax.jit(lambda at: (logits(at), jax.jacfwd(logits)(at)))(shares)
-    np.testing.assert_allclose(found.logits[0], value, atol=1e-5)
+    np.testing.assert_allclose(gradients.logits[0], value, atol=1e-5)
     for slot in range(3):
         of_slot = (batch.examples == slot).reshape(-1)
         np.testing.assert_allclose(
-            found.slopes[0].reshape(-1, CLASSES)[of_slot], rates[slot].T[of_slot], atol=1e-5
+            gradients.slopes[0].reshape(-1, CLASSES)[of_slot], rates[slot].T[of_slot], atol=1e-5
         )
         assert np.abs(rates[slot]).max() > 0.05
         assert not np.asarray(rates[slot].T)[~of_slot].any()
 
 
-def test_padding_and_special_tokens_have_none_and_neighbours_no_part(network):
+def test_padding_and_special_tokens_have_zero_slopes_and_neighbors_no_effect(network):
     batch = packed(TOKENS)
     before = slopes(network, batch)
-    own = (batch.segments > 0) & (batch.ids != 1)
-    assert not before.slopes[0][~own].any()
-    assert (np.abs(before.slopes[0][own]).max(axis=-1) > 1e-4).all()
-    other = slopes(network, packed(TOKENS._replace(ids=np.where(TOKENS.ids > 9, 33, TOKENS.ids))))
+    is_word = (batch.segments > 0) & (batch.ids != 1)
+    assert not before.slopes[0][~is_word].any()
+    assert (np.abs(before.slopes[0][is_word]).max(axis=-1) > 1e-4).all()
+    changed_gradients = slopes(network, packed(TOKENS._replace(ids=np.where(TOKENS.ids > 9, 33, TOKENS.ids))))
     first = batch.examples == 0
-    np.testing.assert_array_equal(before.slopes[0][first], other.slopes[0][first])
-    assert np.abs(before.slopes[0] - other.slopes[0])[batch.examples == 1].max() > 1e-4
+    np.testing.assert_array_equal(before.slopes[0][first], changed_gradients.slopes[0][first])
+    assert np.abs(before.slopes[0] - changed_gradients.slopes[0])[batch.examples == 1].max() > 1e-4
 
 
-def test_a_walk_puts_every_point_and_token_in_its_place(network):
+def test_paths_are_in_the_order_of_texts_points_and_tokens(network):
     _, params, step = network
-    points = np.linspace(0, 1, 6)  # so that a long example waits, and a later one comes before it
-    walks = path_gradients(step, params, TOKENS, BLANKS, [0, 2], points, SHAPE)
+    points = np.linspace(0, 1, 6)  # enough for packing to reorder examples
+    paths = path_gradients(step, params, TOKENS, BASELINES, [0, 2], points, SHAPE)
     batch = packed(TOKENS)
-    for text, one in zip([0, 2], walks, strict=True):
-        here = batch.examples == text
+    for text, path in zip([0, 2], paths, strict=True):
+        is_text = batch.examples == text
         for index, share in enumerate(points):
-            found = slopes(network, batch, float(share))
-            # In another place of another batch: rounding.
-            np.testing.assert_allclose(one.logits[index, 0], found.logits[0, text], atol=1e-5)
-            np.testing.assert_allclose(one.slopes[index, :, 0], found.slopes[0][here], atol=1e-5)
-            np.testing.assert_allclose(one.scores[index, :, 0], found.scores[0][here], atol=1e-5)
+            gradients = slopes(network, batch, float(share))
+            # Another batch adds in another order.
+            np.testing.assert_allclose(path.logits[index, 0], gradients.logits[0, text], atol=1e-5)
+            np.testing.assert_allclose(path.slopes[index, :, 0], gradients.slopes[0][is_text], atol=1e-5)
+            np.testing.assert_allclose(path.scores[index, :, 0], gradients.scores[0][is_text], atol=1e-5)
     assert step._cache_size() == 1
 
 

@@ -38,7 +38,7 @@ def tokens_of(example):
 
 
 @pytest.mark.parametrize("example", range(3))
-def test_pools_are_what_they_are_called(example):
+def test_pools_equal_their_definitions(example):
     tokens = tokens_of(example)
     first = STATES[(example == EXAMPLES) & (POSITIONS == 0)].mean(axis=0)
     expected = {
@@ -52,20 +52,20 @@ def test_pools_are_what_they_are_called(example):
 
 @pytest.mark.parametrize("example", range(3))
 def test_attention_is_a_softmax_over_the_tokens_of_an_example(example):
-    found, params = pooled(Spec("attention", hidden_dim=3))
+    values, params = pooled(Spec("attention", hidden_dim=3))
     project = jax.tree.map(np.asarray, params["project"])
     tokens = tokens_of(example)
     hidden = np.tanh(tokens @ project["kernel"] + project["bias"])
     scores = np.exp(hidden @ np.asarray(params["score"]["kernel"])[:, 0])
     expected = (tokens * (scores / scores.sum())[:, None]).sum(axis=0)
-    np.testing.assert_allclose(found[example], expected, atol=1e-6)
+    np.testing.assert_allclose(values[example], expected, atol=1e-6)
     assert not np.allclose(expected, tokens.mean(axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", POOLS)
 def test_an_empty_slot_is_zero_and_no_size_of_state_breaks_a_pool(name):
-    found, _ = pooled(Spec(name))
-    assert not found[3].any()
+    values, _ = pooled(Spec(name))
+    assert not values[3].any()
     assert np.isfinite(pooled(Spec(name), STATES * 1e4)[0]).all()
 
 
@@ -94,7 +94,7 @@ def logits(spec, key=None):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_dropout_of_a_head_is_its_own(name):
+def test_every_head_has_its_dropout(name):
     key = jax.random.key(1)
     clean, _ = logits(Spec(name))
     assert clean.shape == (5, 3)
@@ -104,27 +104,26 @@ def test_dropout_of_a_head_is_its_own(name):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_samples_are_means_over_draws_and_nothing_without_dropout(name):
-    """The variance over keys falls as one over the draws."""
+def test_dropout_samples_are_averaged(name):
+    """The variance over keys falls as one over the samples."""
     spec = Spec(name, dropout=0.5, dropout_samples=16)
     np.testing.assert_array_equal(logits(spec)[0], logits(Spec(name))[0])
-    last = Spec("linear", dropout=0.5)
-    many = Spec("linear", dropout=0.5, dropout_samples=16)
-    one, mean = (
-        np.var([logits(of, jax.random.key(key))[0] for key in range(60)], axis=0).mean()
-        for of in (last, many)
+    keys = jax.random.split(jax.random.key(1), 60)
+    single, averaged = (
+        jax.vmap(lambda key, spec=spec: logits(spec, key)[0])(keys).var(axis=0).mean()
+        for spec in (Spec("linear", dropout=0.5), Spec("linear", dropout=0.5, dropout_samples=16))
     )
-    assert 8 < one / mean < 32
+    assert 8 < single / averaged < 32
 
 
-def test_residual_blocks_are_as_many_as_asked_for():
+def test_the_residual_head_has_the_asked_number_of_blocks():
     for blocks in (0, 1, 3):
         _, params = logits(Spec("residual", blocks=blocks))
         assert sum(name.endswith("_up") for name in params["params"]) == blocks
 
 
-def test_the_residual_head_is_its_formula():
-    found, params = logits(Spec("residual", blocks=1))
+def test_the_residual_head_equals_its_definition():
+    values, params = logits(Spec("residual", blocks=1))
     p = jax.tree.map(np.asarray, params["params"])
 
     def norm(x, of):
@@ -139,7 +138,7 @@ def test_the_residual_head_is_its_formula():
     y = dense(norm(x, p["block_0_norm"]), p["block_0_up"])
     y = np.asarray(jax.nn.gelu(y, approximate=False))
     x = x + dense(y, p["block_0_down"])
-    np.testing.assert_allclose(found, dense(norm(x, p["norm"]), p["classifier"]), atol=1e-5)
+    np.testing.assert_allclose(values, dense(norm(x, p["norm"]), p["classifier"]), atol=1e-5)
 
 
 def test_options_are_tested():

@@ -1,5 +1,6 @@
-"""The folder model/: what is saved comes back to the bit, and files that do not fit are named."""
+"""Model folders: saved parameters are loaded to the bit, tensors that do not fit are named."""
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -11,14 +12,13 @@ from jaxclf.experiment.overrides import override
 from jaxclf.inference.members import param_shapes
 from jaxclf.model.classifier import build
 from jaxclf.model.storage.saved_model import SavedModel, load_model, pretrained_params, save_model
-from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("alpha", "beta", "gamma")
 THRESHOLDS = {name: {"value": 0.25, "split": "val", "rule": "per_label"} for name in LABELS}
 
 CURVES = {"kind": "temperature", "curves": [{"temperature": 1.5}] * 3}
-LEDGER = {"splits": {}, "fitted": [{"what": "the weights", "split": "train"}]}
+PROVENANCE = {"splits": {}, "fitted": [{"what": "the weights", "split": "train"}]}
 
 
 @pytest.fixture(params=["linear", "native", "residual"])
@@ -27,29 +27,24 @@ def saved(request, tiny_experiment, tiny_config, tiny_encoder, tmp_path):
     shapes = param_shapes(experiment, tiny_config, len(LABELS))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-    handover = SavedModel(experiment, tiny_config, LABELS, THRESHOLDS, CURVES, LEDGER, params)
-    save_model(tmp_path / "model", handover, load_tokenizer(tiny_encoder), "a card")
-    return tmp_path / "model", handover
+    saved_model = SavedModel(experiment, tiny_config, LABELS, THRESHOLDS, CURVES, PROVENANCE, params)
+    save_model(tmp_path / "model", saved_model, load_tokenizer(tiny_encoder), "a card")
+    return tmp_path / "model", saved_model
 
 
 def test_there_and_back_is_bitwise(saved):
-    folder, handover = saved
-    found = load_model(folder, param_shapes)
-    assert found.experiment == handover.experiment
-    assert found[2:6] == handover[2:6]
-    one, other = flatten_params(found.params), flatten_params(handover.params)
-    assert one.keys() == other.keys()
-    for path in one:
-        np.testing.assert_array_equal(one[path], other[path])
+    folder, saved_model = saved
+    loaded = load_model(folder, param_shapes)
+    assert loaded.experiment == saved_model.experiment
+    assert loaded[2:6] == saved_model[2:6]
+    chex.assert_trees_all_equal(loaded.params, saved_model.params)
     assert (folder / "README.md").read_text() == "a card"
 
 
-def test_the_encoder_lies_there_as_its_family_does(saved, tiny_config):
-    """The folder serves as a pretrained encoder again."""
-    folder, handover = saved
-    again = pretrained_params(folder, {"encoder": handover.params["encoder"]})
-    for path, leaf in flatten_params(again).items():
-        np.testing.assert_array_equal(leaf, flatten_params(handover.params)[path])
+def test_the_folder_serves_as_a_pretrained_encoder(saved, tiny_config):
+    folder, saved_model = saved
+    encoder = {"encoder": saved_model.params["encoder"]}
+    chex.assert_trees_all_equal(pretrained_params(folder, encoder), encoder)
 
 
 def test_tensors_that_do_not_fit_are_all_named(saved):
