@@ -14,7 +14,7 @@ import numpy as np
 import tokenizers
 
 import jaxclf
-from jaxclf.decisions.calibration import Calibration, to_json
+from jaxclf.decisions.calibration import Calibration, calibration_to_json
 from jaxclf.decisions.provenance import make_provenance
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.inference.members import param_shapes
@@ -53,14 +53,12 @@ def save_random_model(folder: Path, seed: int) -> None:
     )
     shapes = param_shapes(experiment, CONFIG, len(LABELS))
     rng = np.random.default_rng(seed)
-    params = jax.tree.map(
-        lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes
-    )
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
     calibration = Calibration("platt", ({"slope": 0.8, "intercept": -0.2},) * len(LABELS))
     rules = {"average": "best", "calibration": "platt", "threshold": "fixed"}
     provenance = make_provenance({}, rules)
     model = SavedModel(
-        experiment, CONFIG, LABELS, THRESHOLDS, to_json(calibration), provenance, params
+        experiment, CONFIG, LABELS, THRESHOLDS, calibration_to_json(calibration), provenance, params
     )
     save_model(folder, model, make_tokenizer(), "A random model for tests.\n")
 

@@ -71,7 +71,9 @@ def slopes(network, batch, share=0.4):
     _, params, step = network
     is_token = batch.segments > 0
     baselines = np.where(batch.ids == 1, 1, np.where(is_token, 2, 0)).astype(np.int32)
-    return jax.tree.map(np.asarray, step(params, batch, baselines, share * is_token.astype(np.float32)))
+    return jax.tree.map(
+        np.asarray, step(params, batch, baselines, share * is_token.astype(np.float32))
+    )
 
 
 def test_slopes_are_derivatives_by_each_token(network):
@@ -88,7 +90,7 @@ def test_slopes_are_derivatives_by_each_token(network):
     new = np.arange(start, start + batch.ids.size, dtype=np.int32).reshape(batch.ids.shape)
 
     def logits(shares):
-        added = shares[:, None] * is_word + (1 - shares[:, None]) * blank
+        added = shares[:, None] * ends + (1 - shares[:, None]) * starts
         embeddings = dict(params["encoder"]["embeddings"])
         embeddings["word"] = {"embedding": jnp.concatenate([word, added])}
         changed = {**params, "encoder": {**params["encoder"], "embeddings": embeddings}}
@@ -112,7 +114,9 @@ def test_padding_and_special_tokens_have_zero_slopes_and_neighbors_no_effect(net
     is_word = (batch.segments > 0) & (batch.ids != 1)
     assert not before.slopes[0][~is_word].any()
     assert (np.abs(before.slopes[0][is_word]).max(axis=-1) > 1e-4).all()
-    changed_gradients = slopes(network, packed(TOKENS._replace(ids=np.where(TOKENS.ids > 9, 33, TOKENS.ids))))
+    changed_gradients = slopes(
+        network, packed(TOKENS._replace(ids=np.where(TOKENS.ids > 9, 33, TOKENS.ids)))
+    )
     first = batch.examples == 0
     np.testing.assert_array_equal(before.slopes[0][first], changed_gradients.slopes[0][first])
     assert np.abs(before.slopes[0] - changed_gradients.slopes[0])[batch.examples == 1].max() > 1e-4
@@ -129,8 +133,12 @@ def test_paths_are_in_the_order_of_texts_points_and_tokens(network):
             gradients = slopes(network, batch, float(share))
             # Another batch adds in another order.
             np.testing.assert_allclose(path.logits[index, 0], gradients.logits[0, text], atol=1e-5)
-            np.testing.assert_allclose(path.slopes[index, :, 0], gradients.slopes[0][is_text], atol=1e-5)
-            np.testing.assert_allclose(path.scores[index, :, 0], gradients.scores[0][is_text], atol=1e-5)
+            np.testing.assert_allclose(
+                path.slopes[index, :, 0], gradients.slopes[0][is_text], atol=1e-5
+            )
+            np.testing.assert_allclose(
+                path.scores[index, :, 0], gradients.scores[0][is_text], atol=1e-5
+            )
     assert step._cache_size() == 1
 
 

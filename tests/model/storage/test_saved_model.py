@@ -27,7 +27,9 @@ def saved(request, tiny_experiment, tiny_config, tiny_encoder, tmp_path):
     shapes = param_shapes(experiment, tiny_config, len(LABELS))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-    saved_model = SavedModel(experiment, tiny_config, LABELS, THRESHOLDS, CURVES, PROVENANCE, params)
+    saved_model = SavedModel(
+        experiment, tiny_config, LABELS, THRESHOLDS, CURVES, PROVENANCE, params
+    )
     save_model(tmp_path / "model", saved_model, load_tokenizer(tiny_encoder), "a card")
     return tmp_path / "model", saved_model
 
