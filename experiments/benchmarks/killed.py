@@ -1,10 +1,10 @@
-"""A large file scored by the command, whole and killed five times: the same bytes, at flat memory.
+"""Label a large file, uninterrupted and killed five times: the same bytes, in bounded memory.
 
-    python experiments/benchmarks/killed.py --run DIR --data FILE --rows 100000 --out killed.json
+    python -m experiments.benchmarks.killed --run runs/ekman/members/goemotions_ekman-seed0 --data data/goemotions/ekman/test.jsonl --rows 100000 --out killed.json
 
-The file's texts are repeated to so many rows. Memory is the process's own peak (VmHWM), read after
-each tenth of the rows; a kill is SIGKILL at a random row.
-"""
+The file's texts are repeated up to ROWS. Memory is the peak of the process (VmHWM) after each tenth
+of the rows; a kill is SIGKILL at a random row.
+"""  # noqa: E501
 
 import argparse
 import json
@@ -16,54 +16,55 @@ import tempfile
 import time
 from pathlib import Path
 
-KILLS = 5
+NUM_KILLS = 5
 
 
-def begin(run: Path, source: Path, target: Path) -> subprocess.Popen:
+def start(run: Path, source: Path, target: Path) -> subprocess.Popen:
     words = ["--run", str(run), "--input", str(source), "--output", str(target)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "jaxclf.predict", *words], stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-m", "jaxclf", "predict", *words]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
-def rows_of(target: Path) -> int:
-    """Rows that are on the disk, as the command's own account of them says."""
-    account = target.with_name(target.name + ".progress.json")
-    return json.loads(account.read_text())["rows"] if account.is_file() else 0
+def count_rows(target: Path) -> int:
+    """Finished rows, as the command records them."""
+    journal = target.with_name(target.name + ".progress.json")
+    return json.loads(journal.read_text())["rows"] if journal.is_file() else 0
 
 
-def peak(process: subprocess.Popen) -> float:
-    """MiB"""
+def peak_memory(process: subprocess.Popen) -> float:
+    """In MiB."""
     status = Path(f"/proc/{process.pid}/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) / 1024 if found else 0.0
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(match[1]) / 1024 if match else 0.0
 
 
-def whole(run: Path, source: Path, target: Path, rows: int) -> tuple[float, list[float]]:
-    """(seconds, peak after each tenth)"""
-    began, peaks = time.perf_counter(), []
-    process = begin(run, source, target)
+def run_uninterrupted(
+    run: Path, source: Path, target: Path, rows: int
+) -> tuple[float, list[float]]:
+    """(seconds, peak memory after each tenth)."""
+    started, peaks = time.perf_counter(), []
+    process = start(run, source, target)
     while process.poll() is None:
-        if rows_of(target) >= rows * (len(peaks) + 1) / 10:
-            peaks.append(round(peak(process), 1))
+        if count_rows(target) >= rows * (len(peaks) + 1) / 10:
+            peaks.append(round(peak_memory(process), 1))
         time.sleep(0.05)
     assert process.returncode == 0
-    return time.perf_counter() - began, peaks
+    return time.perf_counter() - started, peaks
 
 
-def torn(run: Path, source: Path, target: Path, rows: int) -> list[int]:
-    """Rows on the disk at each kill."""
-    at = []
-    for aim in sorted(random.Random(0).sample(range(rows // 20, rows * 19 // 20), KILLS)):
-        process = begin(run, source, target)
-        while rows_of(target) < aim:
-            assert process.poll() is None, "it ended before the kill"
+def run_killed(run: Path, source: Path, target: Path, rows: int) -> list[int]:
+    """Finished rows at each kill."""
+    rows_at_kill = []
+    for aim in sorted(random.Random(0).sample(range(rows // 20, rows * 19 // 20), NUM_KILLS)):
+        process = start(run, source, target)
+        while count_rows(target) < aim:
+            assert process.poll() is None, "the command ended before the kill"
             time.sleep(0.02)
         process.kill()
         process.wait()
-        at.append(rows_of(target))
-    assert begin(run, source, target).wait() == 0
-    return at
+        rows_at_kill.append(count_rows(target))
+    assert start(run, source, target).wait() == 0
+    return rows_at_kill
 
 
 def main() -> None:
@@ -78,18 +79,19 @@ def main() -> None:
     lines = args.data.read_text(encoding="utf-8").splitlines()
     texts = [json.dumps(json.loads(line)["text"]) for line in lines]
     with tempfile.TemporaryDirectory() as folder:
-        source, one, other = (Path(folder) / f"{name}.jsonl" for name in ("in", "whole", "torn"))
+        names = ("input", "uninterrupted", "killed")
+        source, expected, target = (Path(folder) / f"{name}.jsonl" for name in names)
         with source.open("w", encoding="utf-8") as file:
             for row in range(args.rows):
                 file.write(f'{{"id": {row}, "text": {texts[row % len(texts)]}}}\n')
-        seconds, peaks = whole(args.run, source, one, args.rows)
-        kills = torn(args.run, source, other, args.rows)
+        seconds, peaks = run_uninterrupted(args.run, source, expected, args.rows)
+        kills = run_killed(args.run, source, target, args.rows)
         result = {
             "rows": args.rows,
             "seconds": round(seconds, 1),
             "peak_mib_after_each_tenth": peaks,
             "rows_at_each_kill": kills,
-            "identical": one.read_bytes() == other.read_bytes(),
+            "identical": expected.read_bytes() == target.read_bytes(),
         }
     print(json.dumps(result, indent=1))
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

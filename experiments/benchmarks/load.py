@@ -1,14 +1,13 @@
-"""The service under more than it can do: whose answer is whose, how fast a refusal comes, what its
-memory does.
+"""Overload a service: are the results right, how fast are refusals, how much memory does it take?
 
-    python experiments/benchmarks/load.py --run runs/mine --data FILE --out load.json
+    python -m experiments.benchmarks.load --run runs/ekman/members/goemotions_ekman-seed0 --data data/goemotions/ekman/test.jsonl --out load.json
 
-Starts `python -m jaxclf.serve`, measures what it can do with as many clients as fill a few batches,
-then lets CLIENTS ask TIMES that, each on a connection of its own and on a timetable, whether or not
-the last answer was a refusal; a client whose answer is still to come waits for it. Every accepted
-answer is compared with that of `jaxclf.load` for the same texts. A latency is from the first byte
-sent to the last one read, on the machine that the service runs on. Run it on an idle machine.
-"""
+Starts `jaxclf serve` and measures its capacity with enough clients to fill its batches. Then CLIENTS
+send TIMES that many requests on a fixed schedule, each over its own connection; a client that waits
+for a response sends its next request late. Every accepted response is compared with
+`jaxclf.load(run)` on the same texts. A latency is measured from the first byte sent to the last one
+read, on the machine of the service. Run it on an idle machine.
+"""  # noqa: E501
 
 import argparse
 import asyncio
@@ -30,15 +29,20 @@ import numpy as np
 import jaxclf
 from jaxclf.text.reader import read
 
-WARM = 32  # clients that measure what the service can do: enough to fill its batches
-PATIENCE = 60.0  # seconds after which a request is called hung
+CAPACITY_CLIENTS = 32  # enough to fill the service's batches
+TIMEOUT = 60.0  # seconds
 
 
-class Answer(NamedTuple):
+class Request(NamedTuple):
+    rows: tuple[int, ...]  # the texts that it holds
+    message: bytes
+
+
+class Response(NamedTuple):
     sent: float
-    took: float
-    status: int  # 0: none came
-    after: str  # Retry-After
+    seconds: float
+    status: int  # 0: no response
+    retry_after: str
     rows: tuple[int, ...]
     body: bytes
 
@@ -49,139 +53,144 @@ class Server(NamedTuple):
     log: Path
 
 
-def start(run: Path, queue: int, log: Path) -> Server:
-    """The service, ready."""
-    words = ["--run", str(run), "--port", "0", "--max-queue-tokens", str(queue)]
+def start_server(run: Path, queue_tokens: int, log: Path) -> Server:
+    """Start a service and wait until it is ready."""
+    words = ["--run", str(run), "--port", "0", "--max-queue-tokens", str(queue_tokens)]
     with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jaxclf.serve", *words], stdout=file, stderr=subprocess.STDOUT
-        )
-    while not (found := re.search(r"http://[\d.]+:(\d+)", log.read_text())):
+        command = [sys.executable, "-m", "jaxclf", "serve", *words]
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    while not (match := re.search(r"http://[\d.]+:(\d+)", log.read_text())):
         assert process.poll() is None, log.read_text()
         time.sleep(0.1)
-    port = int(found[1])
-    while asyncio.run(once(port, request("GET", "/ready"))).status != 200:
+    port = int(match[1])
+    while asyncio.run(send_once(port, make_request("GET", "/ready"))).status != 200:
         assert process.poll() is None, log.read_text()
         time.sleep(0.5)
     return Server(process, port, log)
 
 
-def request(method: str, path: str, body: bytes = b"") -> bytes:
+def make_request(method: str, path: str, body: bytes = b"") -> bytes:
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: bytes):
-    """(status, Retry-After, body)"""
-    writer.write(sent)
+async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes):
+    """(status, Retry-After, body) of a request."""
+    writer.write(message)
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     length = re.search(r"content-length: (\d+)", head)
     body = await reader.readexactly(int(length[1]) if length else 0)
-    after = re.search(r"retry-after: (\S+)", head)
-    return int(head.split(" ", 2)[1]), after[1] if after else "", body
+    retry_after = re.search(r"retry-after: (\S+)", head)
+    return int(head.split(" ", 2)[1]), retry_after[1] if retry_after else "", body
 
 
-async def once(port: int, sent: bytes) -> Answer:
+async def send_once(port: int, message: bytes) -> Response:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    status, after, body = await exchange(reader, writer, sent)
+    status, retry_after, body = await exchange(reader, writer, message)
     writer.close()
-    return Answer(0, 0, status, after, (), body)
+    return Response(0, 0, status, retry_after, (), body)
 
 
-async def client(
+async def run_client(
     port: int,
-    moments: Callable[[], float | None],
-    questions: Callable[[], tuple],
-    out: list[Answer],
+    next_time: Callable[[], float | None],
+    next_request: Callable[[], Request],
+    responses: list[Response],
 ) -> None:
-    """Ask at the moments that are given until there are none; late ones at once."""
+    """Send a request at each time, late ones immediately, until there are no more times."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while (moment := moments()) is not None:
+    while (moment := next_time()) is not None:
         await asyncio.sleep(max(0.0, moment - time.perf_counter()))
-        rows, sent = questions()
-        if reader.at_eof():  # idle for so long that the service closed it
+        request = next_request()
+        if reader.at_eof():  # the service closed an idle connection
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
-            async with asyncio.timeout(PATIENCE):
-                status, after, body = await exchange(reader, writer, sent)
+            async with asyncio.timeout(TIMEOUT):
+                status, retry_after, body = await exchange(reader, writer, request.message)
         except (TimeoutError, OSError, asyncio.IncompleteReadError):
-            status, after, body = 0, "", b""
+            status, retry_after, body = 0, "", b""
             writer.close()
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        out.append(Answer(began, time.perf_counter() - began, status, after, rows, body))
+        seconds = time.perf_counter() - start
+        responses.append(Response(start, seconds, status, retry_after, request.rows, body))
     writer.close()
 
 
-def asker(texts: list[str], many: int) -> Callable[[], tuple[tuple[int, ...], bytes]]:
-    """Questions of so many texts at random: (which, the request)."""
-    draw = random.Random(0)
+def make_requests(texts: list[str], count: int) -> Callable[[], Request]:
+    """A function that returns requests of `count` random texts."""
+    rng = random.Random(0)
 
-    def ask() -> tuple[tuple[int, ...], bytes]:
-        rows = tuple(draw.choices(range(len(texts)), k=many))
+    def next_request() -> Request:
+        rows = tuple(rng.choices(range(len(texts)), k=count))
         body = json.dumps({"texts": [texts[row] for row in rows]}).encode()
-        return rows, request("POST", "/predict", body)
+        return Request(rows, make_request("POST", "/predict", body))
 
-    return ask
+    return next_request
 
 
-async def capacity(port: int, questions: Callable[[], tuple], seconds: float) -> float:
-    """Requests a second, each client asking again as soon as it is answered."""
+async def measure_capacity(port: int, next_request: Callable[[], Request], seconds: float) -> float:
+    """Requests per second if each client sends its next request after each response."""
     end = time.perf_counter() + seconds
-    out: list[Answer] = []
-    moments = lambda: 0.0 if time.perf_counter() < end else None  # noqa: E731
-    await asyncio.gather(*(client(port, moments, questions, out) for _ in range(WARM)))
-    return sum(one.status == 200 for one in out) / seconds
+    responses: list[Response] = []
+    next_time = lambda: 0.0 if time.perf_counter() < end else None  # noqa: E731
+    clients = (
+        run_client(port, next_time, next_request, responses) for _ in range(CAPACITY_CLIENTS)
+    )
+    await asyncio.gather(*clients)
+    return sum(response.status == 200 for response in responses) / seconds
 
 
-async def flood(
-    server: Server, clients: int, rate: float, count: int, questions: Callable[[], tuple]
-) -> tuple[list[Answer], list[tuple[int, float]]]:
-    """`count` requests, `rate` a second in all: (answers, memory after so many)."""
-    out: list[Answer] = []
-    began = time.perf_counter()
-    ahead = iter([began + index / rate for index in range(count)])
+async def overload(
+    server: Server, clients: int, rate: float, count: int, next_request: Callable[[], Request]
+) -> tuple[list[Response], list[tuple[int, float]]]:
+    """Send `count` requests at `rate` per second: (responses, memory after some of them)."""
+    responses: list[Response] = []
+    start = time.perf_counter()
+    schedule = iter([start + index / rate for index in range(count)])
     memory = []
 
-    async def watch() -> None:
+    async def watch_memory() -> None:
         while True:
-            memory.append((len(out), resident(server.process.pid)))
+            memory.append((len(responses), resident_memory(server.process.pid)))
             await asyncio.sleep(0.5)
 
-    watching = asyncio.create_task(watch())
+    watcher = asyncio.create_task(watch_memory())
+    next_time = lambda: next(schedule, None)  # noqa: E731
     await asyncio.gather(
-        *(client(server.port, lambda: next(ahead, None), questions, out) for _ in range(clients))
+        *(run_client(server.port, next_time, next_request, responses) for _ in range(clients))
     )
-    watching.cancel()
-    return out, memory
+    memory.append((len(responses), resident_memory(server.process.pid)))
+    watcher.cancel()
+    return responses, memory
 
 
-def resident(process: int) -> float:
-    """MiB"""
+def resident_memory(process: int) -> float:
+    """In MiB."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
 
 
-def wrongest(answers: list[Answer], expected: np.ndarray) -> float:
-    """The largest difference of a probability from that of the same text offline."""
-    worst = 0.0
-    for one in answers:
-        results = json.loads(one.body)["results"]
-        found = np.array([list(result["probabilities"].values()) for result in results])
-        worst = max(worst, float(np.abs(found - expected[list(one.rows)]).max()))
-    return worst
+def largest_difference(responses: list[Response], expected: np.ndarray) -> float:
+    """The largest difference of a probability from the expected one of the same text."""
+    largest = 0.0
+    for response in responses:
+        results = json.loads(response.body)["results"]
+        probs = np.array([list(result["probabilities"].values()) for result in results])
+        largest = max(largest, float(np.abs(probs - expected[list(response.rows)]).max()))
+    return largest
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def quantiles(seconds: list[float]) -> dict[str, float]:
     """In milliseconds."""
-    if not values:
+    if not seconds:
         return {}
-    found = np.quantile(values, [0.5, 0.99, 1]) * 1000
-    return dict(zip(("p50", "p99", "max"), found.round(2).tolist(), strict=True))
+    values = np.quantile(seconds, [0.5, 0.99, 1]) * 1000
+    return dict(zip(("p50", "p99", "max"), values.round(2).tolist(), strict=True))
 
 
-def number(port: int, name: str) -> float:
-    text = asyncio.run(once(port, request("GET", "/metrics"))).body.decode()
+def read_metric(port: int, name: str) -> float:
+    text = asyncio.run(send_once(port, make_request("GET", "/metrics"))).body.decode()
     return float(next(line.split()[1] for line in text.splitlines() if line.split()[0] == name))
 
 
@@ -193,55 +202,61 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a file of texts")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file to write")
     parser.add_argument("--clients", type=int, default=256, help="default: 256")
-    parser.add_argument("--times", type=float, default=4.0, help="of what it can do (default: 4)")
+    parser.add_argument(
+        "--times", type=float, default=4.0, help="multiple of the capacity (default: 4)"
+    )
     parser.add_argument("--requests", type=int, default=10_000, help="default: 10000")
-    parser.add_argument("--texts", type=int, default=8, help="in a request (default: 8)")
+    parser.add_argument("--texts", type=int, default=8, help="texts per request (default: 8)")
     parser.add_argument("--queue", type=int, default=8192, help="tokens (default: 8192)")
     parser.add_argument("--seconds", type=float, default=20.0, help="for capacity (default: 20)")
     args = parser.parse_args()
 
     texts = list(read(args.data, labeled=False).texts)[:2000]
     expected = jaxclf.load(args.run).predict_proba(texts)
-    questions = asker(texts, args.texts)
-    server = start(args.run, args.queue, args.out.with_suffix(".log"))
+    next_request = make_requests(texts, args.texts)
+    server = start_server(args.run, args.queue, args.out.with_suffix(".log"))
     gc.collect()
-    gc.freeze()  # a pause here would be taken for the service's
-    compiled = number(server.port, "jaxclf_compilations_total")
-    rate = asyncio.run(capacity(server.port, questions, args.seconds))
+    gc.freeze()  # a pause of this process would look like one of the service
+    compiled = read_metric(server.port, "jaxclf_compilations_total")
+    rate = asyncio.run(measure_capacity(server.port, next_request, args.seconds))
     offered = args.times * rate
-    answers, memory = asyncio.run(flood(server, args.clients, offered, args.requests, questions))
-    recompiled = number(server.port, "jaxclf_compilations_total") - compiled
+    responses, memory = asyncio.run(
+        overload(server, args.clients, offered, args.requests, next_request)
+    )
+    recompiled = read_metric(server.port, "jaxclf_compilations_total") - compiled
     server.process.send_signal(signal.SIGTERM)
     log = server.log.read_text()
 
-    accepted = [one for one in answers if one.status == 200]
-    refused = [one for one in answers if one.status == 429]
-    first, last = min(one.sent for one in answers), max(one.sent for one in answers)
-    half = [megabytes for done, megabytes in memory if done >= args.requests / 2]
-    figures = {
+    accepted = [response for response in responses if response.status == 200]
+    refused = [response for response in responses if response.status == 429]
+    times = [response.sent for response in responses]
+    second_half = [megabytes for count, megabytes in memory if count >= args.requests / 2]
+    summary = {
         "clients": args.clients,
         "texts_in_a_request": args.texts,
         "queue_tokens": args.queue,
         "capacity_requests_per_second": round(rate, 1),
         "offered_per_second": round(offered, 1),
-        "sent_per_second": round(len(answers) / (last - first), 1),
-        "statuses": dict(Counter(str(one.status) for one in answers)),
-        "largest_difference": wrongest(accepted, expected),
-        "accepted_ms": spread([one.took for one in accepted]),
-        "refused_ms": spread([one.took for one in refused]),
-        "refused_within_50_ms": float(np.mean([one.took < 0.05 for one in refused] or [1])),
-        "retry_after": sorted({one.after for one in refused}),
+        "sent_per_second": round(len(responses) / (max(times) - min(times)), 1),
+        "statuses": dict(Counter(str(response.status) for response in responses)),
+        "largest_difference": largest_difference(accepted, expected),
+        "accepted_ms": quantiles([response.seconds for response in accepted]),
+        "refused_ms": quantiles([response.seconds for response in refused]),
+        "refused_within_50_ms": float(
+            np.mean([response.seconds < 0.05 for response in refused] or [1])
+        ),
+        "retry_after": sorted({response.retry_after for response in refused}),
         "memory_MiB": {
             "first": round(memory[0][1], 1),
-            "half_way": round(half[0], 1),
-            "last": round(half[-1], 1),
+            "half_way": round(second_half[0], 1),
+            "last": round(second_half[-1], 1),
         },
-        "compiled_after_ready": recompiled,
+        "compilations_after_ready": recompiled,
         "texts_in_log": sum(len(text) > 20 and text in log for text in texts),
         "exit": server.process.wait(60),
     }
-    args.out.write_text(json.dumps(figures, indent=2) + "\n")
-    print(json.dumps(figures, indent=2))
+    args.out.write_text(json.dumps(summary, indent=2) + "\n")
+    print(json.dumps(summary, indent=2))
 
 
 if __name__ == "__main__":

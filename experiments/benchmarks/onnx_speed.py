@@ -1,14 +1,13 @@
-"""Prediction speed side by side: jaxclf, and onnxruntime with padded, packed and eight-bit input,
-by turns in one process.
+"""Prediction speed: jaxclf, and onnxruntime with padded, packed and eight-bit graphs, in turn.
 
-    python experiments/benchmarks/onnx_speed.py --run runs/mine --data test.jsonl --out onnx.json
+    python -m experiments.benchmarks.onnx_speed --run runs/ekman/members/goemotions_ekman-seed0 --data data/goemotions/ekman/test.jsonl --out onnx_speed.json
 
-Every way begins with texts and ends with probabilities, tokenizing included. The peer is
-onnxruntime as it is mostly used: texts sorted by length, 32 at a time, each batch padded to its
-longest; of a text longer than a row it reads the first window alone. A rate is texts per second of
-one round over all rows, after one that is not counted; ratios are taken within a round. Run it on
+Each starts from texts and ends with probabilities, so tokenizing is included. The padded graphs run
+as onnxruntime is mostly used: texts sorted by length, 32 at a time, each batch padded to its
+longest; of a text longer than a row they read the first window only. A rate is texts per second of
+one round over all rows, after one that is not counted. Ratios are taken within a round. Run it on
 an idle machine.
-"""
+"""  # noqa: E501
 
 import argparse
 import json
@@ -22,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-BATCH = 32
+BATCH_SIZE = 32
 
 
-def padded_peer(folder: Path, threads: int) -> Callable[[Sequence[str]], np.ndarray]:
-    """Plain tokenizers and onnxruntime."""
+def make_padded_scorer(folder: Path, threads: int) -> Callable[[Sequence[str]], np.ndarray]:
+    """texts -> probabilities, by plain tokenizers and onnxruntime."""
     import onnxruntime
     import tokenizers
 
@@ -35,17 +34,17 @@ def padded_peer(folder: Path, threads: int) -> Callable[[Sequence[str]], np.ndar
     session = onnxruntime.InferenceSession(
         folder / "model.onnx", options, providers=["CPUExecutionProvider"]
     )
-    told = session.get_modelmeta().custom_metadata_map
+    metadata = session.get_modelmeta().custom_metadata_map
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(json.loads(told["max_length"]))
+    tokenizer.enable_truncation(json.loads(metadata["max_length"]))
     tokenizer.no_padding()
 
     def score(texts: Sequence[str]) -> np.ndarray:
-        ids = [one.ids for one in tokenizer.encode_batch(list(texts))]
+        ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
-        probs = np.zeros((len(ids), len(json.loads(told["labels"]))), np.float32)
-        for first in range(0, len(ids), BATCH):
-            chosen = order[first : first + BATCH]
+        probs = np.zeros((len(ids), len(json.loads(metadata["labels"]))), np.float32)
+        for first in range(0, len(ids), BATCH_SIZE):
+            chosen = order[first : first + BATCH_SIZE]
             rows = np.zeros((len(chosen), len(ids[chosen[-1]])), np.int64)
             mask = np.zeros_like(rows)
             for row, index in enumerate(chosen):
@@ -58,7 +57,7 @@ def padded_peer(folder: Path, threads: int) -> Callable[[Sequence[str]], np.ndar
 
 
 def measure(run: Path, data: Path, rounds: int, threads: int, scratch: Path) -> dict[str, Any]:
-    # jax counts the cores when it is imported.
+    # Imported only now, since jax counts the cores when it is imported.
     import jaxclf
     from jaxclf.decisions.metrics import compute_metrics
     from jaxclf.decisions.predictions import with_unknown
@@ -73,36 +72,35 @@ def measure(run: Path, data: Path, rounds: int, threads: int, scratch: Path) -> 
     print(to_onnx(run, scratch / "packed"))
     print(to_onnx(run, scratch / "padded_int8", input="padded", int8=True, data=data))
     print(to_onnx(run, scratch / "packed_int8", int8=True, data=data), flush=True)
-    ways: dict[str, Callable[[Sequence[str]], np.ndarray]] = {
+    scorers: dict[str, Callable[[Sequence[str]], np.ndarray]] = {
         "jaxclf": classifier.predict_proba,
-        "onnxruntime, padded": padded_peer(scratch / "padded", threads),
+        "onnxruntime, padded": make_padded_scorer(scratch / "padded", threads),
         "onnxruntime, packed": onnx_scorer(scratch / "packed", threads),
-        "onnxruntime, padded, int8": padded_peer(scratch / "padded_int8", threads),
+        "onnxruntime, padded, int8": make_padded_scorer(scratch / "padded_int8", threads),
         "onnxruntime, packed, int8": onnx_scorer(scratch / "packed_int8", threads),
     }
-    probs = {name: way(examples.texts) for name, way in ways.items()}
+    probs = {name: scorer(examples.texts) for name, scorer in scorers.items()}
     labels = with_unknown(examples.labels, examples.label_mask)
-    decided = {name: decide(one, classifier.thresholds) for name, one in probs.items()}
-    own = next(iter(ways))
-    answers = {
+    decisions = {name: decide(values, classifier.thresholds) for name, values in probs.items()}
+    results = {
         name: {
-            "macro_f1": compute_metrics(labels, probs[name], decided[name])["macro_f1"],
-            "equal_decisions": float((decided[name] == decided[own]).mean()),
-            "largest_difference": float(np.abs(probs[name] - probs[own]).max()),
+            "macro_f1": compute_metrics(labels, probs[name], decisions[name])["macro_f1"],
+            "equal_decisions": float((decisions[name] == decisions["jaxclf"]).mean()),
+            "largest_difference": float(np.abs(probs[name] - probs["jaxclf"]).max()),
         }
-        for name in ways
+        for name in scorers
     }
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {name: [] for name in scorers}
     for _ in range(rounds):
-        for name, way in ways.items():
+        for name, scorer in scorers.items():
             start = time.perf_counter()
-            way(examples.texts)
+            scorer(examples.texts)
             rates[name].append(len(examples.texts) / (time.perf_counter() - start))
         print(
             json.dumps({name: round(values[-1], 1) for name, values in rates.items()}), flush=True
         )
     ratios = {
-        name: spread([one / base for one, base in zip(values, rates[own], strict=True)])
+        name: spread([rate / base for rate, base in zip(values, rates["jaxclf"], strict=True)])
         for name, values in rates.items()
     }
     return {
@@ -110,7 +108,7 @@ def measure(run: Path, data: Path, rounds: int, threads: int, scratch: Path) -> 
         "threads": threads,
         "texts_per_second": rates,
         "ratio_to_jaxclf": ratios,
-        "answers": answers,
+        "results": results,
     }
 
 
@@ -123,9 +121,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, required=True, help="a finished run")
-    parser.add_argument("--data", type=Path, required=True, help="a labelled JSON lines file")
+    parser.add_argument("--data", type=Path, required=True, help="a labeled JSON lines file")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file to write")
-    parser.add_argument("--rows", type=int, help="so many of the file's first; default: all")
+    parser.add_argument("--rows", type=int, help="only the first rows; default: all")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--threads", type=int, help="default: one for each core")
     args = parser.parse_args()
@@ -137,9 +135,9 @@ def main() -> None:
         rows = Path(scratch) / "rows.jsonl"
         lines = args.data.read_text(encoding="utf-8").splitlines()[: args.rows]
         rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        found = measure(args.run, rows, args.rounds, threads, Path(scratch))
-    args.out.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps({key: found[key] for key in ("ratio_to_jaxclf", "answers")}, indent=2))
+        result = measure(args.run, rows, args.rounds, threads, Path(scratch))
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps({key: result[key] for key in ("ratio_to_jaxclf", "results")}, indent=2))
 
 
 if __name__ == "__main__":

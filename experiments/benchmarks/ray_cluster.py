@@ -1,11 +1,10 @@
-"""Scoring on a Ray cluster of two nodes, both on this machine: the same rows, order and
-probabilities as without it.
+"""Score on a Ray cluster of two nodes on this machine: the rows, order and probabilities are those
+of a single process.
 
-    python experiments/benchmarks/ray_cluster.py --run DIR --data data/goemotions/ekman/test.jsonl
+    python -m experiments.benchmarks.ray_cluster --run runs/ekman/members/goemotions_ekman-seed0 --data data/goemotions/ekman/test.jsonl
 
-It shows that the work is shared and its result the same; two workers on one machine are no faster.
-`pip install -e '.[ray]'`.
-"""
+Two workers on one machine are not faster. It needs the extra [ray].
+"""  # noqa: E501
 
 import argparse
 import json
@@ -16,14 +15,14 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-# An extra that a check of types does without.
+# Ray is an extra, which the type checker does not have.
 import ray  # pyright: ignore[reportMissingImports]
 from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]
 
 from jaxclf.inference.load import load
 from jaxclf.inference.ray_data import score_parquet
 
-FILES = 4  # of the input, so that there is something to share
+NUM_FILES = 4  # of the input
 
 
 def main() -> None:
@@ -45,26 +44,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch) / "texts", Path(scratch) / "scored"
         source.mkdir()
-        size = -(-len(rows) // FILES)
-        for file in range(FILES):
+        size = -(-len(rows) // NUM_FILES)
+        for file in range(NUM_FILES):
             part = rows.slice(file * size, size)
             pyarrow.parquet.write_table(part, source / f"{file}.parquet")
-        window = max(len(rows) // 16, 1)
-        account = score_parquet(
-            args.run.resolve(), str(source), str(target), workers=2, window=window
+        chunk_size = max(len(rows) // 16, 1)
+        statistics = score_parquet(
+            args.run.resolve(), str(source), str(target), workers=2, chunk_size=chunk_size
         )
         scored = pyarrow.parquet.read_table(target)
     ray.shutdown()
     cluster.shutdown()
 
     classifier = load(args.run)
-    here = classifier.predict_proba(rows.column("text").to_pylist())
-    there = [scored.column(f"probability_{name}").to_numpy() for name in classifier.labels]
-    in_order = scored.column("id").equals(rows.column("id"))
-    apart = np.abs(here - np.stack(there, axis=1)).max()
-    (done,) = [part for part in account.split("\n\n") if "MapBatches(Worker)" in part]
-    print(next(line for line in done.splitlines() if "Tasks per node" in line))
-    print(f"{len(scored):,} rows, in order: {in_order}, probabilities within {apart:.1e}")
+    expected = classifier.predict_proba(rows.column("text").to_pylist())
+    columns = [scored.column(f"probability_{name}").to_numpy() for name in classifier.labels]
+    is_in_order = scored.column("id").equals(rows.column("id"))
+    difference = np.abs(expected - np.stack(columns, axis=1)).max()
+    (worker,) = [part for part in statistics.split("\n\n") if "MapBatches(Worker)" in part]
+    print(next(line for line in worker.splitlines() if "Tasks per node" in line))
+    print(f"{len(scored):,} rows, in order: {is_in_order}, probabilities within {difference:.1e}")
 
 
 if __name__ == "__main__":

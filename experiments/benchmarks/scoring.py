@@ -1,15 +1,14 @@
-"""Scoring speed side by side: jaxclf, the Hugging Face pipeline and onnxruntime by turns on one
-machine, the same texts, float32.
+"""Scoring speed: jaxclf, the Hugging Face pipeline and onnxruntime in turn, same texts, float32.
 
-    python experiments/benchmarks/scoring.py --run DIR --data data/goemotions/ekman/test.jsonl --out scoring.json
+    python -m experiments.benchmarks.scoring --run runs/ekman/members/goemotions_ekman-seed0 --data data/goemotions/ekman/test.jsonl --out scoring.json
 
-jaxclf scores the file with the run's own network, as `predict` does: reading, checking, packing
-and writing count. The peers are given the texts, and the run's encoder under the plain head that
-transformers has for it: the pipeline at batch 32, in the file's order; onnxruntime in batches of
-32 sorted by length, each padded to its longest. All three tokenize within the time; loading,
-compiling and the first texts are left out. Each turn is a process of its own. The peers cut a text
-off at data.max_length, where jaxclf reads on in further windows.
-Run it on an idle machine; `pip install -e '.[peers]' onnx onnxruntime`.
+jaxclf labels a file with the run's network as `jaxclf predict` does, so its time includes reading,
+checking, packing and writing. The peers get the texts, and the run's encoder with the plain head of
+transformers: the pipeline in batches of 32 in the file's order, onnxruntime in batches of 32 sorted
+by length and padded to the longest. All three tokenize within the time; loading, compiling and the
+first texts are not counted. Each turn is its own process. The peers truncate a text at
+data.max_length, where jaxclf reads further windows. Run it on an idle machine. It needs the extras
+[onnx] and [parity].
 """  # noqa: E501
 
 import argparse
@@ -24,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-BATCH, WARM = 32, 64
+BATCH_SIZE, NUM_WARMUP = 32, 64
 
 
-def of_jaxclf(run: Path, texts: list[str]) -> Callable[[], object]:
+def make_jaxclf(run: Path, texts: list[str]) -> Callable[[], object]:
     from jaxclf.inference.load import load
     from jaxclf.inference.score_file import predict_file
 
@@ -35,13 +34,12 @@ def of_jaxclf(run: Path, texts: list[str]) -> Callable[[], object]:
     folder = Path(tempfile.mkdtemp())
     lines = [json.dumps({"text": text}) + "\n" for text in texts]
     (folder / "texts.jsonl").write_text("".join(lines), encoding="utf-8")
-    classifier.predict_proba(texts[:WARM])
+    classifier.predict_proba(texts[:NUM_WARMUP])
     return lambda: predict_file(classifier, folder / "texts.jsonl", folder / "scored.jsonl")
 
 
-def twin(run: Path) -> tuple:
-    """The run's encoder as transformers opens it, with a plain head, its tokenizer, and the most
-    tokens it is to read."""
+def load_with_transformers(run: Path) -> tuple:
+    """The run's encoder with a plain head, its tokenizer, and data.max_length."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -55,29 +53,29 @@ def twin(run: Path) -> tuple:
     return model.eval(), tokenizer, experiment["data"]["max_length"]
 
 
-def of_pipeline(run: Path, texts: list[str]) -> Callable[[], object]:
+def make_pipeline(run: Path, texts: list[str]) -> Callable[[], object]:
     import transformers
 
-    model, tokenizer, length = twin(run)
+    model, tokenizer, length = load_with_transformers(run)
     pipe = transformers.pipeline(
         "text-classification",
         model=model,
         tokenizer=tokenizer,
-        batch_size=BATCH,
+        batch_size=BATCH_SIZE,
         top_k=None,
         function_to_apply="sigmoid",
     )
     options = {"truncation": True, "max_length": length}
-    pipe(texts[:WARM], **options)
+    pipe(texts[:NUM_WARMUP], **options)
     return lambda: pipe(texts, **options)
 
 
-def of_onnxruntime(run: Path, texts: list[str]) -> Callable[[], object]:
+def make_onnxruntime(run: Path, texts: list[str]) -> Callable[[], object]:
     import onnxruntime
     import torch
 
-    model, tokenizer, length = twin(run)
-    path = str(Path(tempfile.mkdtemp()) / "twin.onnx")
+    model, tokenizer, length = load_with_transformers(run)
+    path = str(Path(tempfile.mkdtemp()) / "model.onnx")
     sample = torch.ones((2, 7), dtype=torch.long)
     names = ["input_ids", "attention_mask"]
     torch.onnx.export(
@@ -93,31 +91,31 @@ def of_onnxruntime(run: Path, texts: list[str]) -> Callable[[], object]:
 
     def score(texts: list[str]) -> np.ndarray:
         ids = tokenizer(texts, truncation=True, max_length=length)["input_ids"]
-        order = np.argsort([len(one) for one in ids], kind="stable")
+        order = np.argsort([len(row) for row in ids], kind="stable")
         logits = np.empty((len(texts), model.config.num_labels), np.float32)
-        for first in range(0, len(texts), BATCH):
-            rows = order[first : first + BATCH]
+        for first in range(0, len(texts), BATCH_SIZE):
+            rows = order[first : first + BATCH_SIZE]
             batch = np.zeros((len(rows), len(ids[rows[-1]])), np.int64)
             mask = np.zeros_like(batch)
             for slot, row in enumerate(rows):
                 batch[slot, : len(ids[row])], mask[slot, : len(ids[row])] = ids[row], 1
-            (found,) = session.run(None, {"input_ids": batch, "attention_mask": mask})
-            logits[rows] = np.asarray(found)
+            (outputs,) = session.run(None, {"input_ids": batch, "attention_mask": mask})
+            logits[rows] = np.asarray(outputs)
         return 1 / (1 + np.exp(-logits))
 
-    score(texts[:WARM])
+    score(texts[:NUM_WARMUP])
     return lambda: score(texts)
 
 
-PEERS = {"jaxclf": of_jaxclf, "pipeline": of_pipeline, "onnxruntime": of_onnxruntime}
+PEERS = {"jaxclf": make_jaxclf, "pipeline": make_pipeline, "onnxruntime": make_onnxruntime}
 
 
-def time_one(name: str, run: Path, texts: list[str]) -> float:
-    """Texts a second."""
+def measure_rate(name: str, run: Path, texts: list[str]) -> float:
+    """Texts per second."""
     score = PEERS[name](run, texts)
-    started = time.perf_counter()
+    start = time.perf_counter()
     score()
-    return len(texts) / (time.perf_counter() - started)
+    return len(texts) / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -129,22 +127,30 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="only the first rows; default: all")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
-    parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
 
     lines = args.data.read_text(encoding="utf-8").splitlines()[: args.rows]
     texts = [json.loads(line)["text"] for line in lines]
-    if args.one:
-        print(time_one(args.one, args.run, texts))
+    if args.peer:
+        print(measure_rate(args.peer, args.run, texts))
         return
     rounds = []
     for _ in range(args.rounds):
         turn = {}
         for name in PEERS:
-            command = [sys.executable, __file__, "--run", str(args.run), "--data", str(args.data)]
-            command += ["--rows", str(len(texts)), "--one", name]
-            answer = subprocess.run(command, check=True, capture_output=True, text=True)
-            turn[name] = float(answer.stdout.split()[-1])
+            command = [
+                sys.executable,
+                "-m",
+                "experiments.benchmarks.scoring",
+                "--run",
+                str(args.run),
+                "--data",
+                str(args.data),
+            ]
+            command += ["--rows", str(len(texts)), "--peer", name]
+            process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            turn[name] = float(process.stdout.split()[-1])
         rounds.append(turn)
         print(json.dumps(turn), flush=True)
     ratios = {
@@ -153,8 +159,8 @@ def main() -> None:
         if name != "jaxclf"
     }
     summary = {
-        name: {"min": found[0], "median": statistics.median(found), "max": found[-1]}
-        for name, found in ratios.items()
+        name: {"min": values[0], "median": statistics.median(values), "max": values[-1]}
+        for name, values in ratios.items()
     }
     print(json.dumps(summary))
     if args.out:
