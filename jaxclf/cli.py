@@ -75,7 +75,7 @@ class CommandParser(argparse.ArgumentParser):
         Raises ConfigError for a word that is neither an argument nor of the form key=value.
         """
         if not self.takes_overrides:
-            return self.parse_args(argv)
+            return self.parse_intermixed_args(argv)
         self._declare_overrides()
         overrides, words = self._split_overrides(argv)
         args = self.parse_intermixed_args(words)

@@ -95,14 +95,16 @@ def print_message(text: str) -> None:
 def show_log(level: int) -> Iterator[None]:
     """Show the package's log on stderr inside the block."""
     logger, handler = logging.getLogger("jaxclf"), LogHandler()
-    level_before = logger.level
+    level_before, propagate_before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(level)
+    logger.propagate = False  # libraries install a handler of their own on the root logger
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level_before)
+        logger.propagate = propagate_before
 
 
 class LogHandler(logging.Handler):

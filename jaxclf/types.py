@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-if TYPE_CHECKING:  # importing it takes longer than printing help may
+if TYPE_CHECKING:  # slow to import and not needed at run time
     from jaxtyping import Float32, Int32, UInt32
 
 
@@ -38,8 +38,8 @@ class Examples(NamedTuple):
     labels: Float32[Any, "examples classes"]
     label_mask: Float32[Any, "examples classes"]
     names: tuple[str, ...]
-    source: str  # what the reader understood of the file
-    groups: tuple[str, ...] = ()  # "" for a row without; empty where no row has one
+    source: str  # the file with its format and number of rows, for the log
+    groups: tuple[str, ...] = ()  # "" for a row without one; empty if no row has one
 
 
 class Windows(NamedTuple):
@@ -71,10 +71,10 @@ class Shape(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Several texts to a row.
+    """Rows of several texts.
 
-    `segments` says who may attend to whom (0 is padding), `examples` which of the N slots a token
-    is pooled into, `positions` restart at 0 in each segment; `weight` 0 marks an empty slot.
+    Tokens attend to tokens of the same segment; segment 0 is padding. `examples` is the slot that
+    a token is pooled into, `positions` start at 0 in each segment, `weight` is 0 in empty slots.
     """
 
     ids: Int32[Any, "rows length"]
@@ -95,24 +95,24 @@ class Mix(NamedTuple):
 
 
 class LabelStats(NamedTuple):
-    """Counts of the training labels, which some losses weigh by."""
+    """Per label, the number of positives and of known labels in the training set."""
 
     positives: Float32[Any, " classes"]
     known: Float32[Any, " classes"]
 
 
 class State(NamedTuple):
-    """All that training carries from step to step, and exactly what a checkpoint holds."""
+    """The state that training carries from step to step; a checkpoint holds exactly this."""
 
     step: Int32[Any, ""]
     params: dict[str, Any]
     opt_state: Any
     key: UInt32[Any, " words"]  # raw dropout key; the step's key is fold_in(key, step)
-    ema: Any = ()  # the running mean of the parameters, where there is one
+    ema: Any = ()  # moving average of the parameters, if ema_decay > 0
 
 
 class Predictions(NamedTuple):
-    """Probabilities in input order; `labels` is NaN where a label is not known."""
+    """Probabilities in input order; `labels` is NaN where a label is unknown."""
 
     ids: Any  # str [N]
     probs: Float32[Any, "examples classes"]

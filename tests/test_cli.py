@@ -48,6 +48,11 @@ def test_an_override_between_the_values_of_an_option_is_taken_out():
     assert (args.runs, args.overrides) == (["A", "B"], {"seed": 1})
 
 
+def test_texts_stay_texts_wherever_they_stand():
+    args = load_parser("predict").parse(["a=b", "--run", "A", "c", "--explain", "d=e"])
+    assert (args.texts, args.run, args.explain) == (["a=b", "c", "d=e"], "A", True)
+
+
 def test_a_value_of_an_option_may_hold_an_equals_sign():
     args = load_parser("train").parse(["--exp", "x", "--out", "lr=1", "--resume=never"])
     assert (str(args.out), args.resume, args.overrides) == ("lr=1", "never", {})
@@ -116,7 +121,10 @@ def test_bash_completes_options():
 
 
 def log_lines(capsys, *argv):
+    root_handler = logging.StreamHandler()  # such as a library installs
+
     def command(args):
+        logging.getLogger().addHandler(root_handler)
         log = logging.getLogger("jaxclf.part")
         log.debug("detail")
         for _ in range(2):
@@ -125,6 +133,7 @@ def log_lines(capsys, *argv):
             log.warning("careful")
 
     assert run_command(CommandParser("train", "A command."), command, argv) == 0
+    logging.getLogger().removeHandler(root_handler)
     return capsys.readouterr().err.splitlines()
 
 
