@@ -1,6 +1,6 @@
 """The page in a real headless Chromium, before a stub of the service.
 
-CHROMIUM names the browser's program where it is not one of the usual names on the path.
+CHROMIUM names the browser's program unless a usual name is on the path.
 """
 
 import os
@@ -17,16 +17,16 @@ FLAGS = (
     "--disable-sync --no-first-run"
 ).split()
 PATIENCE = 15_000  # milliseconds, for a machine that is busy
-# All that a page may keep: what is stored, and what its address says.
-KEPT = """async () => [
+# Everything that a page may store, its address included.
+STORED = """async () => [
     localStorage.length, sessionStorage.length, document.cookie, location.search, location.hash,
     (await indexedDB.databases()).length, (await caches.keys()).length,
     (await navigator.serviceWorker.getRegistrations()).length,
 ]"""
-# What was announced, in order, however short it stood there.
-SAID = """window.said = []; addEventListener("DOMContentLoaded", () => {
+# All announcements to screen readers, in order.
+ANNOUNCED = """window.announced = []; addEventListener("DOMContentLoaded", () => {
   for (const status of document.querySelectorAll("[role=status]")) {
-    const note = () => said.push(status.textContent);
+    const note = () => announced.push(status.textContent);
     new MutationObserver(note).observe(status, { childList: true, characterData: true });
   }
 });"""
@@ -52,22 +52,22 @@ def browser():
     program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, USUAL)), None)
     assert program, "no Chromium on the path; name its program in CHROMIUM"
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield found
-        found.close()
+        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
 def visit(browser, service):
-    """Opens the page; at the end looks whether it kept its promises: nothing asked of others,
-    nothing stored, no error in the console."""
+    """Opens the page. At the end it must have asked no other host, stored nothing and logged no
+    error."""
     opened = []
 
     def visit(**settings):
         context = browser.new_context(**({"viewport": {"width": 1000, "height": 900}} | settings))
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
-        page.add_init_script(SAID)
+        page.add_init_script(ANNOUNCED)
         seen = SimpleNamespace(page=page, urls=[], errors=[])
         page.on("request", lambda request: seen.urls.append(request.url))
         page.on("pageerror", lambda error: seen.errors.append(str(error)))
@@ -78,11 +78,11 @@ def visit(browser, service):
 
     yield visit
     for seen in opened:
-        # Chromium itself writes down each reply that is a refusal.
-        assert not [one for one in seen.errors if "Failed to load resource" not in one]
+        # Chromium logs every response with an error status.
+        assert not [line for line in seen.errors if "Failed to load resource" not in line]
         assert any(url.endswith("page.css") for url in seen.urls)
         for url in seen.urls:
             assert url.removeprefix("blob:").startswith(service.address), url
             assert "?" not in url
-        assert seen.page.evaluate(KEPT) == [0, 0, "", "", "", 0, 0, 0]
+        assert seen.page.evaluate(STORED) == [0, 0, "", "", "", 0, 0, 0]
         seen.page.context.close()

@@ -1,5 +1,4 @@
-"""A service that follows the contract and has no model: what a text says of itself is its
-answer."""
+"""A service without a model: the words of a text state its probabilities."""
 
 import json
 import re
@@ -23,33 +22,37 @@ READY = (200, {"status": "ready", "labels": list(THRESHOLDS), "model": "tiny"})
 
 
 def probabilities(text):
-    """Of each label, as a word in the text for it says: `stress=0.9`."""
-    said = dict(word.split("=") for word in text.split() if word.partition("=")[0] in THRESHOLDS)
-    return {label: float(said.get(label, 0.1)) for label in THRESHOLDS}
+    """The probability of each label, from words of the text like `stress=0.9`."""
+    stated = dict(word.split("=") for word in text.split() if word.partition("=")[0] in THRESHOLDS)
+    return {label: float(stated.get(label, 0.1)) for label in THRESHOLDS}
 
 
 def predict(question):
     results = []
     for text in question.get("texts", [question.get("text")]):
-        found = probabilities(text)
-        predicted = [label for label in found if found[label] >= THRESHOLDS[label]]
-        results.append({"labels": predicted, "probabilities": found, "stage": None})
+        probs = probabilities(text)
+        predicted = [label for label in probs if probs[label] >= THRESHOLDS[label]]
+        results.append({"labels": predicted, "probabilities": probs, "stage": None})
     return {"labels": list(THRESHOLDS), "thresholds": THRESHOLDS, "results": results}
 
 
 def explain(question):
-    """Words with WORDS' weights; for `harm` with the opposite sign."""
+    """Words with the weights of WORDS; for `harm` with the opposite sign."""
     words = []
     for word in re.finditer(r"\w+", question["text"]):
         weight = WORDS.get(word.group(), 0.001)
         values = {label: weight * (-1 if label == "harm" else 1) for label in THRESHOLDS}
-        place = {"start": word.start(), "end": word.end()}
-        words.append({**place, "attributions": values, "attention": None})
-    return {"labels": list(THRESHOLDS), "words": words, "convergence_delta": dict.fromkeys(THRESHOLDS, -0.012)}
+        span = {"start": word.start(), "end": word.end()}
+        words.append({**span, "attributions": values, "attention": None})
+    return {
+        "labels": list(THRESHOLDS),
+        "words": words,
+        "convergence_delta": dict.fromkeys(THRESHOLDS, -0.012),
+    }
 
 
 def reset(service):
-    """The service as it is at first.
+    """Restore the initial state.
 
     ready: what /ready replies. refusals: replies to the next questions, each once; a reply is
     (status, content, seconds of Retry-After). refuse: question -> reply or None. asked: (path,
@@ -105,7 +108,7 @@ def _handler(service):
                 self.reply(200, answer(question))
 
         def reply(self, status, content, after=None):
-            """content: an object, or a string that is no JSON."""
+            """content: an object, or a string that is not JSON."""
             body = content if isinstance(content, str) else json.dumps(content)
             headers = {} if after is None else {"Retry-After": str(after)}
             self.send(status, body.encode(), "application/json", headers)

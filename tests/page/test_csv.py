@@ -1,4 +1,4 @@
-"""A CSV file, labeled in the browser and predicted back as it was, with columns added."""
+"""A CSV file is labeled in the browser and returned unchanged, with columns added."""
 
 import csv
 import io
@@ -53,9 +53,9 @@ def expected(text):
     """The cells that are added beside a text."""
     if not text.strip():
         return [""] * len(ADDED)
-    found = probabilities(text)
-    predicted = [name for name in LABELS if found[name] >= THRESHOLDS[name]]
-    return ["|".join(predicted), *[f"{found[name]:.6f}" for name in LABELS]]
+    probs = probabilities(text)
+    predicted = [name for name in LABELS if probs[name] >= THRESHOLDS[name]]
+    return ["|".join(predicted), *[f"{probs[name]:.6f}" for name in LABELS]]
 
 
 def sizes(service):
@@ -81,15 +81,15 @@ def test_the_parser_reads_what_rfc_4180_writes(visit):
         rows = [[f"name {index}" for index in range(4)], *(drawn[at::60] for at in range(60))]
         raws = [delimiter.join(written(cell, delimiter) for cell in row) for row in rows]
         text = end.join(raws) + draw.choice(["", end])
-        found, parsed = page.evaluate(PARSED, [text, delimiter])
-        assert found == delimiter
+        detected, parsed = page.evaluate(PARSED, [text, delimiter])
+        assert detected == delimiter
         assert parsed == [[row, raw] for row, raw in zip(rows, raws, strict=True)]
 
 
 @pytest.mark.parametrize(
     ("delimiter", "end", "mark"), [(";", "\r\n", "\ufeff"), ("\t", "\n", ""), (",", "\r\n", "")]
 )
-def test_a_file_comes_back_as_it_was_with_columns_added(visit, service, delimiter, end, mark):
+def test_a_file_is_returned_unchanged_with_columns_added(visit, service, delimiter, end, mark):
     texts = [
         'she said "no" stress=0.9 and left',
         "two lines\nstress=0.5 harm=0.3\r\nand a third",
@@ -101,7 +101,7 @@ def test_a_file_comes_back_as_it_was_with_columns_added(visit, service, delimite
         "=1+1 stress=0.6",
     ]
     quoted = ['"' + text.replace('"', '""') + '"' for text in texts]
-    rows = [f' {index} {delimiter}{one}{delimiter}"x"' for index, one in enumerate(quoted)]
+    rows = [f' {index} {delimiter}{text}{delimiter}"x"' for index, text in enumerate(quoted)]
     rows.append(" short ")  # lacks two cells
     head = f'id{delimiter}text{delimiter}"a ""note"""'
     page = visit()
@@ -122,12 +122,12 @@ def test_a_file_comes_back_as_it_was_with_columns_added(visit, service, delimite
     assert sent == [text for text in texts if text.strip()]
     name, data = saved(page)
     assert name == "my.messages.labeled.csv"
-    # What stood in the file stands there still, to the character.
+    # The file's own lines are unchanged, to the character.
     lines = data.decode()
     assert lines.startswith(mark + head + delimiter + delimiter.join(ADDED) + end)
-    place = 0
+    position = 0
     for row in rows:
-        place = lines.index(end + row + delimiter, place) + len(end + row)
+        position = lines.index(end + row + delimiter, position) + len(end + row)
     back = cells(data, delimiter)
     assert back[0] == ["id", "text", 'a "note"', *ADDED]
     assert [row[1] for row in back[1:]] == [*texts, ""]
@@ -168,7 +168,7 @@ def test_a_file_is_labeled_by_keyboard_alone(visit):
     assert len(cells(waiting.value.path().read_bytes())) == 4
 
 
-def test_what_is_done_outlives_an_error(visit, service):
+def test_finished_rows_outlive_an_error(visit, service):
     page = visit()
     choose(page, table(100))
     service.refuse = lambda _: None if len(service.asked) < 3 else (500, {"error": "it failed"})
@@ -185,11 +185,11 @@ def test_what_is_done_outlives_an_error(visit, service):
     label(page)
     assert sizes(service) == [32, 4]
     name, data = saved(page)
-    whole = cells(data)
+    complete = cells(data)
     assert name == "messages.labeled.csv"
-    assert len(whole) == 101
-    assert whole[:65] == part
-    assert [row[2:] for row in whole[1:]] == [expected(row[0]) for row in whole[1:]]
+    assert len(complete) == 101
+    assert complete[:65] == part
+    assert [row[2:] for row in complete[1:]] == [expected(row[0]) for row in complete[1:]]
 
 
 def test_a_busy_service_is_waited_for_and_left(visit, service):
@@ -198,8 +198,8 @@ def test_a_busy_service_is_waited_for_and_left(visit, service):
     busy = (429, {"error": "the queue is full; ask again later"}, 1)
     service.refusals = deque([busy])
     label(page, "All 70 rows are done.")
-    said = "the queue is full; ask again later. Asking again in 1 s."
-    assert page.evaluate("said").count(said) == 1
+    message = "the queue is full; ask again later. Asking again in 1 s."
+    assert page.evaluate("announced").count(message) == 1
     assert sizes(service) == [32, 32, 32, 6]
     assert service.asked[1][2] - service.asked[0][2] >= 1
     choose(page, table(70), "again.csv")
@@ -236,7 +236,7 @@ def test_texts_that_the_service_does_not_read_are_named_and_the_others_labeled(v
         assert row[2:] == ([""] * 5 if 10 <= index < 20 else expected(row[0]))
 
 
-def test_what_is_no_csv_is_told_and_may_be_mended(visit):
+def test_a_malformed_file_is_named_and_may_be_chosen_again(visit):
     page = visit()
     for content, reason in (
         ('text,id\n"never closed,1\nb,2\n', "Line 2: a quote is never closed."),
@@ -255,14 +255,14 @@ def test_what_is_no_csv_is_told_and_may_be_mended(visit):
     label(page)
 
 
-def test_a_column_that_stands_there_already_is_not_written_twice(visit):
+def test_an_existing_column_is_not_written_twice(visit):
     page = visit()
     choose(page, "text,probability_harm\na,0.1\n")
     label(page, "The file has a column probability_harm already. Rename it")
     expect(page.locator("#download")).to_be_hidden()
 
 
-def test_an_answer_of_another_model_is_not_mixed_in(visit, service):
+def test_results_of_two_models_are_not_mixed(visit, service):
     def changing(question):
         answer = predict(question)
         if len(service.asked) > 1:
@@ -330,7 +330,7 @@ def test_50_000_rows_do_not_freeze_the_page(visit, service, tmp_path):
     assert part == [[str(row), "stress=0.9", *expected("stress=0.9")] for row in range(len(part))]
 
 
-def test_work_that_is_not_saved_is_not_left_without_a_question(visit):
+def test_leaving_with_unsaved_work_asks_first(visit):
     page = visit()
     asked = []
     page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))

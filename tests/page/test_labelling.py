@@ -1,4 +1,4 @@
-"""A text, its labels and the words behind them, as a reader, a keyboard and a phone meet them."""
+"""A text, its labels and their evidence: by mouse, keyboard, screen reader and phone."""
 
 import itertools
 import threading
@@ -112,9 +112,9 @@ def test_bars_and_ticks_stand_where_the_numbers_say(visit, width):
             "0",
             "1",
         )
-        said = f"{probability:.3f}, threshold {THRESHOLDS[name]:.3f}"
+        value = f"{probability:.3f}, threshold {THRESHOLDS[name]:.3f}"
         predicted = ", predicted" if probability >= THRESHOLDS[name] else ""
-        assert meter.get_attribute("aria-valuetext") == said + predicted
+        assert meter.get_attribute("aria-valuetext") == value + predicted
         bar, fill, tick = (
             meter.locator(part).bounding_box() if part else meter.bounding_box()
             for part in ("", ".fill", ".tick")
@@ -241,9 +241,9 @@ def test_light_and_dark_are_both_readable(visit, service):
         expect(page.locator("#sheet-message")).to_contain_text("31 rows are done")
         label(page, "not slept fine week stress=0.9")
         words(page, "stress")
-        found = page.evaluate(CONTRASTS)
-        assert len(found) > 60
-        low = [(round(ratio, 2), text[:40]) for ratio, text in found if ratio < 4.5]
+        contrasts = page.evaluate(CONTRASTS)
+        assert len(contrasts) > 60
+        low = [(round(ratio, 2), text[:40]) for ratio, text in contrasts if ratio < 4.5]
         assert not low
         service.refusals.append((422, {"error": "too long"}))
         send(page)
@@ -259,8 +259,8 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(visit, service):
     names = [long, *(f"label_{index}" for index in range(27))]
 
     def many(question):
-        found = dict.fromkeys(names, 0.9)
-        results = [{"labels": names, "probabilities": found, "stage": long}] * len(
+        probs = dict.fromkeys(names, 0.9)
+        results = [{"labels": names, "probabilities": probs, "stage": long}] * len(
             question.get("texts", "1")
         )
         return {"labels": names, "thresholds": dict.fromkeys(names, 0.5), "results": results}
@@ -291,8 +291,8 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(visit, service):
     service.refusals.append((500, {"error": "e" * 300}))
     assert page.evaluate(wide) == 360
     height = page.evaluate("document.documentElement.scrollHeight")
-    for place in (0, height // 2, height):
-        page.evaluate(f"scrollTo(0, {place})")
+    for top in (0, height // 2, height):
+        page.evaluate(f"scrollTo(0, {top})")
         expect(decides).to_be_in_viewport(ratio=1)
     # A row can be hit by a thumb.
     assert all(
@@ -306,7 +306,7 @@ def test_a_busy_service_is_asked_again_when_it_says(visit, service):
     service.refusals.append((429, {"error": "still full."}, 1))
     label(page)
     expect(page.locator("#stop")).to_be_hidden()
-    assert [one for one in page.evaluate("said") if "model" not in one] == [
+    assert [line for line in page.evaluate("announced") if "model" not in line] == [
         "Reading the text \u2026",
         "the queue is full; ask later. Asking again in 1 s.",
         "Reading the text \u2026",
@@ -352,8 +352,8 @@ def test_a_refusal_is_told_in_the_service_s_words(visit, service):
         assert page.input_value("#text") == TEXT
         service.refusals.append((status, "<html>a proxy's page</html>"))
         send(page)
-        said = f"The service answers with status {status}."
-        expect(page.locator("#message")).to_have_text(said)
+        message = f"The service answers with status {status}."
+        expect(page.locator("#message")).to_have_text(message)
     service.refusals.append((200, "half an ans"))
     send(page)
     expect(page.locator("#message")).to_have_text("The service\u2019s response cannot be read.")

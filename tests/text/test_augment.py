@@ -1,4 +1,4 @@
-"""Variations keep what decides a label, change what they say they change, and are pure."""
+"""Augmentation keeps the words that may decide a label, and is a pure function of the draws."""
 
 import numpy as np
 import pytest
@@ -40,14 +40,13 @@ def vary(text, seed=0, **options):
 
 @settings(deadline=None, max_examples=300)
 @given(text=TEXT, seed=st.integers(0, 1000))
-def test_what_is_not_free_stays_in_its_order(text, seed):
+def test_words_that_are_not_free_stay_in_order(text, seed):
     tokens = text.split()
-    held = [
-        word for word, may in zip(tokens, free_words(tokens, PROTECTED), strict=True) if not may
-    ]
+    is_free = free_words(tokens, PROTECTED)
+    kept = [word for word, free in zip(tokens, is_free, strict=True) if not free]
     after = eda(text, rng(seed), **WILD).split()
     rest = iter(after)
-    assert all(word in rest for word in held)  # a subsequence
+    assert all(word in rest for word in kept)  # a subsequence
     assert after
 
 
@@ -61,13 +60,13 @@ def test_it_is_a_pure_function_of_text_and_draws(text, seed):
 
 
 @pytest.mark.parametrize("negation", ["not", "Never", "don't", "DON\u2019T", "wasnt", "without,"])
-def test_a_negation_and_what_it_bears_on_are_held(negation):
+def test_a_negation_and_the_two_words_after_it_are_not_free(negation):
     tokens = ["table", negation, "walking", "garden", "window"]
     assert free_words(tokens).tolist() == [True, False, False, False, True]
     assert SCOPE == 2
 
 
-def test_protected_words_are_held_whatever_their_dress():
+def test_protected_words_are_not_free_in_any_case_or_punctuation():
     assert not free_words(["Kill,", "(tonight)", "ME!!", "😀", "—"], PROTECTED).any()
     assert free_words(["walking"]).all()
     assert not free_words(["Walking."], ("walking",)).any()
@@ -75,21 +74,23 @@ def test_protected_words_are_held_whatever_their_dress():
 
 def test_the_tables_do_not_contradict_each_other():
     assert not set(SYNONYMS) & NEGATIONS
-    for word, others in SYNONYMS.items():
-        assert word not in others
-        assert all(word in SYNONYMS[other] for other in others)
+    for word, synonyms in SYNONYMS.items():
+        assert word not in synonyms
+        assert all(word in SYNONYMS[synonym] for synonym in synonyms)
         assert word == plain(word)
-    for key, around in NEIGHBORS.items():
-        assert all(key in NEIGHBORS[other] for other in around)
+    for key, neighbors in NEIGHBORS.items():
+        assert all(key in NEIGHBORS[neighbor] for neighbor in neighbors)
     assert set(NEIGHBORS["s"]) == set("adwezx")
 
 
 def test_a_synonym_keeps_capital_and_punctuation():
     seen = {vary("Big, (big)", seed, synonym=1.0) for seed in range(50)}
-    assert seen == {f"{one}, ({two})" for one in ("Large", "Huge") for two in ("large", "huge")}
+    assert seen == {
+        f"{first}, ({second})" for first in ("Large", "Huge") for second in ("large", "huge")
+    }
 
 
-def test_a_typo_is_one_slip_inside_a_word():
+def test_a_typo_changes_one_letter_inside_a_word():
     seen = {vary("garden", seed, typo=1.0) for seed in range(300)}
     for word in seen:
         assert word[0] == "g"
@@ -100,27 +101,27 @@ def test_a_typo_is_one_slip_inside_a_word():
     assert vary("job", typo=1.0) == "job"
 
 
-def test_a_swap_moves_a_word_by_one_place():
+def test_a_swap_moves_a_word_by_one_position():
     before = LONG.split()
     for seed in range(50):
         after = vary(LONG, seed, swap=0.5).split()
         assert sorted(after) == sorted(before)
-        assert all(abs(after.index(word) - place) <= 1 for place, word in enumerate(before))
+        assert all(abs(after.index(word) - index) <= 1 for index, word in enumerate(before))
 
 
 def test_a_span_is_one_run_of_at_most_a_fifth():
     before = LONG.split()
     for seed in range(50):
         after = vary(LONG, seed, span=1.0).split()
-        gone = [place for place, word in enumerate(before) if word not in after]
+        gone = [index for index, word in enumerate(before) if word not in after]
         assert gone == list(range(gone[0], gone[0] + len(gone)))
         assert 1 <= len(gone) <= len(before) // 5
 
 
 @pytest.mark.parametrize("option", ["probability", "drop", "typo", "synonym", "swap", "span"])
-def test_chances_are_what_they_say(option):
-    """Over 3,000 texts of one free word and a held one each share is within four standard
-    deviations of its option; two free words where a pair is needed."""
+def test_each_option_is_a_probability(option):
+    """The share of 3,000 texts that changed is within four standard deviations of the option. A
+    text has one free word; for swaps it has two."""
     text = "big garden" if option == "swap" else "perhaps me"
     options = {**STILL, "probability": 1.0, "protected_words": ("me",), option: 0.3}
     if option == "probability":
@@ -132,11 +133,11 @@ def test_chances_are_what_they_say(option):
 def test_no_option_does_nothing():
     """Each option of each augmenter changes what comes out, over some seeds."""
     base = {"probability": 0.5, "drop": 0.2, "swap": 0.2, "typo": 0.2, "synonym": 0.5, "span": 0.5}
-    other = {name: value / 2 for name, value in base.items()} | {
+    halved = {name: value / 2 for name, value in base.items()} | {
         "protected_words": ("garden", "window")
     }
     for name in options_of(AUGMENTERS["eda"]):
-        changed = {**base, name: other[name]}
+        changed = {**base, name: halved[name]}
         assert any(
             eda(LONG, rng(seed), **base) != eda(LONG, rng(seed), **changed) for seed in range(40)
         )

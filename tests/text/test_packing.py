@@ -23,7 +23,7 @@ def ragged(lengths):
 
 
 def labels_of(count):
-    """Rows that tell one example from another: its number in binary, and the opposite."""
+    """Labels that identify an example: its number in binary, and the complement."""
     bits = np.array([[number >> bit & 1 for bit in range(8)] for number in range(count)])
     return bits.astype(np.float32), (1 - bits).astype(np.float32)
 
@@ -45,7 +45,7 @@ def batches(tokens, order, shape):
 
 @settings(deadline=None)
 @given(problems())
-def test_every_example_stands_once_for_every_time_it_was_drawn(problem):
+def test_every_draw_is_packed_once(problem):
     tokens, order, shape = problem
     placed = [placement.examples.tolist() for placement in plan(tokens, iter(order), shape)]
     assert Counter(chain.from_iterable(placed)) == Counter(order)
@@ -54,7 +54,7 @@ def test_every_example_stands_once_for_every_time_it_was_drawn(problem):
 
 @settings(deadline=None)
 @given(problems())
-def test_windows_lie_within_rows_beside_each_other_and_together(problem):
+def test_windows_of_an_example_share_a_batch_and_do_not_overlap(problem):
     tokens, order, shape = problem
     lengths = np.diff(tokens.starts)
     for placement in plan(tokens, order, shape):
@@ -106,7 +106,7 @@ def test_a_batch_holds_each_token_with_its_position_segment_and_slot(problem):
 
 @settings(deadline=None)
 @given(problems())
-def test_a_slot_carries_the_weight_of_its_example_and_nothing_else_changes(problem):
+def test_weights_change_the_weight_of_a_slot_alone(problem):
     tokens, order, shape = problem
     labels, known = labels_of(int(tokens.example_index[-1]) + 1)
     weights = (1 + np.arange(len(labels)) / 8).astype(np.float32)  # no two alike
@@ -120,12 +120,12 @@ def test_a_slot_carries_the_weight_of_its_example_and_nothing_else_changes(probl
         expected = np.where(plain.weight > 0, 1 + numbers / 8, 0)
         assert batch.weight.tolist() == expected.tolist()
         assert (batch.weight == 0).sum() == empty
-        for ours, theirs in zip(batch[:-1], plain[:-1], strict=True):
-            assert np.array_equal(ours, theirs)
+        for weighted, unweighted in zip(batch[:-1], plain[:-1], strict=True):
+            assert np.array_equal(weighted, unweighted)
     assert not fill(tokens, labels, known, None, shape, weights).weight.any()
 
 
-def test_a_batch_one_can_check_by_eye():
+def test_a_batch_written_by_hand():
     tokens = ragged([[3], [2, 4], [1]])
     placements = list(plan(tokens, [0, 1, 2], Shape(2, 5, 3)))
     labels, known = labels_of(3)
@@ -149,19 +149,19 @@ def test_no_placement_is_a_batch_of_padding():
 
 @settings(deadline=None)
 @given(problems())
-def test_order_is_kept_but_for_as_many_as_there_are_rows(problem):
+def test_at_most_as_many_examples_wait_as_there_are_rows(problem):
     tokens, _, shape = problem
     count = int(tokens.example_index[-1]) + 1
     placed = np.zeros(count, bool)
     for placement in plan(tokens, range(count), shape):
         overdue = np.flatnonzero(~placed)
         placed[placement.examples] = True
-        assert placed[overdue[0]]  # the one that waited longest waits no more
+        assert placed[overdue[0]]  # the example that waited longest
         last = placement.examples.max()
         assert (~placed[:last]).sum() <= shape.rows
 
 
-def test_what_does_not_fit_opens_the_next_batch():
+def test_an_example_that_does_not_fit_starts_the_next_batch():
     tokens = ragged([[4], [3], [4], [1], [2]])
     assert [p.examples.tolist() for p in plan(tokens, range(5), Shape(1, 5, 9))] == [
         [0],
@@ -205,8 +205,8 @@ def test_rows_are_95_percent_full_on_texts_like_those_of_goemotions(emotions):
     sizes = [len(placement.examples) for placement in placements[:-1]]
     assert 31 <= np.mean(sizes) <= 33  # a batch holds `batch_size` examples on average
     assert max(sizes) < shape.slots  # rows, not slots, end a batch
-    place = {example: place for place, example in enumerate(order)}
-    moved = np.concatenate([[place[e] for e in p.examples.tolist()] for p in placements])
+    rank = {example: index for index, example in enumerate(order)}
+    moved = np.concatenate([[rank[e] for e in p.examples.tolist()] for p in placements])
     assert np.abs(moved - np.arange(6000)).max() <= 32  # none moves further than a batch
 
 
@@ -217,7 +217,7 @@ def test_the_training_shape_has_room_for_the_average_and_for_the_longest():
     assert most_windows(ragged([[1], [1, 1, 1], [1, 1]])) == 3
 
 
-def test_nothing_in_gives_nothing_out():
+def test_no_examples_are_no_batches():
     nothing = Tokens(np.zeros(0, np.int32), np.zeros(1, np.int32), np.zeros(0, np.int32))
     assert list(plan(ragged([[3]]), [], Shape(2, 5, 4))) == []
     assert list(plan(nothing, [], Shape(2, 5, 4))) == []
@@ -233,7 +233,7 @@ def test_a_plan_is_a_function_of_its_arguments(problem):
     before = [part.copy() for part in tokens]
     first, second = (list(batches(tokens, order, shape)) for _ in range(2))
     assert len(first) == len(second)
-    for one, other in zip(first, second, strict=True):
-        for ours, theirs in zip(one[0] + one[1], other[0] + other[1], strict=True):
-            assert np.array_equal(ours, theirs)
+    for once, again in zip(first, second, strict=True):
+        for expected, array in zip(once[0] + once[1], again[0] + again[1], strict=True):
+            assert np.array_equal(array, expected)
     assert all(np.array_equal(*pair) for pair in zip(before, tokens, strict=True))

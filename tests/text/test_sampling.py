@@ -28,7 +28,7 @@ def matrix(*rows):
 
 
 # Matrices on which a count may be 0 or everyone.
-ODD = {
+UNUSUAL = {
     "no_labels_at_all": np.zeros((40, 3), np.float32),
     "no_columns": np.zeros((40, 0), np.float32),
     "one_example": matrix([1, 0, 1]),
@@ -44,7 +44,7 @@ def draw(sampler, labels, *seed, **options):
 
 def counts_of(row, labels):
     """Positives of each label the row has."""
-    counts = [sum(other[label] for other in labels) for label in range(len(row))]
+    counts = [sum(example[label] for example in labels) for label in range(len(row))]
     return [count for count, has in zip(counts, row, strict=True) if has]
 
 
@@ -79,7 +79,7 @@ def test_an_example_weighs_as_its_rarest_label(labels, power):
     np.testing.assert_allclose(weights, np.array(expected), rtol=1e-6, atol=0)
 
 
-def test_weights_one_can_check_by_eye():
+def test_weights_written_by_hand():
     labels = np.array([[1, 0], [1, 0], [1, 1], [1, 0], [0, 0]], np.float32)
     common, rare, none = 5 / 4, 5 / 1, 1
     expected = np.array([common, common, rare, common, none], np.float32)
@@ -88,7 +88,7 @@ def test_weights_one_can_check_by_eye():
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
-def test_draws_fall_out_as_the_weights_say(power):
+def test_draw_frequencies_follow_the_weights(power):
     # A common label, a rare one, none; a share of so many draws lies within 5 sd of its mean.
     kinds, counts = np.array([[1, 0], [0, 1], [0, 0]], np.float32), [60_000, 3_000, 37_000]
     labels = np.repeat(kinds, counts, axis=0)
@@ -112,9 +112,7 @@ def test_draws_fall_out_as_the_weights_say(power):
 )
 @settings(deadline=None, max_examples=50)
 @given(labels=MATRICES, seed=SEEDS)
-def test_every_draw_follows_the_inverse_of_the_cumulated_shares(
-    sampler, visits, options, labels, seed
-):
+def test_every_draw_inverts_the_cumulative_distribution(sampler, visits, options, labels, seed):
     order = draw(sampler, labels, seed, **options).order
     shares = np.cumsum(visits(labels, **options)) / len(labels)
     points = np.random.default_rng(seed).random(len(labels))
@@ -126,7 +124,7 @@ def test_every_draw_follows_the_inverse_of_the_cumulated_shares(
 
 @settings(deadline=None)
 @given(labels=MATRICES, seed=SEEDS)
-def test_shuffle_draws_what_it_always_drew(labels, seed):
+def test_shuffle_draws_are_pinned(labels, seed):
     expected = np.random.default_rng(seed).permutation(len(labels))
     assert np.array_equal(draw(shuffle, labels, seed).order, expected)
 
@@ -134,7 +132,7 @@ def test_shuffle_draws_what_it_always_drew(labels, seed):
 @pytest.mark.parametrize(
     "options", [{}, {"power": 0.5}, {"power": 1.0}, {"importance_weighting": 1.0}]
 )
-def test_balanced_draws_what_it_always_drew(options):
+def test_balanced_draws_are_pinned(options):
     """To the bit, since results were measured with it, and with any importance_weighting."""
     labels = np.repeat(KINDS, [30_000, 2_000, 500, 67_500], axis=0)
     count = len(labels)
@@ -152,7 +150,7 @@ def test_balanced_draws_what_it_always_drew(options):
 
 @settings(deadline=None)
 @given(labels=MATRICES, seed=SEEDS)
-def test_shuffle_visits_everyone_once(labels, seed):
+def test_shuffle_draws_every_example_once(labels, seed):
     order, weights = draw(shuffle, labels, seed)
     assert sorted(order.tolist()) == list(range(len(labels)))
     assert weights.tolist() == [1] * len(labels)
@@ -165,9 +163,7 @@ def test_shuffle_visits_everyone_once(labels, seed):
 )
 @settings(deadline=None, max_examples=50)
 @given(labels=MATRICES, seed=SEEDS)
-def test_weights_undo_the_expected_visits_to_the_power_of_the_correction(
-    sampler, visits, options, labels, seed
-):
+def test_weights_are_inverse_powers_of_the_expected_draws(sampler, visits, options, labels, seed):
     expected = visits(labels, **options)
     for importance_weighting in (0.0, 0.3, 1.0):
         weights = draw(
@@ -211,18 +207,18 @@ CHANGES = [
 ]
 
 
-def test_every_option_of_every_sampler_is_tried():
+def test_every_option_of_every_sampler_is_tested():
     options = {(name, key) for name, function in SAMPLERS.items() for key in options_of(function)}
     assert {(name, key) for name, key, _, _ in CHANGES} == options
 
 
-@pytest.mark.parametrize(("name", "option", "default", "other"), CHANGES)
-def test_every_option_changes_the_draws_or_the_weights(name, option, default, other):
+@pytest.mark.parametrize(("name", "option", "default", "value"), CHANGES)
+def test_every_option_changes_the_draws_or_the_weights(name, option, default, value):
     labels = np.repeat(KINDS, [300, 8, 2, 90], axis=0)
     plain = draw(SAMPLERS[name], labels)
-    said, changed = (draw(SAMPLERS[name], labels, **{option: value}) for value in (default, other))
-    assert np.array_equal(plain.order, said.order)
-    assert np.array_equal(plain.weights, said.weights)
+    explicit, changed = (draw(SAMPLERS[name], labels, **{option: v}) for v in (default, value))
+    assert np.array_equal(plain.order, explicit.order)
+    assert np.array_equal(plain.weights, explicit.weights)
     if option == "importance_weighting":
         assert np.array_equal(plain.order, changed.order)
         assert not np.array_equal(plain.weights, changed.weights)
@@ -230,10 +226,10 @@ def test_every_option_changes_the_draws_or_the_weights(name, option, default, ot
         assert not np.array_equal(plain.order, changed.order)
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("case", UNUSUAL)
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_odd_labels_are_drawn_too(name, odd):
-    labels, count = ODD[odd], len(ODD[odd])
+def test_unusual_labels_are_drawn_too(name, case):
+    labels, count = UNUSUAL[case], len(UNUSUAL[case])
     corrected = (
         {"importance_weighting": 1.0}
         if "importance_weighting" in options_of(SAMPLERS[name])
@@ -259,11 +255,11 @@ def test_an_order_is_a_pure_function_of_the_generator(name):
     before = labels.copy()
     state = np.random.get_state()[1].copy()
     drawn = [draw(SAMPLERS[name], labels, 3, epoch) for epoch in (0, 0, 1)]
-    orders = [one.order for one in drawn]
+    orders = [epoch.order for epoch in drawn]
     assert np.array_equal(orders[0], orders[1])
     assert not np.array_equal(orders[0], orders[2])
     # A weight says what an example is to the whole set, whatever an epoch happens to draw.
-    assert all(np.array_equal(one.weights, drawn[0].weights) for one in drawn)
+    assert all(np.array_equal(epoch.weights, drawn[0].weights) for epoch in drawn)
     assert np.array_equal(labels, before)
     assert np.array_equal(state, np.random.get_state()[1])
     assert ((orders[0] >= 0) & (orders[0] < 200)).all()

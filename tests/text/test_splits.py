@@ -1,4 +1,4 @@
-"""Texts that two splits share are found whatever their case and white space; groups stay whole."""
+"""Shared texts are rows in any case and white space; groups stay together."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -24,7 +24,7 @@ def test_words_and_punctuation_make_a_difference():
     assert shared_texts(seen, examples("the raven croaks.", "theraven croaks", "the croaks")) == 0
 
 
-def test_each_text_of_the_other_split_counts_however_often_the_first_has_it():
+def test_each_text_of_the_second_split_counts_once():
     assert shared_texts(examples("a", "a", "b"), examples("a")) == 1
     assert shared_texts(examples("a"), examples("a", "A", "b")) == 2
     assert shared_texts(examples(), examples("a")) == shared_texts(examples("a"), examples()) == 0
@@ -32,19 +32,19 @@ def test_each_text_of_the_other_split_counts_however_often_the_first_has_it():
 
 @settings(deadline=None)
 @given(*[st.lists(st.text("aB ", min_size=1)) for _ in range(2)])
-def test_it_is_what_comparing_all_pairs_gives(one, other):
+def test_it_agrees_with_comparing_all_pairs(train, test):
     def equal(left, right):
         return left.lower().split() == right.lower().split()
 
-    expected = sum(any(equal(text, seen) for seen in one) for text in other)
-    assert shared_texts(examples(*one), examples(*other)) == expected
+    expected = sum(any(equal(text, seen) for seen in train) for text in test)
+    assert shared_texts(examples(*train), examples(*test)) == expected
 
 
-def test_what_must_stay_together_is_found_through_others():
-    found = examples("a b", "c", " A  B ", "d", "C", "e", "e")._replace(
+def test_groups_connect_through_shared_texts():
+    rows = examples("a b", "c", " A  B ", "d", "C", "e", "e")._replace(
         groups=("", "one", "one", "", "", "two", "")
     )
-    bound = connected_groups(found)
+    bound = connected_groups(rows)
     assert bound[0] == bound[1] == bound[2] == bound[4]  # a text, then a group, then a text
     assert bound[5] == bound[6]
     assert len(set(bound.tolist())) == 3
@@ -53,9 +53,9 @@ def test_what_must_stay_together_is_found_through_others():
     assert len(connected_groups(examples())) == 0
 
 
-def test_taken_rows_keep_their_columns_together():
-    found = examples("a", "b", "c")._replace(groups=("x", "", "y"))
-    some = select(found, np.array([2, 0]), "two of them")
+def test_selected_rows_keep_their_columns_together():
+    rows = examples("a", "b", "c")._replace(groups=("x", "", "y"))
+    some = select(rows, np.array([2, 0]), "two of them")
     assert (some.ids, some.texts, some.groups) == (("2", "0"), ("c", "a"), ("y", "x"))
     assert len(some.labels) == len(some.label_mask) == 2
     assert select(examples("a"), np.array([0]), "all").groups == ()

@@ -180,7 +180,7 @@ CASES = {
     "bert cased": ("cased", "bert", config(do_lower_case=False)),
     "bert cased, accents off": ("cased", "bert", config(do_lower_case=False, strip_accents=True)),
     "bert, accents kept": ("uncased", "bert", config(strip_accents=False)),
-    "bert, Chinese whole": ("uncased", "bert", config(tokenize_chinese_chars=False)),
+    "bert, Chinese unsplit": ("uncased", "bert", config(tokenize_chinese_chars=False)),
     "distilbert": ("uncased", "distilbert", config(tokenizer_class="DistilBertTokenizer")),
     "electra": (
         "uncased",
@@ -208,7 +208,7 @@ CASES = {
             "special_tokens_map": {"additional_special_tokens": ["tok1"], "mask_token": "<new>"},
         },
     ),
-    "bert, added anew": (
+    "bert, added tokens decoder": (
         "uncased",
         "bert",
         {
@@ -257,7 +257,7 @@ CASES = {
         },
     ),
     "deberta_v2, unnamed mask": ("deberta_v2", "deberta-v2", {"added_tokens": {"[MASK]": 900}}),
-    "deberta_v2, saved anew": (
+    "deberta_v2, added tokens decoder": (
         "deberta_v2",
         "deberta-v2",
         config(
@@ -299,7 +299,7 @@ def test_ids_are_those_of_transformers(case, vocabularies, texts, tmp_path):
     ours = [encoding.ids for encoding in load_tokenizer(tmp_path).encode_batch(texts)]
     theirs = AutoTokenizer.from_pretrained(tmp_path)(texts)["input_ids"]
     assert [
-        text for text, one, other in zip(texts, ours, theirs, strict=True) if one != other
+        text for text, ids, expected in zip(texts, ours, theirs, strict=True) if ids != expected
     ] == []
 
 

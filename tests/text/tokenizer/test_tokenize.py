@@ -1,4 +1,4 @@
-"""Windows of a long text: they cover it with the stated overlap, each as the encoder wants it."""
+"""Windows cover a long text with the stated overlap, each with the encoder's special tokens."""
 
 import json
 from itertools import pairwise, product
@@ -63,10 +63,12 @@ def tokenizer(tmp_path_factory):
 
 def windows_of(tokens):
     """Per example, the ids of each of its windows."""
-    found = [[] for _ in range(int(tokens.example_index.max(initial=-1)) + 1)]
+    windows = [[] for _ in range(int(tokens.example_index.max(initial=-1)) + 1)]
     for window, owner in enumerate(tokens.example_index):
-        found[owner].append(tokens.ids[tokens.starts[window] : tokens.starts[window + 1]].tolist())
-    return found
+        windows[owner].append(
+            tokens.ids[tokens.starts[window] : tokens.starts[window + 1]].tolist()
+        )
+    return windows
 
 
 def inner(ids):
@@ -80,7 +82,7 @@ TEXTS = st.lists(
 )
 
 
-def test_what_the_file_says_of_truncation_and_padding_does_not_matter(tokenizer):
+def test_truncation_and_padding_of_the_file_are_ignored(tokenizer):
     text = "Ravens croak at night, " * 20
     assert tokenizer.encode(text).ids == make_tokenizer().encode(text).ids
     assert (tokenizer.truncation, tokenizer.padding) == (None, None)
@@ -96,16 +98,16 @@ def test_windows_cover_the_text_with_the_stated_overlap(tokenizer, texts, data):
         parts = [inner(window) for window in windows]
         assert [len(window) for window in windows[:-1]] == [max_length] * (len(windows) - 1)
         assert len(windows[-1]) <= max_length
-        for one, other in pairwise(parts):
-            assert one[len(one) - overlap :] == other[:overlap]
-            assert len(other) > overlap  # a window has something new to say
+        for before, after in pairwise(parts):
+            assert before[len(before) - overlap :] == after[:overlap]
+            assert len(after) > overlap
         joined = parts[0] + [number for part in parts[1:] for number in part[overlap:]]
         assert joined == inner(tokenizer.encode(text).ids)
 
 
 @settings(deadline=None)
 @given(texts=TEXTS, max_windows=st.integers(1, 3))
-def test_what_lies_beyond_the_last_window_is_cut(tokenizer, texts, max_windows):
+def test_text_beyond_the_last_window_is_cut(tokenizer, texts, max_windows):
     every = windows_of(tokenize(tokenizer, texts, Windows(6, 10_000, 2)))
     some = windows_of(tokenize(tokenizer, texts, Windows(6, max_windows, 2)))
     assert some == [windows[:max_windows] for windows in every]
@@ -118,7 +120,7 @@ def test_a_short_text_is_one_window_of_its_plain_encoding(tokenizer, texts):
     tokens = tokenize(tokenizer, texts, Windows(longest + 4, 1, 0))
     assert windows_of(tokens) == [[tokenizer.encode(text).ids] for text in texts]
     exact = tokenize(tokenizer, texts, Windows(max(longest, 4), 4, 1))
-    assert all(np.array_equal(one, other) for one, other in zip(tokens, exact, strict=True))
+    assert all(np.array_equal(*arrays) for arrays in zip(tokens, exact, strict=True))
 
 
 @settings(deadline=None)
@@ -134,7 +136,7 @@ def test_owners_ascend_and_starts_frame_the_ids(tokenizer, texts):
     assert len(tokens.starts) == len(tokens.example_index) + 1
 
 
-def test_windows_one_can_check_by_eye(tokenizer):
+def test_windows_written_by_hand(tokenizer):
     tokens = tokenize(tokenizer, ["ravens croaks at night", "", "at"], Windows(6, 4, 2))
     ravens = [WORDS.index(piece) + len(SPECIAL) for piece in ("raven", "##s", "croak", "##s")]
     at, night = (WORDS.index(word) + len(SPECIAL) for word in ("at", "night"))
@@ -144,9 +146,9 @@ def test_windows_one_can_check_by_eye(tokenizer):
 
 def test_chunks_of_texts_leave_no_trace(tokenizer):
     texts = ["at night " * (number % 5) for number in range(2 * CHUNK + 3)]
-    found = windows_of(tokenize(tokenizer, texts, Windows(6, 3, 1)))
+    windows = windows_of(tokenize(tokenizer, texts, Windows(6, 3, 1)))
     alone = [windows_of(tokenize(tokenizer, [text], Windows(6, 3, 1)))[0] for text in texts[:5]]
-    assert found == [alone[number % 5] for number in range(len(texts))]
+    assert windows == [alone[number % 5] for number in range(len(texts))]
 
 
 def test_no_texts_are_no_windows(tokenizer):
@@ -169,7 +171,7 @@ def allowed(max_length, overlap):
     return True
 
 
-def test_what_an_experiment_may_ask_for_can_be_done(tokenizer):
+def test_every_valid_experiment_can_be_tokenized(tokenizer):
     pairs = [pair for pair in product(range(3, 10), range(6)) if allowed(*pair)]
     assert {(8, 0), (8, 2), (9, 2)} <= set(pairs)
     for max_length, overlap in pairs:

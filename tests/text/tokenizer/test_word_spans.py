@@ -1,4 +1,4 @@
-"""Words and their characters: every piece of a text lies in one, whatever the tokenizer."""
+"""Every token lies in one word, for every kind of tokenizer."""
 
 import functools
 from itertools import pairwise
@@ -58,8 +58,8 @@ TEXTS = st.text(
 
 
 def spans_of(kind, text):
-    found = tokenize_with_spans(make_tokenizer(kind), [text], Windows(1000, 1, 0))
-    return found.spans[found.is_text]
+    result = tokenize_with_spans(make_tokenizer(kind), [text], Windows(1000, 1, 0))
+    return result.spans[result.is_text]
 
 
 def words(kind, text):
@@ -67,7 +67,7 @@ def words(kind, text):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_words_are_what_a_reader_calls_so(kind):
+def test_words_are_those_of_a_reader(kind):
     assert words(kind, "I can't sleep,  and it isn\u2019t\n\nfine... :(") == [
         "I", "can't", "sleep", ",", "and", "it", "isn\u2019t", "fine", "...", ":(",
     ]  # fmt: skip
@@ -82,48 +82,48 @@ def test_letters_and_digits_are_words_and_so_are_runs_of_other_signs():
     ]  # fmt: skip
 
 
-def test_joined_signs_are_one_word_and_unspaced_scripts_go_by_pieces():
+def test_joined_signs_are_one_word_and_unspaced_scripts_follow_the_tokens():
     assert words("bytes", f"{FAMILY} {HEART}! \u0939\u093f\u0928") == [
         FAMILY, f"{HEART}!", "\u0939\u093f\u0928",
     ]  # fmt: skip
     assert words("wordpiece", "深い夜 ok") == ["深", "い", "夜", "ok"]
-    whole = words_of("深い夜です", np.array([[0, 1], [1, 3], [3, 5]]))
-    assert whole.spans.tolist() == [[0, 1], [1, 3], [3, 5]]
+    joined = words_of("深い夜です", np.array([[0, 1], [1, 3], [3, 5]]))
+    assert joined.spans.tolist() == [[0, 1], [1, 3], [3, 5]]
 
 
-def test_a_piece_over_several_words_makes_them_one():
-    found = words_of("say no more of it", np.array([[0, 6], [6, 11], [12, 14]]))
-    assert found.spans.tolist() == [[0, 6], [7, 11], [12, 14]]
-    assert found.of.tolist() == [0, 1, 2]
+def test_a_token_over_several_words_joins_them():
+    result = words_of("say no more of it", np.array([[0, 6], [6, 11], [12, 14]]))
+    assert result.spans.tolist() == [[0, 6], [7, 11], [12, 14]]
+    assert result.of.tolist() == [0, 1, 2]
 
 
 def test_white_space_belongs_to_the_word_after_it_and_at_the_end_to_the_last():
-    found = words_of("\n\na  b ", np.array([[0, 2], [2, 3], [4, 4], [5, 6], [6, 7], [7, 7]]))
-    assert found.spans.tolist() == [[2, 3], [5, 6]]
-    assert found.of.tolist() == [0, 0, 1, 1, 1, 1]
+    result = words_of("\n\na  b ", np.array([[0, 2], [2, 3], [4, 4], [5, 6], [6, 7], [7, 7]]))
+    assert result.spans.tolist() == [[2, 3], [5, 6]]
+    assert result.of.tolist() == [0, 0, 1, 1, 1, 1]
 
 
-def test_what_no_piece_lies_in_is_no_word():
-    found = words_of("one two three", np.array([[4, 7]]))
-    assert (found.spans.tolist(), found.of.tolist()) == ([[4, 7]], [0])
+def test_characters_without_a_token_are_not_words():
+    result = words_of("one two three", np.array([[4, 7]]))
+    assert (result.spans.tolist(), result.of.tolist()) == ([[4, 7]], [0])
     nothing = words_of("\x00", np.zeros((0, 2), np.int64))
     assert (nothing.spans.shape, nothing.of.shape) == ((0, 2), (0,))
 
 
 @settings(deadline=None)
 @given(text=TEXTS, kind=st.sampled_from(KINDS))
-def test_every_piece_lies_in_one_word(text, kind):
+def test_every_token_lies_in_one_word(text, kind):
     spans = spans_of(kind, text)
-    found = words_of(text, spans)
-    assert len(found.of) == len(spans)
-    assert set(found.of.tolist()) == set(range(len(found.spans)))
-    for (start, end), (after, _) in pairwise([*found.spans.tolist(), [len(text), 0]]):
+    result = words_of(text, spans)
+    assert len(result.of) == len(spans)
+    assert set(result.of.tolist()) == set(range(len(result.spans)))
+    for (start, end), (after, _) in pairwise([*result.spans.tolist(), [len(text), 0]]):
         assert start < end <= after
-    for start, end in found.spans:
+    for start, end in result.spans:
         assert text[start:end] == text[start:end].strip()
-    for (start, end), (first, last) in zip(spans, found.spans[found.of], strict=True):
-        inside = [place for place in range(start, end) if not text[place].isspace()]
-        assert all(first <= place < last for place in inside)
+    for (start, end), (first, last) in zip(spans, result.spans[result.of], strict=True):
+        inside = [index for index in range(start, end) if not text[index].isspace()]
+        assert all(first <= index < last for index in inside)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,8 +131,8 @@ def test_tokens_are_those_of_tokenize(kind):
     texts = [*CORPUS[:3], " ".join(CORPUS), "a"]
     tokenizer = make_tokenizer(kind)
     for cut in (Windows(1000, 1, 0), Windows(9, 3, 2)):
-        plain, found = tokenize(tokenizer, texts, cut), tokenize_with_spans(tokenizer, texts, cut)
-        for one, other in zip(plain, found.tokens, strict=True):
-            np.testing.assert_array_equal(one, other)
-    around = kind == "wordpiece"  # the one that puts special tokens around a window
-    assert (~found.is_text).sum() == around * 2 * len(plain.example_index)
+        plain, result = tokenize(tokenizer, texts, cut), tokenize_with_spans(tokenizer, texts, cut)
+        for expected, array in zip(plain, result.tokens, strict=True):
+            np.testing.assert_array_equal(array, expected)
+    has_special = kind == "wordpiece"  # the other kinds add no special tokens
+    assert (~result.is_text).sum() == has_special * 2 * len(plain.example_index)
