@@ -130,7 +130,12 @@ def test_every_encoder_gives_the_same_probabilities(variant, tiny_encoder, texts
 
 
 @pytest.mark.parametrize(
-    ("pool", "head"), [("cls", "native"), ("mean_max", "linear"), ("attention", "residual")]
+    ("pool", "head"),
+    [
+        ("cls", "native"),
+        pytest.param("mean_max", "linear", marks=pytest.mark.slow),
+        pytest.param("attention", "residual", marks=pytest.mark.slow),
+    ],
 )
 def test_every_pool_and_head(pool, head, tiny_encoder, texts, tmp_path):
     run = make_model(tmp_path / "model", tiny_encoder, "bert", pool, head)
@@ -225,6 +230,7 @@ def test_an_ensemble_is_one_graph(tiny_encoder, curves, texts, run_probs, tmp_pa
         load_program(run)
 
 
+@pytest.mark.slow
 def test_norms_and_activations_become_one_node(tiny_encoder, texts, tmp_path, monkeypatch):
     run = make_model(tmp_path / "model", tiny_encoder, "xlm-roberta", "mean", "residual")
     bert_program = load_program(run, "float32")
@@ -308,6 +314,7 @@ def test_a_folder_records_its_differences_from_the_run(
     assert f"loss {scores[0] - scores[1]:+.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_int8_is_close_and_small_and_independent_of_other_texts(
     bert_program, run_probs, texts, packed, tmp_path
 ):
@@ -398,6 +405,7 @@ def test_a_wrong_graph_is_not_written(model, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_int8_with_other_decisions_is_not_written(model, labelled, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "MIN_EQUAL_DECISIONS", 1.01)
     with pytest.raises(DataError, match=r"in int8 .* of the decisions"):
@@ -413,6 +421,7 @@ def test_a_padded_folder_leaves_long_texts_out_of_the_comparison(model, texts, t
     assert record["largest_difference"] < CLOSE
 
 
+@pytest.mark.slow
 def test_large_constants_lie_beside_the_graph(
     bert_program, run_probs, texts, tmp_path, monkeypatch
 ):
@@ -422,6 +431,7 @@ def test_large_constants_lie_beside_the_graph(
     np.testing.assert_allclose(exported_probs, run_probs, atol=CLOSE, rtol=0)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_written_in_float32(tiny_encoder, run_probs, texts, tmp_path):
     run = make_model(tmp_path / "model", tiny_encoder, dtype="bfloat16")
     exported_probs = onnx_scorer(exported(load_program(run, "float32"), tmp_path))(texts)

@@ -78,6 +78,7 @@ def test_it_answers_without_jaxclf(model, texts, batch, tmp_path):
     assert json.loads((out / "verification.json").read_text())["largest_difference"] < 1e-6
 
 
+@pytest.mark.slow
 def test_an_ensemble_for_several_platforms(model, tiny_encoder, texts, batch, tmp_path):
     second = make_model(tmp_path / "other", tiny_encoder, "distilbert", "mean", seed=1)
     run = make_ensemble(tmp_path / "ensemble", [model, second])
