@@ -259,7 +259,7 @@ def test_ctrl_c_stops_all_workers(small, overrides, tmp_path):
     _, stderr = process.communicate()
     assert process.returncode == 130
     line = stderr.splitlines()[-1]
-    assert line.startswith("error: stopped")
+    assert line.startswith("stopped")
     assert str(out) in line
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
