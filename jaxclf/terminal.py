@@ -28,9 +28,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     from rich.table import Table
 
     console = _console()
+    if title:
+        console.print(title, style="bold", soft_wrap=True)
     table = Table(
-        title=title or None,
-        title_justify="left",
         box=rich.box.SIMPLE_HEAD if console.is_terminal else None,
         pad_edge=False,
     )
