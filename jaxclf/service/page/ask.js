@@ -1,12 +1,12 @@
-// Questions to the service: JSON in, JSON out. While it is busy, waits as long as it says and asks
-// again.
+// Requests to the service: JSON in, JSON out. While the service is busy, wait as long as it says and
+// ask again.
 
-const MOMENT = 2; // seconds, where a busy service does not say how long
+const RETRY_SECONDS = 2; // where a busy service does not say how long
 
-// True of what the service takes for no text: Python counts five more characters as space.
+// Whether the service counts a text as empty. Python counts five more characters as space.
 export const blank = (text) => /^[\s\x1c-\x1f\x85]*$/.test(text);
 
-// What the service, or its silence, gave as a reason. status: of HTTP, 0 without an answer.
+// A request without a result, with its reason. status: of HTTP, 0 without a response.
 export class Refused extends Error {
   constructor(status, sentence) {
     super(sentence);
@@ -14,15 +14,15 @@ export class Refused extends Error {
   }
 }
 
-// The answer to a POST. waiting: is told in a sentence that the service is busy, and "" when it is
-// asked again. Throws Refused, or an AbortError where `signal` says to stop.
+// The JSON of the response to a POST. waiting: called with a sentence while the service is busy, and
+// with "" when it is asked again. Throws Refused, or an AbortError after `signal`.
 export async function ask(path, question, signal, waiting) {
   const body = JSON.stringify(question);
   const headers = { "Content-Type": "application/json" };
   for (;;) {
     const answer = await get(path, { method: "POST", headers, body, signal });
-    if (answer.status !== 429) return found(answer);
-    const seconds = Math.ceil(Number(answer.headers.get("Retry-After"))) || MOMENT;
+    if (answer.status !== 429) return parse(answer);
+    const seconds = Math.ceil(Number(answer.headers.get("Retry-After"))) || RETRY_SECONDS;
     const { message } = await reason(answer);
     waiting(`${message} Asking again in ${seconds} s.`);
     await pause(1000 * seconds, signal);
@@ -32,7 +32,7 @@ export async function ask(path, question, signal, waiting) {
 
 // {"labels": [...], "model": "name"} once the service is ready; throws Refused before.
 export async function ready() {
-  return found(await get("ready", {}));
+  return parse(await get("ready", {}));
 }
 
 export function pause(milliseconds, signal) {
@@ -55,7 +55,7 @@ async function get(path, settings) {
   }
 }
 
-async function found(answer) {
+async function parse(answer) {
   if (!answer.ok) throw await reason(answer);
   try {
     return await answer.json();
@@ -70,7 +70,7 @@ async function reason(answer) {
   try {
     sentence = (await answer.json()).error;
   } catch (error) {
-    // A proxy's error page is no JSON.
+    // A proxy's error page is not JSON.
     if (error.name === "AbortError") throw error;
   }
   sentence ||= `The service answers with status ${answer.status}`;

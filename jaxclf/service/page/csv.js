@@ -1,20 +1,19 @@
-// CSV as RFC 4180 has it: text -> records, each with its cells and the very characters it was
-// written with.
+// CSV (RFC 4180): text -> records, each with its cells and its original characters.
 
 const DELIMITERS = [",", ";", "\t"];
 
 export class Malformed extends Error {}
 
-// The one of comma, semicolon and tab that stands most often in the first record, outside quotes.
+// The most frequent of comma, semicolon and tab in the first record, outside quotes.
 export function delimiterOf(text) {
-  const counts = Object.fromEntries(DELIMITERS.map((one) => [one, 0]));
+  const counts = Object.fromEntries(DELIMITERS.map((delimiter) => [delimiter, 0]));
   let quoted = false;
   for (const character of text) {
     if (character === '"') quoted = !quoted;
     else if (!quoted && (character === "\n" || character === "\r")) break;
     else if (!quoted && character in counts) counts[character] += 1;
   }
-  return DELIMITERS.reduce((best, one) => (counts[one] > counts[best] ? one : best));
+  return DELIMITERS.reduce((best, next) => (counts[next] > counts[best] ? next : best));
 }
 
 // {cells, raw, line}: raw without the line's end, line the record's first, from 1. Throws Malformed.
@@ -42,12 +41,12 @@ export function* records(text, delimiter) {
   }
 }
 
-// The line's end that stands at a place, "" where the text ends there.
+// The line break at a position, "" at the end of the text.
 export function newlineAt(text, at) {
   return text.startsWith("\r\n", at) ? "\r\n" : text.slice(at, at + 1);
 }
 
-// A cell that says `value`. A name that a spreadsheet would compute is made a word by an apostrophe.
+// A cell with a value. An apostrophe keeps a spreadsheet from computing it.
 export function cell(value, delimiter) {
   const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
   const special = safe.includes(delimiter) || /["\r\n]/.test(safe);

@@ -1,11 +1,11 @@
-// The page: one text -> its labels, and the words behind each. Texts are kept in variables alone and
+// The page: one text -> its labels, and the evidence for each. Texts are kept in variables alone and
 // written to the page as text, never as markup.
 
 import { Refused, ask, blank, pause, ready } from "./ask.js";
 import { openUpload } from "./upload.js";
 import { show } from "./words.js";
 
-const AGAIN = 2000; // milliseconds between looks at a service that is not ready
+const CHECK_INTERVAL = 2000; // milliseconds between checks of a service that is not ready
 
 const at = (id) => document.getElementById(id);
 const form = at("form");
@@ -13,9 +13,9 @@ const area = at("text");
 const panel = at("explanation").content.firstElementChild.cloneNode(true);
 
 let sent = ""; // the text whose labels are shown
-let words = null; // the promise of which words carried them
-let running = null; // AbortController of the question for labels under way
-let asking = null; // and of the one for words
+let words = null; // the promise of their explanation
+let running = null; // AbortController of the request for labels
+let asking = null; // AbortController of the request for the explanation
 let watching = false;
 
 form.addEventListener("submit", (event) => {
@@ -120,7 +120,7 @@ function row(name, probability, threshold, predicted) {
 
 async function toggle(name, button, item) {
   const open = button.getAttribute("aria-expanded") === "true";
-  for (const other of document.querySelectorAll(".name")) other.setAttribute("aria-expanded", "false");
+  for (const name of document.querySelectorAll(".name")) name.setAttribute("aria-expanded", "false");
   panel.remove();
   if (open) return asking?.abort();
   button.setAttribute("aria-expanded", "true");
@@ -138,7 +138,7 @@ async function toggle(name, button, item) {
   }
 }
 
-// One question serves all labels of a text.
+// One request serves all labels of a text.
 async function explain(text) {
   const mine = (asking = new AbortController());
   const waiting = (sentence) =>
@@ -150,7 +150,7 @@ async function explain(text) {
   }
 }
 
-// The sentence of what went wrong.
+// Show the reason of an error.
 function fail(error, tell) {
   if (error.name === "AbortError") return tell("Stopped.");
   if (!(error instanceof Refused)) {
@@ -161,7 +161,7 @@ function fail(error, tell) {
   gone(error);
 }
 
-// Looks for the service again where an answer says that it is away.
+// Check the service again after it did not respond or was not ready.
 function gone({ status }) {
   if (status === 0 || status === 503) watch();
 }
@@ -180,7 +180,7 @@ async function watch() {
       const why = error.status === 503 ? `Not ready yet: ${error.message}` : error.message;
       at("service").textContent = `${why} This page checks again every two seconds.`;
     }
-    await pause(AGAIN);
+    await pause(CHECK_INTERVAL);
   }
 }
 
@@ -194,8 +194,8 @@ function say(sentence, kind = "") {
 }
 
 function make(tag, kind = "", words = "") {
-  const found = document.createElement(tag);
-  if (kind) found.className = kind;
-  found.textContent = words;
-  return found;
+  const element = document.createElement(tag);
+  if (kind) element.className = kind;
+  element.textContent = words;
+  return element;
 }

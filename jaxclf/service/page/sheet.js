@@ -1,8 +1,8 @@
 // A sheet: the rows of a CSV file, and what the service says of each.
 //
 // {name, bom, delimiter, newline, header, head, rows, done, labels, refused}: `head` and each row's
-// `raw` are the lines as they stand in the file; `done` rows are labeled, from the first; `labels` are
-// the service's, once known; `refused` has a sentence for each row that the service does not read.
+// `raw` are the original lines; `done` rows are labeled, from the first; `labels` are
+// the service's, once known; `refused` has a sentence for each refused row.
 // A row is {cells, raw, predicted, added}: the labels in words, and the cells to add.
 
 import { Refused, ask, blank, pause } from "./ask.js";
@@ -10,11 +10,11 @@ import { Malformed, cell, delimiterOf, newlineAt, records } from "./csv.js";
 
 export const WORDS = { ",": "commas", ";": "semicolons", "\t": "tabs" };
 
-const CHUNK = 32; // texts in one question
+const CHUNK = 32; // texts in one request
 const LARGEST = 200 * 2 ** 20; // bytes of a file
 const FRAME = 30; // milliseconds of work before the page may draw
 
-// Throws Malformed for what is no CSV, AbortError where `signal` says to stop.
+// Throws Malformed for a file that is not CSV, AbortError after `signal`.
 export async function read(file, signal) {
   const text = await characters(file);
   const bom = text.startsWith("\ufeff") ? "\ufeff" : "";
@@ -56,11 +56,11 @@ async function characters(file) {
   }
 }
 
-// What a short row lacks is empty.
+// Missing cells of a short row are empty.
 export const textOf = (row, column) => row.cells[column] ?? "";
 
-// Labels the rows from `done` on. waiting: as in `ask`; moved: is told after each step how many
-// rows were done before it. Throws Refused or AbortError, and what is done stays.
+// Label the rows from `done` on. waiting: as in `ask`; moved: called after each request with the
+// number of rows done before it. Throws Refused or AbortError; finished rows stay.
 export async function labelRows(sheet, column, signal, waiting, moved) {
   const { rows } = sheet;
   let size = CHUNK;
@@ -75,7 +75,7 @@ export async function labelRows(sheet, column, signal, waiting, moved) {
       try {
         keep(sheet, chunk, await ask("predict", { texts }, signal, waiting));
       } catch (error) {
-        // Too much at once, or one text that is not read: halved until that one is left over.
+        // Too many tokens, or a text that is refused: halve until that text is alone.
         if (![413, 422].includes(error.status)) throw error;
         if (chunk.length > 1) {
           size = Math.floor(chunk.length / 2);
@@ -112,7 +112,7 @@ function keep(sheet, chunk, { labels, results }) {
   });
 }
 
-// The file's bytes with the columns added: of all rows that are done.
+// The file's bytes with the columns added, for all finished rows.
 export function labeled({ bom, delimiter, newline, header, head, rows, done, labels }) {
   const names = columns(labels).map((name) => cell(name, delimiter));
   const nothing = delimiter.repeat(labels.length);

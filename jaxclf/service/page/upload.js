@@ -1,4 +1,4 @@
-// The part of the page for files: a CSV file is chosen, labeled, seen and downloaded.
+// The part of the page for files: choose, label, preview and download a CSV file.
 
 import { Refused, blank } from "./ask.js";
 import { Malformed } from "./csv.js";
@@ -11,10 +11,10 @@ const at = (id) => document.getElementById(id);
 const count = (number) => number.toLocaleString("en");
 
 let sheet = null;
-let saved = true; // false while there is work that no download holds
-let running = null; // AbortController of the reading or labeling under way
+let saved = true; // false while finished rows were not downloaded
+let running = null; // AbortController of the reading or labeling
 
-// gone: is told of a Refused that ended the labeling.
+// gone: called with a Refused that ended the labeling.
 export function openUpload(gone) {
   at("file").addEventListener("change", () => choose(at("file").files[0]));
   at("column").addEventListener("change", preview);
@@ -42,7 +42,7 @@ async function choose(file) {
     if (error.name === "AbortError") return;
     running = null;
     if (!(error instanceof Malformed)) throw error;
-    at("file").value = ""; // so that the mended file can be chosen again
+    at("file").value = ""; // so that the corrected file can be chosen again
     say(error.message, "error");
   }
 }
@@ -116,13 +116,13 @@ function download() {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-// The buttons for what there is to do. The focus goes from one that disappears to the next.
+// Show the buttons that apply. The focus moves from a button that disappears to the next.
 function buttons() {
   const { done, rows, labels } = sheet;
   const [begin, cancel, save] = [at("begin"), at("cancel"), at("download")];
-  const held = [begin, cancel].includes(document.activeElement);
+  const hadFocus = [begin, cancel].includes(document.activeElement);
   at("file").disabled = Boolean(running);
-  // Another column would throw away what is done: for that the file is chosen again.
+  // Another column would discard finished rows: for that, choose the file again.
   at("column").disabled = Boolean(running) || done > 0;
   cancel.hidden = !running;
   begin.hidden = Boolean(running) || done === rows.length;
@@ -130,7 +130,7 @@ function buttons() {
   save.hidden = Boolean(running) || !labels;
   save.textContent =
     done < rows.length ? `Download the first ${count(done)} rows` : "Download the labeled file";
-  if (held) [cancel, save, begin].find((one) => !one.hidden)?.focus();
+  if (hadFocus) [cancel, save, begin].find((button) => !button.hidden)?.focus();
 }
 
 function progress() {
@@ -152,10 +152,10 @@ function preview() {
       const text = column < 0 ? row.raw : textOf(row, column);
       const short = text.length > CUT ? `${text.slice(0, CUT).toWellFormed()} …` : text;
       for (const value of [String(index + 1), short, row.predicted]) {
-        const place = document.createElement("div");
-        place.className = "cell";
-        place.textContent = value;
-        line.insertCell().append(place);
+        const cell = document.createElement("div");
+        cell.className = "cell";
+        cell.textContent = value;
+        line.insertCell().append(cell);
       }
       return line;
     }),

@@ -1,32 +1,32 @@
-// Which words carried a label: the text again, its words marked by how they weighed.
+// The evidence for a label: the text, its words marked by their weights.
 
-const FAINT = 0.05; // of the strongest word, below which a word is not marked
+const FAINT = 0.05; // share of the largest weight below which a word is not marked
 const NAMED = 5; // words named on each side
 
-// The text in pieces, [piece, value], value 0 between words. Offsets count code points, of which
-// JavaScript's strings may have two units each.
+// The text in pieces, [piece, value], value 0 between words. Offsets count code points; a code point
+// may be two units of a JavaScript string.
 export function pieces(text, words, label) {
   const points = Array.from(text);
-  const found = [];
+  const parts = [];
   let at = 0;
   for (const { start, end, attributions } of words) {
-    found.push([points.slice(at, start).join(""), 0]);
-    found.push([points.slice(start, end).join(""), attributions[label]]);
+    parts.push([points.slice(at, start).join(""), 0]);
+    parts.push([points.slice(start, end).join(""), attributions[label]]);
     at = end;
   }
-  found.push([points.slice(at).join(""), 0]);
-  return found.filter(([piece]) => piece);
+  parts.push([points.slice(at).join(""), 0]);
+  return parts.filter(([piece]) => piece);
 }
 
 // Fills the panel of the template `explanation`.
 export function show(panel, text, answer, label) {
-  const found = pieces(text, answer.words, label);
-  const most = Math.max(...found.map(([, value]) => Math.abs(value)));
-  const place = panel.querySelector(".text");
-  place.setAttribute("aria-label", `The text, with the words that weighed for ${label} marked`);
-  place.replaceChildren(...found.map(([piece, value]) => marked(piece, value, most)));
-  place.scrollTop = 0;
-  panel.querySelector(".strongest").textContent = strongest(found, most);
+  const parts = pieces(text, answer.words, label);
+  const most = Math.max(...parts.map(([, value]) => Math.abs(value)));
+  const target = panel.querySelector(".text");
+  target.setAttribute("aria-label", `The text, with the evidence for ${label} marked`);
+  target.replaceChildren(...parts.map(([piece, value]) => marked(piece, value, most)));
+  target.scrollTop = 0;
+  panel.querySelector(".strongest").textContent = strongest(parts, most);
   panel.querySelector(".delta").textContent =
     `The largest weight is ${most.toFixed(3)}; ` +
     `the weights leave ${Math.abs(answer.convergence_delta[label]).toFixed(3)} unexplained.`;
@@ -43,17 +43,17 @@ function marked(piece, value, most) {
   return mark;
 }
 
-function strongest(found, most) {
+function strongest(parts, most) {
   const side = (sign) =>
-    found
+    parts
       .filter(([, value]) => sign * value >= FAINT * most && value)
       .sort(([, a], [, b]) => sign * (b - a))
       .slice(0, NAMED)
       .map(([piece, value]) => `${piece} ${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(3)}`)
       .join(", ");
-  const [carried, against] = [side(1), side(-1)];
-  if (!carried && !against) return "No word stands out.";
-  return [carried && `Evidence for: ${carried}.`, against && `Evidence against: ${against}.`]
+  const [support, against] = [side(1), side(-1)];
+  if (!support && !against) return "No word stands out.";
+  return [support && `Evidence for: ${support}.`, against && `Evidence against: ${against}.`]
     .filter(Boolean)
     .join("\n");
 }
