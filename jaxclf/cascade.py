@@ -1,4 +1,4 @@
-"""Run cheap models before a strong one: `jaxclf cascade --runs SMALL LARGE --out DIR`."""
+"""Run cheap models before a strong one, on texts that the cheap ones are uncertain about."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError
+from jaxclf.experiment.help import format_config
 from jaxclf.experiment.overrides import override
 from jaxclf.inference.cascade.config import CascadeConfig
 
@@ -15,15 +16,21 @@ share runs once, so LARGE may be an ensemble with SMALL as a member:
   jaxclf ensemble --runs runs/a runs/b runs/c --out runs/blend
   jaxclf cascade --runs runs/a runs/blend --out runs/fast max_metric_loss=0.005
 
+A text exits at the first stage that is confident about every label. Keys and defaults:
+KEYS
+
 --rules FILE: {"rules": [{"phrases": ["want to die", "suicid*"]}, …]}. A text with one of the
 phrases goes to the final stage; if the rule has a "label", the text gets that label instead.
 """
 
 
+def make_epilog() -> str:
+    keys = [f"  {line}" for line in format_config(CascadeConfig())]
+    return EPILOG.replace("KEYS", "\n".join(keys))
+
+
 def build_parser() -> CommandParser:
-    parser = CommandParser(
-        "cascade", __doc__, overrides="such as max_metric_loss=0.005", epilog=EPILOG
-    )
+    parser = CommandParser("cascade", __doc__, overrides="what exits may cost", epilog=make_epilog)
     parser.add_argument(
         "--runs", nargs="+", metavar="DIR", required=True, help="from cheap to strong"
     )

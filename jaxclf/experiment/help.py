@@ -14,7 +14,7 @@ from jaxclf.experiment.registries import REGISTRIES, signatures
 WIDTH = 100  # columns
 
 
-def format_config(experiment: Experiment) -> Iterator[str]:
+def format_config(experiment: Any) -> Iterator[str]:
     """Yield `key = value  # description` of every key, as a command line would set it."""
     lines = list(_lines(experiment))
     width = min(max(len(setting) for setting, _ in lines), WIDTH // 2)
@@ -52,7 +52,7 @@ def description_of(values: Any, key: str) -> str:
     return next((item for item in metadata if isinstance(item, str)), "")
 
 
-def _lines(experiment: Experiment) -> Iterator[tuple[str, str]]:
+def _lines(experiment: Any) -> Iterator[tuple[str, str]]:
     for key, value in iter_fields(experiment):
         yield _setting(key, value), description_of(experiment, key)
         if isinstance(value, Spec):

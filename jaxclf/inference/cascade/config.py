@@ -1,6 +1,7 @@
 """The options of a cascade."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from jaxclf.errors import ConfigError, did_you_mean
 
@@ -9,11 +10,13 @@ from jaxclf.errors import ConfigError, did_you_mean
 class CascadeConfig:
     """What early exits may cost, fitted on validation."""
 
-    metric: str = "macro_f1"  # the metric that may be lost: macro_f1 or macro_recall
-    max_metric_loss: float = 0.002  # the most that may be lost against the final stage alone
-    confidence: float = 0.8  # that no more is lost, measured on as many texts as validation has
-    final_stage_labels: tuple[str, ...] = ()  # labels that only the final stage may predict
-    max_miss_rate: float = 0.02  # share of texts with such a label that may exit without it
+    metric: Annotated[str, "the metric that may be lost: macro_f1 or macro_recall"] = "macro_f1"
+    max_metric_loss: Annotated[float, "the most to lose against the final stage alone"] = 0.002
+    confidence: Annotated[float, "that no more is lost, on as many texts as validation has"] = 0.8
+    final_stage_labels: Annotated[
+        tuple[str, ...], "labels that only the final stage may predict"
+    ] = ()
+    max_miss_rate: Annotated[float, "of texts with such a label, that may exit without it"] = 0.02
 
 
 def check_config(config: CascadeConfig, names: tuple[str, ...]) -> None:
