@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.folds < 2:
         raise ConfigError(f"--folds {args.folds}: must be at least 2")
-    from jaxclf.decisions.label_issues import label_noise, write_suspects
+    from jaxclf.decisions.label_issues import label_noise, write_label_issues
     from jaxclf.reports.tables import label_noise_table, print_tables
     from jaxclf.training.held_out import load_split, predict_held_out, read_texts
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     texts = None
     if args.include_texts:
         texts = read_texts(args.run or args.out / "fold-0", predictions.split)
-    count = write_suspects(path, predictions, names, texts)
+    count = write_label_issues(path, predictions, names, texts)
     print_tables(label_noise_table(label_noise(predictions.labels, predictions.probs), names))
     print(f"{count:,} annotations to check: {path}")
 

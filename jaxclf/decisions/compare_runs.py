@@ -1,6 +1,5 @@
-"""Runs against runs: their predictions on one split, the differences, the verdict in words."""
+"""Compare runs: their predictions on one split, the differences and the verdicts."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +9,13 @@ import numpy as np
 from jaxclf.decisions.comparison import Compared, Difference, Outputs, holm, paired, verdict
 from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.decisions.thresholds import decide, per_label
+from jaxclf.decisions.thresholds import FALLBACK, decide, per_label
 from jaxclf.errors import DataError
+from jaxclf.files.json_file import read_json
 
 
 class System(NamedTuple):
-    """One way to train, by its runs, which differ in their seed."""
+    """The runs of one experiment, which differ in their seed."""
 
     name: str
     runs: list[Outputs]
@@ -25,54 +25,58 @@ class System(NamedTuple):
 
 
 def read_system(name: str, folders: Sequence[Path], split: str, half: bool = False) -> System:
-    """The runs' probabilities on a split and what their thresholds decide.
+    """Read the probabilities of runs on a split, and decide by the thresholds of each run.
 
-    half: 0.5 for every label in place of the run's thresholds.
-    Raises DataError for a folder that is no run and for runs of different examples or labels.
+    half: decide at 0.5 instead. Raises DataError for a folder that is not a finished run, and for
+    runs with different examples or labels.
     """
     runs, first = [], None
     for folder in folders:
         path = folder / "labels.json"
         if not path.is_file():
-            raise DataError(f"{path}: no such file; give folders of finished runs")
-        names = tuple(json.loads(path.read_text(encoding="utf-8")))
-        found = load_predictions(folder / "predictions" / f"{split}.npz")
-        here = System(name, runs, found.ids, found.labels, names)
-        first = first or here
-        check_same(first, here, folder)
-        thresholds = np.full(len(names), 0.5) if half else _thresholds(folder, names)
-        runs.append((found.probs, decide(found.probs, thresholds)))
+            raise DataError(f"{path}: no such file; name folders of finished runs")
+        names = tuple(read_json(path))
+        predictions = load_predictions(folder / "predictions" / f"{split}.npz")
+        system = System(name, runs, predictions.ids, predictions.labels, names)
+        first = first or system
+        check_paired(first, system, folder)
+        thresholds = np.full(len(names), FALLBACK) if half else _read_thresholds(folder, names)
+        runs.append((predictions.probs, decide(predictions.probs, thresholds)))
     if first is None:
         raise DataError(f"{name}: no runs")
     return first
 
 
-def check_same(one: System, other: System, where: Path | str) -> None:
-    """DataError where two do not speak of the same examples and labels in the same order."""
-    if one.names != other.names:
-        raise DataError(f"{where}: labels are {', '.join(other.names)}, not {', '.join(one.names)}")
-    if not np.array_equal(one.ids, other.ids):
-        raise DataError(f"{where}: predictions of other examples; they cannot be paired")
-    if not np.array_equal(one.labels, other.labels, equal_nan=True):
-        raise DataError(f"{where}: the examples are labelled otherwise; they cannot be paired")
+def check_paired(first: System, second: System, source: Path | str) -> None:
+    """Raise DataError, naming `source`, unless both have the same examples and labels in order."""
+    if first.names != second.names:
+        labels, expected = ", ".join(second.names), ", ".join(first.names)
+        raise DataError(f"{source}: labels are {labels}, not {expected}")
+    if not np.array_equal(first.ids, second.ids):
+        raise DataError(f"{source}: predictions of different examples; they cannot be paired")
+    if not np.array_equal(first.labels, second.labels, equal_nan=True):
+        raise DataError(f"{source}: the examples have different labels; they cannot be paired")
 
 
-def _thresholds(folder: Path, names: tuple[str, ...]) -> np.ndarray:
-    """The run's own; for another program's predictions, fitted per label on val."""
+def _read_thresholds(folder: Path, names: tuple[str, ...]) -> np.ndarray:
+    """The run's thresholds; fitted per label on val for another program's predictions."""
     path = folder / "thresholds.json"
     if path.is_file():
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         return np.array([record[name]["value"] for name in names])
     val = load_predictions(folder / "predictions" / "val.npz")
     return per_label(val.labels, val.probs)
 
 
 def compare_systems(
-    one: System, other: System, resamples: int, seed: int, matched: bool = False
+    first: System, second: System, resamples: int, seed: int, matched: bool = False
 ) -> Compared:
-    """`one` less `other`, paired. matched: their runs are the same networks, decided otherwise."""
-    check_same(one, other, other.name)
-    return paired(one.labels, one.runs, other.runs, resamples, resamples, seed, matched)
+    """Compare two systems on the same examples. Raises DataError if they cannot be paired.
+
+    matched: the runs of both are the same networks, with different decisions.
+    """
+    check_paired(first, second, second.name)
+    return paired(first.labels, first.runs, second.runs, resamples, resamples, seed, matched)
 
 
 def compare_folders(
@@ -86,37 +90,34 @@ def compare_folders(
         read_system(name, [Path(folder) for folder in name.split(",")], split) for name in systems
     ]
     return {
-        system.name: record_of(compare_systems(first, system, resamples, seed), system.names)
+        system.name: comparison_record(
+            compare_systems(first, system, resamples, seed), system.names
+        )
         for system in others
     }
 
 
-def say_difference(found: Difference, better: bool, p: float) -> str:
-    low, high = found.bca
-    return verdict(found.value, low, high, p, better)
-
-
-def record_of(found: Compared, names: Sequence[str]) -> dict[str, Any]:
-    """Plain JSON values: every figure, and the labels' F1 with p-values adjusted by Holm."""
-
-    def plain(one: Difference, p: float, better: bool) -> dict[str, Any]:
-        return {
-            "a": one.one,
-            "b": one.other,
-            "difference": one.value,
-            "interval": list(one.bca),
-            "p": p,
-            "verdict": say_difference(one, better, p),
-        }
-
-    adjusted = holm([label.p for label in found.f1])
+def comparison_record(compared: Compared, names: Sequence[str]) -> dict[str, Any]:
+    """Every metric, and the labels' F1 with p-values adjusted by Holm, as plain JSON values."""
+    adjusted = holm([difference.p for difference in compared.f1])
     return {
         "metrics": {
-            name: plain(found.metrics[name], found.metrics[name].p, metric.higher_is_better)
-            for name, metric in METRICS.items()
+            name: _difference_record(difference, difference.p, METRICS[name].higher_is_better)
+            for name, difference in compared.metrics.items()
         },
         "f1": {
-            name: plain(label, float(p), True)
-            for name, label, p in zip(names, found.f1, adjusted, strict=True)
+            name: _difference_record(difference, float(p), True)
+            for name, difference, p in zip(names, compared.f1, adjusted, strict=True)
         },
+    }
+
+
+def _difference_record(difference: Difference, p: float, higher_is_better: bool) -> dict[str, Any]:
+    return {
+        "a": difference.first,
+        "b": difference.second,
+        "difference": difference.value,
+        "interval": list(difference.bca),
+        "p": p,
+        "verdict": verdict(difference.value, *difference.bca, p, higher_is_better),
     }

@@ -1,4 +1,4 @@
-"""Figures of a run: report.json's values, thresholds.json's, and the table on the terminal."""
+"""The content of report.json and thresholds.json, from the predictions of a run."""
 
 import functools
 from collections.abc import Mapping
@@ -16,19 +16,19 @@ from jaxclf.decisions.crossfit import Rule, crossfit
 from jaxclf.decisions.intervals import Resampled, bootstrap
 from jaxclf.decisions.metrics import compute_label_metrics, compute_metrics, macro_f1
 from jaxclf.decisions.provenance import Provenance, fitted_by
-from jaxclf.decisions.thresholds import THRESHOLDS, decide
+from jaxclf.decisions.thresholds import FALLBACK, THRESHOLDS, decide
 from jaxclf.experiment.config import Spec
 from jaxclf.types import Predictions
 
 
-def rule_of(spec: Spec, names: tuple[str, ...]) -> Rule:
-    """The experiment's rule with its options: (labels, probs) -> thresholds."""
+def make_rule(spec: Spec, names: tuple[str, ...]) -> Rule:
+    """The threshold rule of an experiment with its options: (labels, probs) -> thresholds."""
     return functools.partial(THRESHOLDS[spec.name], names=names, **spec.options)
 
 
 def fit_thresholds(predictions: Predictions, spec: Spec, names: tuple[str, ...]) -> np.ndarray:
-    """The rule's thresholds, fitted on these predictions."""
-    return rule_of(spec, names)(predictions.labels, predictions.probs)
+    """Fit thresholds on predictions."""
+    return make_rule(spec, names)(predictions.labels, predictions.probs)
 
 
 def threshold_record(
@@ -38,8 +38,8 @@ def threshold_record(
     split: str,
     names: tuple[str, ...],
 ) -> dict[str, Any]:
-    """thresholds.json: per label its value, the 95 % interval of it over resampled examples, the
-    split it was fitted on and the rule."""
+    """The content of thresholds.json: of every label the threshold, its 95 % interval over
+    resampled examples, the split it was fitted on and the rule with its options."""
     return {
         name: {
             "value": float(value),
@@ -53,56 +53,61 @@ def threshold_record(
 
 
 def score_run(
-    found: Mapping[str, Predictions], spec: Spec, names: tuple[str, ...], provenance: Provenance
+    predictions: Mapping[str, Predictions],
+    spec: Spec,
+    names: tuple[str, ...],
+    provenance: Provenance,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(report.json, thresholds.json) of a run from its predictions on val and test.
 
-    Thresholds are fitted on val. What is said of val is said twice: under those thresholds, and
-    under thresholds fitted on other folds of it (`crossfit`), the difference being the optimism.
+    Thresholds are fitted on val, which biases the scores on it: `crossfit` adds the scores under
+    thresholds fitted on other folds, and the difference.
     """
-    val, rule = found["val"], rule_of(spec, names)
+    val, rule = predictions["val"], make_rule(spec, names)
     thresholds = rule(val.labels, val.probs)
-    honest = crossfit(val.labels, val.probs, rule)
-    report = {split: evaluate_split(part, thresholds, names) for split, part in found.items()}
-    for split, part in report.items():
-        part["fitted"] = fitted_by(provenance, split)
+    cross_fitted = crossfit(val.labels, val.probs, rule)
+    report = {
+        split: evaluate_split(part, thresholds, names) | {"fitted": fitted_by(provenance, split)}
+        for split, part in predictions.items()
+    }
     report["val"]["crossfit"] = {
-        metric: {"score": honest.crossfit[metric], "optimism": honest.optimism(metric)}
+        metric: {"score": cross_fitted.crossfit[metric], "optimism": cross_fitted.optimism(metric)}
         for metric in ("macro_f1", "micro_f1")
     }
-    return report, threshold_record(thresholds, honest.intervals, spec, "val", names)
+    return report, threshold_record(thresholds, cross_fitted.intervals, spec, "val", names)
 
 
 def calibrate(
-    found: Mapping[str, Predictions], spec: Spec
+    predictions: Mapping[str, Predictions], spec: Spec
 ) -> tuple[dict[str, Predictions], Calibration]:
-    """Predictions as the model will answer, and the curves, fitted on val.
+    """Fit a calibration on val and apply it to all splits.
 
-    Val's own are out of fold, each example's from curves that other folds fitted, so that what is
-    fitted on them and said of them is honest.
+    The probabilities of val are calibrated out of fold, so that thresholds and metrics on it are
+    not biased by the calibration.
     """
-    fit = functools.partial(CALIBRATORS[spec.name], **spec.options)
-    val = found["val"]
-    calibration = fit(val.labels, val.probs)
-    after = {
+    calibrator = functools.partial(CALIBRATORS[spec.name], **spec.options)
+    val = predictions["val"]
+    calibration = calibrator(val.labels, val.probs)
+    calibrated = {
         split: part._replace(probs=apply_calibration(calibration, part.probs))
-        for split, part in found.items()
+        for split, part in predictions.items()
     }
-    after["val"] = val._replace(probs=calibrate_out_of_fold(val.labels, val.probs, fit))
-    return after, calibration
+    val_probs = calibrate_out_of_fold(val.labels, val.probs, calibrator)
+    calibrated["val"] = val._replace(probs=val_probs)
+    return calibrated, calibration
 
 
 def evaluate_split(
     predictions: Predictions, thresholds: np.ndarray, names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """One split's part of report.json. `macro_f1_at_half` is what a fixed 0.5 would give."""
+    """One split's part of report.json. `macro_f1_at_half` is macro F1 at thresholds of 0.5."""
     labels, probs = predictions.labels, predictions.probs
     decided = decide(probs, thresholds)
     rows = compute_label_metrics(labels, probs, decided, names)
     return {
         **compute_metrics(labels, probs, decided),
-        "macro_f1_at_half": macro_f1(labels, probs, decide(probs, np.full(len(names), 0.5))),
-        "intervals": intervals_of(bootstrap(labels, probs, decided), names),
+        "macro_f1_at_half": macro_f1(labels, probs, decide(probs, np.full(len(names), FALLBACK))),
+        "intervals": intervals_record(bootstrap(labels, probs, decided), names),
         "labels": {
             name: {**row, "threshold": float(threshold)}
             for (name, row), threshold in zip(rows.items(), thresholds, strict=True)
@@ -110,9 +115,11 @@ def evaluate_split(
     }
 
 
-def intervals_of(found: Resampled, names: tuple[str, ...]) -> dict[str, Any]:
-    """95 % intervals of every figure, and under `labels` of each label's F1."""
+def intervals_record(resampled: Resampled, names: tuple[str, ...]) -> dict[str, Any]:
+    """95 % intervals of every metric, and under `labels` of each label's F1."""
     return {
-        **{metric: one.interval for metric, one in found.metrics.items()},
-        "labels": {name: one.interval for name, one in zip(names, found.f1, strict=True)},
+        **{name: estimate.interval for name, estimate in resampled.metrics.items()},
+        "labels": {
+            name: estimate.interval for name, estimate in zip(names, resampled.f1, strict=True)
+        },
     }

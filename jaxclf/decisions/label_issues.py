@@ -1,10 +1,11 @@
-"""Labels worth a second look: a model that did not learn them is confident of the other value.
+"""Label issues: annotations that an out-of-sample model confidently disagrees with.
 
-Confident learning (Northcutt et al. 2021, arXiv 1911.00068), each label on its own. A model is
-confident of a value where its probability is above the mean that examples given that value have.
+Confident learning (Northcutt et al. 2021, arXiv 1911.00068), for each label on its own. The model
+is confident of a value if its probability exceeds the mean over the examples annotated with it.
 """
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,21 +14,22 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxclf.decisions.arrays import Labels, Probs
+from jaxclf.files.atomic import write_text
 from jaxclf.types import Predictions
 
-CLEARLY = 1e-6  # above a mean: float32 probabilities that are all alike are above none
+MARGIN = 1e-6  # above the mean: equal float32 probabilities may exceed their own mean by rounding
 
 
-class Suspects(NamedTuple):
-    """Given values to look at again, the least believed first."""
+class LabelIssues(NamedTuple):
+    """Annotations to review, by example and label; the least probable first."""
 
-    rows: Int[np.ndarray, " suspects"]
-    columns: Int[np.ndarray, " suspects"]
+    rows: Int[np.ndarray, " issues"]
+    columns: Int[np.ndarray, " issues"]
 
 
 class LabelNoise(NamedTuple):
-    """One label: how many given values are in doubt, and what share of all is estimated wrong (NaN
-    where the model is confident of none)."""
+    """Of one label: annotations, those in doubt, and the share estimated wrong (NaN where the model
+    is confident of none)."""
 
     positives: int
     negatives: int
@@ -37,68 +39,69 @@ class LabelNoise(NamedTuple):
     share_of_negatives: float
 
 
-def confident(labels: Labels, probs: Probs) -> Float[np.ndarray, "examples classes"]:
-    """The value, 0 or 1, that each probability is confident of; NaN where of none, and for labels
-    without a known positive or a known negative."""
+def confident_labels(labels: Labels, probs: Probs) -> Float[np.ndarray, "examples classes"]:
+    """The value, 0 or 1, that the model is confident of; NaN if of none, and for a label without
+    known positives or known negatives."""
     p = probs.astype(np.float64)
-    sure_of = []
+    is_confident = []
     for value, q in ((0, 1 - p), (1, p)):
-        given = labels == value
-        total, count = np.where(given, q, 0).sum(axis=0), given.sum(axis=0)
+        annotated = labels == value
+        total, count = np.where(annotated, q, 0).sum(axis=0), annotated.sum(axis=0)
         mean = np.divide(total, count, out=np.full(len(count), np.inf), where=count > 0)
-        sure_of.append(q > mean + CLEARLY)
-    no, yes = sure_of
-    found = np.where(yes & (~no | (p > 0.5)), 1.0, np.where(no, 0.0, np.nan))
-    nothing = ~((labels == 0).any(axis=0) & (labels == 1).any(axis=0))
-    found[:, nothing] = np.nan
-    return found
+        is_confident.append(q > mean + MARGIN)
+    no, yes = is_confident
+    values = np.where(yes & (~no | (p > 0.5)), 1.0, np.where(no, 0.0, np.nan))
+    values[:, ~((labels == 0).any(axis=0) & (labels == 1).any(axis=0))] = np.nan
+    return values
 
 
-def label_issues(labels: Labels, probs: Probs) -> Suspects:
-    """Where a known label is not the value that the model is confident of.
+def label_issues(labels: Labels, probs: Probs) -> LabelIssues:
+    """Known labels that differ from the value the model is confident of.
 
-    probs: of examples that the model did not learn from.
+    probs: of examples that the model was not trained on.
     """
-    sure = confident(labels, probs)
-    rows, columns = np.nonzero(~np.isnan(labels) & ~np.isnan(sure) & (sure != labels))
+    confident = confident_labels(labels, probs)
+    is_issue = ~np.isnan(labels) & ~np.isnan(confident) & (confident != labels)
+    rows, columns = np.nonzero(is_issue)
     p = probs[rows, columns].astype(np.float64)
-    belief = np.where(labels[rows, columns] == 1, p, 1 - p)
-    order = np.argsort(belief, kind="stable")
-    return Suspects(rows[order], columns[order])
+    likelihood = np.where(labels[rows, columns] == 1, p, 1 - p)
+    order = np.argsort(likelihood, kind="stable")
+    return LabelIssues(rows[order], columns[order])
 
 
 def label_noise(labels: Labels, probs: Probs) -> list[LabelNoise]:
-    """Counts of suspects for each label, and the shares of wrong values that they imply."""
-    sure, found = confident(labels, probs), []
-    for given, believed in zip(labels.T, sure.T, strict=True):
+    """The number of label issues of every label, and the share of wrong annotations they imply."""
+    noise = []
+    for y, confident in zip(labels.T, confident_labels(labels, probs).T, strict=True):
         share, wrong, count = {}, {}, {}
         for value in (0, 1):
-            here = (given == value) & ~np.isnan(believed)
-            count[value] = int((given == value).sum())
-            wrong[value] = int((here & (believed != value)).sum())
-            share[value] = wrong[value] / here.sum() if here.any() else float("nan")
-        found.append(LabelNoise(count[1], count[0], wrong[1], wrong[0], share[1], share[0]))
-    return found
+            compared = (y == value) & ~np.isnan(confident)
+            count[value] = int((y == value).sum())
+            wrong[value] = int((compared & (confident != value)).sum())
+            share[value] = wrong[value] / compared.sum() if compared.any() else float("nan")
+        noise.append(LabelNoise(count[1], count[0], wrong[1], wrong[0], share[1], share[0]))
+    return noise
 
 
-def write_suspects(
+def write_label_issues(
     path: Path,
     predictions: Predictions,
     names: tuple[str, ...],
     texts: Mapping[str, str] | None = None,
 ) -> int:
-    """A CSV for review: id, label, given, suggested, probability, and the text where texts (id ->
-    text) are given. Returns how many rows it has."""
-    found = label_issues(predictions.labels, predictions.probs)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        last = () if texts is None else ("text",)
-        writer.writerow(("id", "label", "given", "suggested", "probability", *last))
-        for row, column in zip(*found, strict=True):
-            name, given = str(predictions.ids[row]), int(predictions.labels[row, column])
-            last = () if texts is None else (texts[name],)
-            probability = f"{predictions.probs[row, column]:.4f}"
-            writer.writerow((name, names[column], given, 1 - given, probability, *last))
-    part.replace(path)
-    return len(found.rows)
+    """Write a CSV for review: id, label, given_label, suggested_label, probability.
+
+    texts: id -> text, for one more column. Returns the number of rows.
+    """
+    issues = label_issues(predictions.labels, predictions.probs)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    columns = ("id", "label", "given_label", "suggested_label", "probability")
+    writer.writerow((*columns, *(() if texts is None else ("text",))))
+    for row, column in zip(*issues, strict=True):
+        example_id, annotated = str(predictions.ids[row]), int(predictions.labels[row, column])
+        probability = f"{predictions.probs[row, column]:.4f}"
+        text = () if texts is None else (texts[example_id],)
+        writer.writerow((example_id, names[column], annotated, 1 - annotated, probability, *text))
+    write_text(path, file.getvalue())
+    return len(issues.rows)

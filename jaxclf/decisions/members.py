@@ -1,4 +1,4 @@
-"""Members of an ensemble: their probabilities side by side, and what each is worth."""
+"""Members of an ensemble: their probabilities, weights, scores and gains."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,52 +7,56 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
+from jaxclf.decisions.arrays import Labels, Probs
 from jaxclf.decisions.blending import Blender, diversity, leave_one_out
 from jaxclf.decisions.compare_runs import read_system
 from jaxclf.decisions.crossfit import Rule, decide_crossfit
-from jaxclf.decisions.metrics import compute_metrics
+from jaxclf.decisions.metrics import macro_f1
 from jaxclf.decisions.predictions import load_predictions, merge_predictions
 from jaxclf.types import Predictions
 
 MEMBERS = "members.json"
 
-# Each system's name and its runs: one, or one for each fold.
+# Name -> run folders: one, or one for each fold.
 Systems = Mapping[str, Sequence[Path]]
 
 
 class Members(NamedTuple):
-    """Several systems' probabilities of the same examples.
+    """The probabilities of several systems for the same examples.
 
-    probs: float64 [systems, examples, classes], a system's being the mean of its runs'.
+    probs: [systems, examples, classes], each the mean of the system's runs.
+    reference: ids and labels of the examples; its probabilities are one run's.
     """
 
     probs: Float64[np.ndarray, "systems examples classes"]
-    like: Predictions  # whose ids and labels they all have
+    reference: Predictions
     names: tuple[str, ...]
 
 
 def read_members(systems: Systems, split: str) -> Members:
-    """Probabilities of a split that all runs have scored. Raises DataError where runs are of other
-    examples or labels."""
-    found = [read_system(name, runs, split) for name, runs in systems.items()]
-    every = [run for runs in systems.values() for run in runs]
-    first = read_system("the ensemble", every, split)  # all of one kind
-    probs = np.array([np.mean([p for p, _ in one.runs], axis=0) for one in found], np.float64)
-    return Members(
-        probs, Predictions(first.ids, first.runs[0][0], first.labels, split), first.names
-    )
+    """Read the probabilities of a split that all runs have scored.
+
+    Raises DataError for runs with different examples or labels.
+    """
+    members = [read_system(name, runs, split) for name, runs in systems.items()]
+    all_runs = [run for runs in systems.values() for run in runs]
+    first = read_system("the ensemble", all_runs, split)  # checks that all runs can be paired
+    means = [np.mean([probs for probs, _ in member.runs], axis=0) for member in members]
+    reference = Predictions(first.ids, first.runs[0][0], first.labels, split)
+    return Members(np.array(means, np.float64), reference, first.names)
 
 
 def read_held_out(systems: Systems, split: str) -> Members:
-    """Each system's probabilities of the rows that its runs held out, all of them together."""
-    merged = []
+    """Read the probabilities of the rows that the runs of each system held out, joined."""
+    members = []
     for runs in systems.values():
         parts = [load_predictions(run / "predictions" / f"{split}.npz") for run in runs]
-        whole = merge_predictions(parts)
-        order = np.argsort(whole.ids)
-        merged.append(Predictions(whole.ids[order], whole.probs[order], whole.labels[order], split))
+        ids, probs, labels, _ = merge_predictions(parts)
+        order = np.argsort(ids)
+        members.append(Predictions(ids[order], probs[order], labels[order], split))
     names = read_system("the ensemble", next(iter(systems.values())), "val").names
-    return Members(np.array([one.probs for one in merged], np.float64), merged[0], names)
+    probs = np.array([member.probs for member in members], np.float64)
+    return Members(probs, members[0], names)
 
 
 def describe(
@@ -62,28 +66,30 @@ def describe(
     blender: Blender,
     rule: Rule,
 ) -> dict[str, Any]:
-    """What each system weighs, scores and gains, and how alike they are, on the split that fitted
-    the weights."""
-    labels = source.like.labels
+    """The content of members.json: each system's weight, macro F1 and gain, and how alike they are.
 
-    def score(labels: np.ndarray, probs: np.ndarray) -> float:
-        return compute_metrics(labels, probs, decide_crossfit(labels, probs, rule))["macro_f1"]
+    source: the split that fitted the weights.
+    """
+    labels = source.reference.labels
 
-    each = [one.astype(np.float32) for one in source.probs]
-    decided = np.array([decide_crossfit(labels, one, rule) for one in each])
+    def score(labels: Labels, probs: Probs) -> float:
+        return macro_f1(labels, probs, decide_crossfit(labels, probs, rule))
+
+    members = [probs.astype(np.float32) for probs in source.probs]
+    decided = np.array([decide_crossfit(labels, probs, rule) for probs in members])
     gains = leave_one_out(labels, source.probs, blender, score)
-    alike = diversity(labels, source.probs, decided)
+    similarity = diversity(labels, source.probs, decided)
     return {
-        "split": source.like.split,
+        "split": source.reference.split,
         "members": {
             name: {
                 "runs": [str(run) for run in runs],
                 "weight": float(weights[index].mean()),
-                "macro_f1": compute_metrics(labels, each[index], decided[index])["macro_f1"],
+                "macro_f1": macro_f1(labels, members[index], decided[index]),
                 "gain": float(gains[index]),
             }
             for index, (name, runs) in enumerate(systems.items())
         },
-        "disagreement": alike.disagreement.tolist(),
-        "correlation": alike.correlation.tolist(),
+        "disagreement": similarity.disagreement.tolist(),
+        "correlation": similarity.correlation.tolist(),
     }

@@ -13,7 +13,7 @@ HELD_OUT = "held_out"  # the split of the training rows that a run with folds di
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
-    """Write whole or not at all."""
+    """Write an npz file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npz")
     np.savez(
@@ -27,26 +27,26 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def load_predictions(path: Path) -> Predictions:
-    """DataError for a missing or foreign file."""
+    """Read an npz file. Raises DataError if it is missing or not a file of predictions."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file; is it the folder of a finished run?")
-    foreign = DataError(f"{path}: not a file of predictions (npz with {', '.join(FIELDS)})")
+        raise DataError(f"{path}: no such file; is this the folder of a finished run?")
+    error = DataError(f"{path}: not a file of predictions (npz with {', '.join(FIELDS)})")
     try:
         with path.open("rb") as raw, np.lib.npyio.NpzFile(raw, allow_pickle=False) as file:
             ids, probs, labels, split = (file[name] for name in FIELDS)
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        raise foreign from None
+        raise error from None
     if probs.ndim != 2 or labels.shape != probs.shape or ids.shape != probs.shape[:1]:
-        raise foreign
+        raise error
     return Predictions(ids, probs, labels, str(split))
 
 
-def with_unknown(labels: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Labels with NaN where `known` is 0, as Predictions hold them."""
-    return np.where(known > 0, labels, np.nan).astype(np.float32)
+def with_unknown(labels: np.ndarray, label_mask: np.ndarray) -> np.ndarray:
+    """The labels of Predictions: NaN where `label_mask` is 0."""
+    return np.where(label_mask > 0, labels, np.nan).astype(np.float32)
 
 
 def merge_predictions(parts: list[Predictions]) -> Predictions:
-    """Parts of one split, one after another."""
+    """Concatenate the parts of one split."""
     ids, probs, labels, (split, *_) = zip(*parts, strict=True)
     return Predictions(np.concatenate(ids), np.concatenate(probs), np.concatenate(labels), split)

@@ -1,4 +1,4 @@
-"""Which split fitted what: a figure on a split that fitted something flatters, and is called so."""
+"""Provenance: which split fitted what. Scores on a split that was fitted on are biased."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +9,10 @@ Provenance = Mapping[str, Any]
 def make_provenance(
     splits: Mapping[str, Mapping[str, Any]], rules: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What goes to provenance.json.
+    """The content of provenance.json.
 
-    splits: name -> {"file", "rows", "sha256"}. rules: "threshold", "calibration" and "average" ->
-        the rule.
+    splits: name -> {"file", "rows", "sha256"}. rules: the names of the rules "threshold",
+        "calibration" and "average".
     """
     fitted = [{"what": "the weights", "split": "train"}]
     if rules["average"] == "best":
@@ -25,38 +25,37 @@ def make_provenance(
 
 
 def with_fitted(provenance: Provenance, what: str, split: str) -> dict[str, Any]:
-    """A provenance with one more thing that a split fitted."""
+    """Add something that was fitted on a split."""
     return {**provenance, "fitted": [*provenance["fitted"], {"what": what, "split": split}]}
 
 
 def join_provenances(provenances: Sequence[Provenance]) -> dict[str, Any]:
-    """What the splits of several runs fitted, each thing once, but for the runs' thresholds, which
-    an ensemble has of its own. Where two runs call other rows by one name (folds), the later one's
-    name gets a number."""
+    """The provenance of several runs, without their thresholds, which an ensemble replaces.
+
+    If two runs use one name for different rows (folds), the later name gets a number.
+    """
     splits: dict[str, Any] = {}
     fitted: list[dict[str, str]] = []
     for number, provenance in enumerate(provenances):
         names = {}
         for name, split in provenance["splits"].items():
-            same = splits.get(name, split)["sha256"] == split["sha256"]
-            names[name] = name if same else f"{name}-{number}"
+            is_same = splits.get(name, split)["sha256"] == split["sha256"]
+            names[name] = name if is_same else f"{name}-{number}"
             splits[names[name]] = split
-        renamed = [
-            {"what": one["what"], "split": names.get(one["split"], one["split"])}
-            for one in provenance["fitted"]
-            if not one["what"].startswith("the thresholds")
-        ]
-        fitted += [one for one in renamed if one not in fitted]
+        for entry in provenance["fitted"]:
+            renamed = {"what": entry["what"], "split": names.get(entry["split"], entry["split"])}
+            if not entry["what"].startswith("the thresholds") and renamed not in fitted:
+                fitted.append(renamed)
     return {"splits": splits, "fitted": fitted}
 
 
 def fitted_by(provenance: Provenance, split: str) -> list[str]:
-    """What a split fitted, in words; nothing for one that is honest."""
+    """What was fitted on a split; empty for a held-out split."""
     return [entry["what"] for entry in provenance["fitted"] if entry["split"] == split]
 
 
 def split_of(provenance: Provenance, sha256: str) -> str | None:
-    """The split with this fingerprint, whatever its file is called."""
+    """The split whose rows have this SHA-256, under any file name."""
     for name, split in provenance["splits"].items():
         if split["sha256"] == sha256:
             return name
@@ -64,9 +63,9 @@ def split_of(provenance: Provenance, sha256: str) -> str | None:
 
 
 def warning(provenance: Provenance, split: str) -> str | None:
-    """A sentence for the report and the terminal, None where the split fitted nothing."""
+    """A warning for the report and the terminal; None if nothing was fitted on the split."""
     what = fitted_by(provenance, split)
     if not what:
         return None
     listed = ", ".join(what[:-1]) + " and " + what[-1] if len(what) > 1 else what[0]
-    return f"{split} fitted {listed}: figures on it flatter."
+    return f"{split} fitted {listed}; scores on it are optimistically biased."

@@ -1,48 +1,45 @@
-"""Thresholds per label: rules (labels, probs, names) -> thresholds, and the decision they make.
+"""Threshold rules (labels, probs, names) -> one threshold per label, and the decision by them.
 
-A label is given where `prob >= threshold`. An example that no label reaches is given none: an
-empty answer is an answer. A searched threshold lies in the middle between two neighbouring
-probabilities; of several equally good cuts it is the one nearest to 0.5, the higher of two equally
-near. Labels that are not known (NaN) are left out; a label without positives has 0.5.
+A label is predicted where `prob >= threshold`; an example may get no label. A searched threshold
+lies in the middle between two neighboring probabilities. Of equally good thresholds it is the one
+nearest to 0.5, the higher of two equally near. Unknown labels (NaN) are left out; a label without
+positives gets 0.5.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
 
+from jaxclf.decisions.arrays import Decided, Labels, Probs, Thresholds
 from jaxclf.decisions.calibration import CALIBRATORS, apply_calibration
 from jaxclf.decisions.ranking import cumulative_counts
 from jaxclf.types import NON_NEGATIVE, POSITIVE_FRACTION, Bound
 
-Labels = Float[np.ndarray, "examples classes"]
-Probs = Float[np.ndarray, "examples classes"]
-Thresholds = Float[np.ndarray, " classes"]
-
-# Where nothing can be searched (a label without known positives) the threshold is this.
-FALLBACK = 0.5
+FALLBACK = 0.5  # the threshold of a label without known positives
 
 
-class Cuts(NamedTuple):
-    """One label's distinct ways to cut, from the highest threshold down, and what each gives.
+class Candidates(NamedTuple):
+    """The distinct thresholds of one label, from the highest down, and the counts at each.
 
-    scores: the lowest probability that each still takes in; thresholds: below it, in the middle to
-        the next.
+    scores: the lowest probability at or above each threshold; thresholds: in the middle between
+        that and the next lower probability.
     """
 
     scores: np.ndarray
     thresholds: np.ndarray
     tp: np.ndarray
-    decided: np.ndarray
+    predicted: np.ndarray
     positives: int
 
     @property
     def f1(self) -> np.ndarray:
-        return 2 * self.tp / (self.decided + self.positives)
+        return 2 * self.tp / (self.predicted + self.positives)
 
 
-def decide(probs: Probs, thresholds: Thresholds) -> Bool[np.ndarray, "examples classes"]:
+def decide(probs: Probs, thresholds: Thresholds) -> Decided:
+    """Whether each label is predicted."""
     return probs >= thresholds[None]
 
 
@@ -53,7 +50,7 @@ def fixed(
     *,
     value: Annotated[float, Bound(0, 2)] = 0.5,
 ) -> Thresholds:
-    """The same threshold for every label, whatever the data."""
+    """The same threshold for every label, independent of the data."""
     return np.full(probs.shape[1], value, np.float64)
 
 
@@ -66,21 +63,21 @@ def per_label(
 ) -> Thresholds:
     """Each label's threshold of highest F1, by exact search.
 
-    prior_strength: so many positives count for the shared threshold: a label with n of them has
-        n / (n + prior_strength) of its own, the rest of that.
+    prior_strength: weight of the shared threshold in pseudo-positives; a label with n positives has
+        the weight n / (n + prior_strength) on its best threshold.
     """
-    cuts = cuts_of(labels, probs)
-    own = np.array([FALLBACK if one is None else _best(one.thresholds, one.f1) for one in cuts])
+    candidates = find_candidates(labels, probs)
+    best = np.array([_best_f1(label) for label in candidates])
     if prior_strength == 0:
-        return own
+        return best
     positives = np.nansum(labels, axis=0)
     weight = positives / (positives + prior_strength)
-    return weight * own + (1 - weight) * _shared(cuts)
+    return weight * best + (1 - weight) * _best_shared(candidates)
 
 
 def shared(labels: Labels, probs: Probs, names: tuple[str, ...] = ()) -> Thresholds:
-    """One threshold for all labels, that of highest macro F1, by exact search."""
-    return np.full(probs.shape[1], _shared(cuts_of(labels, probs)), np.float64)
+    """One threshold of highest macro F1 for all labels, by exact search."""
+    return np.full(probs.shape[1], _best_shared(find_candidates(labels, probs)), np.float64)
 
 
 def plug_in(
@@ -90,19 +87,19 @@ def plug_in(
     *,
     prior_strength: Annotated[float, NON_NEGATIVE] = 20.0,
 ) -> Thresholds:
-    """Half the best F1 that calibrated probabilities promise (Lipton et al. 2014, arXiv 1402.1892).
+    """Half the best F1 expected under calibrated probabilities.
 
-    The promise is made by all examples' probabilities, not by the few positives' labels: those
-    serve to calibrate alone (Platt's curve; `prior_strength` as there). The answer is where that
-    curve takes this value.
+    Lipton et al. 2014, arXiv 1402.1892. The expected F1 uses the probabilities of all examples; the
+    labels only fit Platt's curve, with `prior_strength` as in `calibration.platt`. The threshold is
+    where that curve takes half the best F1.
     """
-    curve = CALIBRATORS["platt"](labels, probs, prior_strength=prior_strength)
-    promised = apply_calibration(curve, probs).astype(np.float64)
+    calibration = CALIBRATORS["platt"](labels, probs, prior_strength=prior_strength)
+    calibrated = apply_calibration(calibration, probs).astype(np.float64)
     positives = np.nansum(labels, axis=0)
     return np.array(
         [
-            _promised_cut(p, q) if count else FALLBACK
-            for p, q, count in zip(probs.T, promised.T, positives, strict=True)
+            _plug_in_threshold(p, q) if count else FALLBACK
+            for p, q, count in zip(probs.T, calibrated.T, positives, strict=True)
         ],
         np.float64,
     )
@@ -116,11 +113,16 @@ def recall_at(
     target: Annotated[float, POSITIVE_FRACTION] = 0.95,
     labels: tuple[str, ...] = (),
 ) -> Thresholds:
-    """The highest threshold that still finds `target` of the positives.
+    """The highest threshold that finds the share `target` of the positives.
 
-    labels: for these labels, the others by per_label; empty: for all.
+    labels: the labels with this target; the others get `per_label`. Empty: all labels.
     """
-    return _target(y_true, probs, names, labels, lambda cuts: _recall_cut(cuts, target))
+
+    def search(label: Candidates) -> float:
+        needed = np.ceil(target * label.positives - 1e-9)
+        return float(label.thresholds[np.argmax(label.tp >= needed)])
+
+    return _search_labels(y_true, probs, names, labels, search)
 
 
 def precision_at(
@@ -131,29 +133,37 @@ def precision_at(
     target: Annotated[float, POSITIVE_FRACTION] = 0.9,
     labels: tuple[str, ...] = (),
 ) -> Thresholds:
-    """The lowest threshold of which `target` of the given labels are right; where none is, the one
-    with the highest share.
+    """The lowest threshold with the precision `target`; if there is none, that of highest
+    precision.
 
-    labels: for these labels, the others by per_label; empty: for all.
+    labels: the labels with this target; the others get `per_label`. Empty: all labels.
     """
-    return _target(y_true, probs, names, labels, lambda cuts: _precision_cut(cuts, target))
+
+    def search(label: Candidates) -> float:
+        precision = label.tp / label.predicted
+        reached = np.flatnonzero(precision >= target - 1e-12)
+        if len(reached):
+            return float(label.thresholds[reached[-1]])
+        return _best(label.thresholds, precision)
+
+    return _search_labels(y_true, probs, names, labels, search)
 
 
-def cuts_of(labels: Labels, probs: Probs) -> list[Cuts | None]:
-    """Each label's cuts, None for one without positives. Sorting is done on all cores."""
+def find_candidates(labels: Labels, probs: Probs) -> list[Candidates | None]:
+    """The candidates of each label, None for a label without positives; sorted on all cores."""
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(_cuts, labels.T, probs.T))
+        return list(pool.map(_label_candidates, labels.T, probs.T))
 
 
-def _cuts(y: np.ndarray, p: np.ndarray) -> Cuts | None:
+def _label_candidates(y: np.ndarray, p: np.ndarray) -> Candidates | None:
     known = ~np.isnan(y)
-    truth, scores = y[known] == 1, p[known]
-    positives = int(truth.sum())
+    is_positive = y[known] == 1
+    positives = int(is_positive.sum())
     if not positives:
         return None
-    distinct, tp, decided = cumulative_counts(truth, scores)
-    distinct = distinct.astype(np.float64)
-    return Cuts(distinct, _middles(distinct), tp, decided, positives)
+    scores, tp, predicted = cumulative_counts(is_positive, p[known])
+    scores = scores.astype(np.float64)
+    return Candidates(scores, _middles(scores), tp, predicted, positives)
 
 
 def _best(thresholds: np.ndarray, score: np.ndarray) -> float:
@@ -161,59 +171,57 @@ def _best(thresholds: np.ndarray, score: np.ndarray) -> float:
     return float(best[np.argmin(np.abs(best - FALLBACK))])
 
 
+def _best_f1(label: Candidates | None) -> float:
+    return FALLBACK if label is None else _best(label.thresholds, label.f1)
+
+
 def _middles(scores: np.ndarray) -> np.ndarray:
-    """Half way from each of the falling scores to the next; neighbouring floats have no middle."""
+    """The middle between each of the descending scores and the next; adjacent floats have none."""
     below = np.append(scores[1:], 0.0)
     middle = (scores + below) / 2
     return np.where(middle > below, middle, scores)
 
 
-def _shared(cuts: list[Cuts | None]) -> float:
-    """Every label's F1 is a staircase over thresholds; the highest place of their sum."""
-    there = [one for one in cuts if one is not None]
-    if not there:
+def _best_shared(candidates: list[Candidates | None]) -> float:
+    """The threshold of highest macro F1: every label's F1 is a step function; they are summed."""
+    known = [label for label in candidates if label is not None]
+    if not known:
         return FALLBACK
-    places = np.concatenate([one.scores for one in there])
-    steps = np.concatenate([np.diff(one.f1, prepend=0.0) for one in there])
-    order = np.argsort(-places, kind="stable")
-    places, total = places[order], np.cumsum(steps[order])
-    last = np.append(places[1:] != places[:-1], True)  # all steps at one place are taken together
-    return _best(_middles(places[last]), total[last])
+    scores = np.concatenate([label.scores for label in known])
+    steps = np.concatenate([np.diff(label.f1, prepend=0.0) for label in known])
+    order = np.argsort(-scores, kind="stable")
+    scores, total = scores[order], np.cumsum(steps[order])
+    is_last = np.append(scores[1:] != scores[:-1], True)  # equal scores are one step
+    return _best(_middles(scores[is_last]), total[is_last])
 
 
-def _promised_cut(p: np.ndarray, q: np.ndarray) -> float:
-    """Between the probabilities whose calibrated ones enclose half the best expected F1."""
-    falling = np.sort(q)[::-1]
-    expected = np.cumsum(falling)
-    half = (expected / (np.arange(1, len(q) + 1) + expected[-1])).max()
+def _plug_in_threshold(p: np.ndarray, q: np.ndarray) -> float:
+    """Between the probabilities p whose calibrated q enclose half the best expected F1."""
+    descending = np.sort(q)[::-1]
+    expected_tp = np.cumsum(descending)
+    half = (expected_tp / (np.arange(1, len(q) + 1) + expected_tp[-1])).max()
     below, above = p[q < half], p[q >= half]
     low = float(below.max()) if len(below) else 0.0
     return (low + (float(above.min()) if len(above) else 1.0)) / 2
 
 
-def _target(labels, probs, names, targeted, cut) -> Thresholds:
-    chosen = [not targeted or name in targeted for name in names or range(probs.shape[1])]
-    cuts = cuts_of(labels, probs)
+def _search_labels(
+    labels: Labels,
+    probs: Probs,
+    names: tuple[str, ...],
+    targeted: tuple[str, ...],
+    search: Callable[[Candidates], float],
+) -> Thresholds:
+    """`search` for the targeted labels, the highest F1 for the others."""
+    is_targeted = [not targeted or name in targeted for name in names or range(probs.shape[1])]
+    candidates = find_candidates(labels, probs)
     return np.array(
         [
-            FALLBACK if one is None else cut(one) if mine else _best(one.thresholds, one.f1)
-            for one, mine in zip(cuts, chosen, strict=True)
+            search(label) if label and chosen else _best_f1(label)
+            for label, chosen in zip(candidates, is_targeted, strict=True)
         ],
         np.float64,
     )
-
-
-def _recall_cut(cuts: Cuts, target: float) -> float:
-    needed = np.ceil(target * cuts.positives - 1e-9)
-    return float(cuts.thresholds[np.argmax(cuts.tp >= needed)])
-
-
-def _precision_cut(cuts: Cuts, target: float) -> float:
-    share = cuts.tp / cuts.decided
-    reached = np.flatnonzero(share >= target - 1e-12)
-    if len(reached):
-        return float(cuts.thresholds[reached[-1]])
-    return _best(cuts.thresholds, share)
 
 
 THRESHOLDS = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxclf.decisions.blending import BLENDERS, Blender, blend, blend_out_of_fold
-from jaxclf.decisions.evaluation import rule_of, score_run
+from jaxclf.decisions.evaluation import make_rule, score_run
 from jaxclf.decisions.members import (
     MEMBERS,
     Members,
@@ -82,13 +82,13 @@ def make_ensemble(
     check_labels(config, names)
     source = read_held_out(systems, HELD_OUT) if folds else members["val"]
     blender = functools.partial(BLENDERS[config.blend.name], **config.blend.options)
-    weights = blender(source.like.labels, source.probs)
+    weights = blender(source.reference.labels, source.probs)
     predictions = _blend_splits(members, weights, None if folds else blender)
     runs = [run for system_runs in systems.values() for run in system_runs]
     provenance = _provenance(runs, config, "train" if folds else "val")
     report, thresholds = score_run(predictions, config.threshold, names, provenance)
     description = to_dict(config) | describe(
-        systems, source, weights, blender, rule_of(config.threshold, names)
+        systems, source, weights, blender, make_rule(config.threshold, names)
     )
 
     for split, blended in predictions.items():
@@ -125,7 +125,7 @@ def write_teacher(systems: Systems, folds: int, out: Path) -> Path:
         run_weights = load_ensemble(out / "model")[0].weights
         num_runs = len(run_weights) // len(systems)
         probs = blend(members.probs, run_weights[::num_runs] * num_runs)
-        save_predictions(path, members.like._replace(probs=probs))
+        save_predictions(path, members.reference._replace(probs=probs))
     else:
         run = next(iter(systems.values()))[0]
         data = catalog.load(str(run / "config.json")).data
@@ -139,13 +139,13 @@ def _blend_splits(
 ) -> dict[str, Predictions]:
     """Blended predictions; with a blender, those of val under weights fitted on other folds."""
     predictions = {
-        split: part.like._replace(probs=blend(part.probs, weights))
+        split: part.reference._replace(probs=blend(part.probs, weights))
         for split, part in members.items()
     }
     if blender is not None:
         val = members["val"]
-        probs = blend_out_of_fold(val.like.labels, val.probs, blender)
-        predictions["val"] = val.like._replace(probs=probs)
+        probs = blend_out_of_fold(val.reference.labels, val.probs, blender)
+        predictions["val"] = val.reference._replace(probs=probs)
     return predictions
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxclf.decisions.compare_runs import compare_systems, read_system, record_of
+from jaxclf.decisions.compare_runs import compare_systems, comparison_record, read_system
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.thresholds import per_label
 from jaxclf.errors import DataError
@@ -53,8 +53,8 @@ def test_another_programs_run_has_thresholds_fitted_on_val(tmp_path):
 def test_a_better_system_is_called_better_from_either_side(tmp_path):
     good = read_system("good", [make_run(tmp_path / "good", 0.5)], "test")
     poor = read_system("poor", [make_run(tmp_path / "poor", 0.2)], "test")
-    one = record_of(compare_systems(good, poor, 500, 0), NAMES)
-    other = record_of(compare_systems(poor, good, 500, 0), NAMES)
+    one = comparison_record(compare_systems(good, poor, 500, 0), NAMES)
+    other = comparison_record(compare_systems(poor, good, 500, 0), NAMES)
     for metric in ("macro_f1", "micro_f1", "map", "macro_auc"):
         assert one["metrics"][metric]["verdict"] == "A is better"
         assert other["metrics"][metric]["verdict"] == "B is better"
@@ -67,7 +67,7 @@ def test_a_better_system_is_called_better_from_either_side(tmp_path):
 
 def test_the_same_twice_is_no_evidence(tmp_path):
     run = read_system("a", [make_run(tmp_path / "a", 0.4)], "test")
-    record = record_of(compare_systems(run, run, 200, 0), NAMES)
+    record = comparison_record(compare_systems(run, run, 200, 0), NAMES)
     for row in [*record["metrics"].values(), *record["f1"].values()]:
         assert row["difference"] == 0
         assert row["p"] == 1
@@ -78,7 +78,7 @@ def test_the_same_twice_is_no_evidence(tmp_path):
     ("change", "named"),
     [
         ({"names": ("joy", "anger")}, "labels are joy, anger, not joy, fear"),
-        ({"shift": 1}, "predictions of other examples"),
+        ({"shift": 1}, "different examples"),
     ],
     ids=str,
 )

@@ -51,7 +51,7 @@ def test_a_difference_is_that_of_the_figures(missing):
     labels, one, other = random_pair(0, 40, missing)
     found = every(paired(labels, one, other, 10, 10))
     ours, theirs = all_figures(labels, *one), all_figures(labels, *other)
-    for name, figures in (("one", ours), ("other", theirs), ("value", ours - theirs)):
+    for name, figures in (("first", ours), ("second", theirs), ("value", ours - theirs)):
         np.testing.assert_allclose([getattr(each, name) for each in found], figures, 0, 1e-12)
 
 
@@ -101,7 +101,7 @@ def test_the_order_of_systems_is_a_matter_of_sign():
     labels, one, other = random_pair(2, 40, 0.1)
     there, back = paired(labels, one, other, 200, 200), paired(labels, other, one, 200, 200)
     for a, b in zip(every(there), every(back), strict=True):
-        assert (a.value, a.one, a.p) == (-b.value, b.other, b.p)
+        assert (a.value, a.first, a.p) == (-b.value, b.second, b.p)
         np.testing.assert_allclose(a.percentile, (-b.percentile[1], -b.percentile[0]), atol=1e-12)
         np.testing.assert_allclose(a.bca, (-b.bca[1], -b.bca[0]), rtol=0, atol=1e-9)
 
@@ -129,7 +129,7 @@ def test_a_run_twice_is_that_run():
     for a, b, c in zip(every(single), every(double), every(lists), strict=True):
         np.testing.assert_equal(a, c)
         assert a.p == b.p
-        for name in ("one", "other", "value", "replicates", "percentile", "bca"):
+        for name in ("first", "second", "value", "replicates", "percentile", "bca"):
             np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=0, atol=1e-9)
 
 
@@ -138,8 +138,8 @@ def test_the_figure_of_several_runs_is_their_mean_also_where_numbers_differ():
     third = random_pair(1, 40)[1]
     found = every(paired(labels, [one, third, third], [other, one], 50, 50))
     ours, theirs, thirds = (all_figures(labels, *run) for run in (one, other, third))
-    np.testing.assert_allclose([each.one for each in found], (ours + 2 * thirds) / 3, 0, 1e-12)
-    np.testing.assert_allclose([each.other for each in found], (theirs + ours) / 2, 0, 1e-12)
+    np.testing.assert_allclose([each.first for each in found], (ours + 2 * thirds) / 3, 0, 1e-12)
+    np.testing.assert_allclose([each.second for each in found], (theirs + ours) / 2, 0, 1e-12)
     with pytest.raises(ValueError, match="without runs"):
         paired(labels, [one], [], 50, 50)
 
@@ -305,5 +305,5 @@ def test_the_same_networks_decided_otherwise_are_resampled_together():
     found, loose = together.metrics["macro_f1"], apart.metrics["macro_f1"]
     assert found.value == loose.value
     assert 0 < np.std(found.replicates) < np.std(loose.replicates)
-    with pytest.raises(ValueError, match="as many runs"):
+    with pytest.raises(ValueError, match="number of runs"):
         paired(labels, one, other[:2], 10, 10, matched=True)

@@ -9,7 +9,7 @@ from jaxclf.decisions.evaluation import (
     calibrate,
     evaluate_split,
     fit_thresholds,
-    intervals_of,
+    intervals_record,
     score_run,
     threshold_record,
 )
@@ -64,7 +64,7 @@ def test_a_splits_figures_are_those_of_the_decisions_under_its_thresholds():
     for name, value in compute_metrics(found.labels, found.probs, decided).items():
         np.testing.assert_equal(part[name], value)
     every = bootstrap(found.labels, found.probs, decided)
-    np.testing.assert_equal(part["intervals"], intervals_of(every, NAMES))
+    np.testing.assert_equal(part["intervals"], intervals_record(every, NAMES))
     assert set(part["intervals"]) == {*every.metrics, "labels"}
     assert part["intervals"]["labels"]["stress"] == every.f1[0].interval
     rows = compute_label_metrics(found.labels, found.probs, decided, NAMES)

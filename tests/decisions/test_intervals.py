@@ -24,7 +24,7 @@ from jaxclf.decisions.intervals import (
     bca,
     bootstrap,
     influence,
-    left_out,
+    leave_out_weights,
 )
 from jaxclf.decisions.metrics import compute_metrics
 
@@ -181,7 +181,7 @@ def test_bca_of_an_unbiased_symmetric_figure_is_the_percentile_interval():
 def test_leaving_out_groups_tells_the_skew_that_leaving_out_single_examples_tells():
     rare = np.zeros(3000)
     rare[np.random.default_rng(0).integers(0, 3000, 8)] = 1
-    weights = left_out(3000)
+    weights = leave_out_weights(3000)
     assert weights.shape == (3000, 200)
     assert (weights == 0).sum(axis=1).tolist() == [1] * 3000
     grouped = acceleration(influence((rare @ weights / weights.sum(axis=0))[None]))[0]
@@ -264,7 +264,7 @@ def test_a_label_without_known_positives_has_no_part_in_the_macro_interval(value
         assert more["micro_f1"].percentile[1] < without["micro_f1"].percentile[1]
 
 
-def test_a_positive_that_few_resamples_draw_is_left_out_where_it_is_missing():
+def test_a_positive_that_few_resamples_draw_is_leave_out_weights_where_it_is_missing():
     # The second label has one positive; the third of the resamples that lacks it is not 1/2.
     labels = np.zeros((30, 2), np.float32)
     labels[:15, 0], labels[0, 1] = 1, 1

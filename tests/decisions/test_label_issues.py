@@ -8,10 +8,10 @@ import pytest
 from goemotions_like import draw
 
 from jaxclf.decisions.label_issues import (
-    confident,
+    confident_labels,
     label_issues,
     label_noise,
-    write_suspects,
+    write_label_issues,
 )
 from jaxclf.types import Predictions
 
@@ -22,7 +22,7 @@ def test_a_table_one_can_check_by_eye():
     labels = np.array([[1], [1], [1], [0], [0], [0], [NAN]], np.float32)
     probs = np.array([[0.9], [0.8], [0.1], [0.2], [0.1], [0.7], [0.9]], np.float32)
     # Means: 0.6 of the positives' probabilities, 1 - 1/3 of the negatives' complements.
-    sure = confident(labels, probs)[:, 0]
+    sure = confident_labels(labels, probs)[:, 0]
     np.testing.assert_array_equal(sure, [1, 1, 0, 0, 0, 1, 1])
     found = label_issues(labels, probs)
     assert list(zip(*found, strict=True)) == [(2, 0), (5, 0)]  # believed 0.1 and 0.3
@@ -40,7 +40,7 @@ def test_confident_of_both_values_goes_to_the_likelier():
     labels = np.array([[1], [1], [0], [0]], np.float32)
     probs = np.array([[0.1], [0.4], [0.9], [0.8]], np.float32)  # worse than chance
     # Means: 0.25 and 0.15, so that everything but the extremes is above both.
-    np.testing.assert_array_equal(confident(labels, probs)[:, 0], [0, 0, 1, 1])
+    np.testing.assert_array_equal(confident_labels(labels, probs)[:, 0], [0, 0, 1, 1])
 
 
 def test_planted_faults_are_found_first():
@@ -107,13 +107,14 @@ def test_the_file_has_texts_only_where_they_are_given(tmp_path):
     ids = np.array(["a", "b", "c", "d", "e", "f"])
     found = Predictions(ids, probs, labels, "held_out")
     path = tmp_path / "audit.csv"
-    assert write_suspects(path, found, ("x",)) == 2
+    assert write_label_issues(path, found, ("x",)) == 2
     rows = rows_of(path)
     assert rows[0] == {
-        "id": "c", "label": "x", "given": "1", "suggested": "0", "probability": "0.1000",
+        "id": "c", "label": "x", "given_label": "1", "suggested_label": "0",
+        "probability": "0.1000",
     }  # fmt: skip
     texts = {name: f'"{name}",\n' for name in ids}
-    write_suspects(path, found, ("x",), texts)
+    write_label_issues(path, found, ("x",), texts)
     rows = rows_of(path)
     assert [row["text"] for row in rows] == [texts["c"], texts["f"]]
     assert list(tmp_path.iterdir()) == [path]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf.decisions.calibration import apply_calibration, platt
-from jaxclf.decisions.evaluation import evaluate_split, rule_of
+from jaxclf.decisions.evaluation import evaluate_split, make_rule
 from jaxclf.decisions.members import Members, read_members
 from jaxclf.decisions.metrics import compute_metrics, log_loss
 from jaxclf.decisions.predictions import save_predictions
@@ -88,14 +88,14 @@ def fit_cascade(
 
     thresholds = read_json(runs[-1] / "thresholds.json")
     rule = _threshold_rule(thresholds[names[0]])
-    labels = val.like.labels
+    labels = val.reference.labels
     exits = fit_exits(labels, val.probs, final.thresholds, goal)
-    out_of_fold = fit_out_of_fold(labels, val.probs, rule_of(rule, names), goal, matches["val"])
+    out_of_fold = fit_out_of_fold(labels, val.probs, make_rule(rule, names), goal, matches["val"])
     outputs = {
         split: run_stages(exits, part.probs, matches[split]) for split, part in members.items()
     }
     predictions = {
-        split: part.like._replace(probs=outputs[split].probs) for split, part in members.items()
+        split: part.reference._replace(probs=outputs[split].probs) for split, part in members.items()
     }
     provenance = _join_provenance(runs, rule)
     summary = summarize(members, outputs, matches, exits, out_of_fold, final.thresholds, goal)
@@ -178,7 +178,7 @@ def _read_texts(file: Path, part: Members) -> list[str] | None:
     if not file.is_file():
         return None
     examples = read(file, part.names)
-    if list(examples.ids) != list(part.like.ids):
+    if list(examples.ids) != list(part.reference.ids):
         raise DataError(f"{file}: the rows differ from those that the runs have scored")
     return list(examples.texts)
 
@@ -188,7 +188,7 @@ def _match(rules: tuple[Rule, ...], texts: list[str] | None, part: Members) -> R
         return no_matches(part.probs)
     if texts is None:
         raise ConfigError(
-            f"--rules: the {part.like.split} texts are missing; cut-offs are fitted with the rules"
+            f"--rules: the {part.reference.split} texts are missing; cut-offs are fitted with the rules"
         )
     return apply_rules(rules, texts, part.names)
 
@@ -222,7 +222,7 @@ def _make_report(
 
 def _warn(val: Members, summary: Mapping[str, Any], config: CascadeConfig) -> None:
     """Warn of a stage as good as the final one, and of labels too rare for the miss rate."""
-    labels = val.like.labels
+    labels = val.reference.labels
     losses = [
         log_loss(labels, apply_calibration(platt(labels, probs), probs)) for probs in val.probs
     ]

@@ -68,7 +68,7 @@ def summarize(
         "final_stage_labels": {
             name: {
                 split: count_missed(
-                    part.like.labels[:, label],
+                    part.reference.labels[:, label],
                     decide(outputs[split].probs, thresholds)[:, label],
                     decide(part.probs[-1], thresholds)[:, label],
                 )
@@ -87,7 +87,7 @@ def _expected_losses(
     thresholds: Thresholds,
     metric: str,
 ) -> dict[str, float]:
-    labels, final_probs = val.like.labels, val.probs[-1]
+    labels, final_probs = val.reference.labels, val.probs[-1]
     final = decide(final_probs, thresholds)
     decisions = decide(run_stages(exits, val.probs).probs, thresholds)
     loss, standard_deviation = expected_loss(labels, final_probs, final, decisions, metric)
@@ -104,11 +104,11 @@ def _measure_loss(part: Members, outputs: StageOutputs, thresholds: Thresholds) 
     """Macro F1 of the cascade, of its final stage alone, and their difference with its interval."""
     final = part.probs[-1].astype(np.float32), decide(part.probs[-1], thresholds)
     ours = outputs.probs, decide(outputs.probs, thresholds)
-    comparison = paired(part.like.labels, ours, final, resamples=NUM_RESAMPLES, swaps=1)
+    comparison = paired(part.reference.labels, ours, final, resamples=NUM_RESAMPLES, swaps=1)
     macro_f1 = comparison.metrics["macro_f1"]
     return {
-        "macro_f1": macro_f1.one,
-        "final_stage_macro_f1": macro_f1.other,
+        "macro_f1": macro_f1.first,
+        "final_stage_macro_f1": macro_f1.second,
         "difference": macro_f1.value,
         "interval": list(macro_f1.bca),
     }
@@ -121,7 +121,7 @@ def _macro_f1_alone(
     probs = part.probs[index].astype(np.float32)
     if index < len(exits):
         probs = apply_calibration(exits[index].calibration, probs)
-    return compute_metrics(part.like.labels, probs, decide(probs, thresholds))["macro_f1"]
+    return compute_metrics(part.reference.labels, probs, decide(probs, thresholds))["macro_f1"]
 
 
 def count_missed(
