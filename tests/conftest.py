@@ -41,7 +41,7 @@ import safetensors.numpy  # noqa: E402
 import tokenizers  # noqa: E402
 
 from jaxclf.experiment import catalog  # noqa: E402
-from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
+from jaxclf.experiment.config import Data, Encoder, Experiment, Spec  # noqa: E402
 from jaxclf.experiment.overrides import override  # noqa: E402
 from jaxclf.model.encoders import bert  # noqa: E402
 from jaxclf.model.storage.weights import to_tensors  # noqa: E402
