@@ -139,21 +139,13 @@ def _base(config: Mapping[str, Any], kind: str, default: float) -> float:
 
 
 def native(config: Mapping[str, Any]) -> Native:
-    values = read_fields(
-        config,
-        {
-            "classifier_activation": ConfigField(choices=tuple(ACTIVATIONS), default="gelu"),
-            "classifier_bias": EITHER,
-            "norm_eps": FIELDS["norm_eps"],
-            "norm_bias": EITHER,
-        },
-    )
-    return Native(
-        values["classifier_activation"],
-        values["classifier_bias"],
-        values["norm_eps"],
-        values["norm_bias"],
-    )
+    fields = {
+        "classifier_activation": ConfigField(choices=tuple(ACTIVATIONS), default="gelu"),
+        "classifier_bias": EITHER,
+        "norm_eps": FIELDS["norm_eps"],
+        "norm_bias": EITHER,
+    }
+    return Native(*read_fields(config, fields).values())  # in the order of Native's fields
 
 
 class ModernBert(nn.Module):
