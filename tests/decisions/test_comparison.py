@@ -266,6 +266,7 @@ def false_positives(simulations: int, resamples: int, swaps: int, *world, seed: 
     return np.array(seen)
 
 
+@pytest.mark.slow
 def test_equal_systems_are_seldom_told_apart():
     share = np.array([0.5, 0.2, 0.05])
     seen = false_positives(300, 99, 99, 150, share, np.array([1.5, 2.0, 2.5]), 1)

@@ -24,6 +24,7 @@ def worlds():
 
 
 @pytest.mark.parametrize(("rule", "flatters"), [(per_label, True), (plug_in, False)])
+@pytest.mark.slow
 def test_the_cross_fitted_figure_is_the_truth(worlds, rule, flatters):
     naive, honest, truth = [], [], []
     for labels, probs in worlds:
@@ -39,6 +40,7 @@ def test_the_cross_fitted_figure_is_the_truth(worlds, rule, flatters):
     assert (optimism > 0.02) == flatters
 
 
+@pytest.mark.slow
 def test_plug_in_is_better_where_positives_are_few(worlds):
     """Also where probabilities are timid, as focal loss makes them."""
     for distortion in (1.0, 0.45):

@@ -290,6 +290,7 @@ def test_labels_of_one_kind_and_constant_probabilities(rows, value, given):
         assert np.isnan(each.interval).all() == np.isnan(figure)
 
 
+@pytest.mark.slow
 def test_ten_thousand_resamples_take_seconds_and_little_memory():
     labels, probs = draw(0)
     start = time.process_time()
@@ -326,6 +327,7 @@ def coverage(rule: str, simulations: int, resamples: int, first: int = 0):
     return held / simulations
 
 
+@pytest.mark.slow
 def test_macro_f1s_interval_holds_the_truth_as_often_as_it_says():
     # Of 60 that hold with 95 %, fewer than 53 do in 1 % of all cases.
     held = coverage("half", 60, 200)
