@@ -41,7 +41,8 @@ BUDGETS = {
     r"jaxclf (ensemble|compare) .*--seeds": ["--seeds", "2"],
     r"jaxclf (ensemble|audit) .*--folds": ["--folds", "2"],
     r"jaxclf compare": ["--resamples", "20"],
-    r"benchmarks.(scoring|onnx_speed|paths|ray_cluster|speed)": ["--rows", "64"],
+    r"benchmarks.(scoring|onnx_speed|paths|ray_cluster)": ["--rows", "64"],
+    r"benchmarks.speed": ["--rows", "704"],  # metrics.jsonl has a line for every 10 steps
     r"benchmarks.(scoring|onnx_speed|speed)": ["--rounds", "1"],
     r"benchmarks.killed": ["--rows", "20000"],
     r"benchmarks.load": ["--requests", "40", "--clients", "4", "--seconds", "1"],
@@ -207,8 +208,9 @@ def write_goemotions(tree: Path, labels: str, split: str, rows: list[dict]) -> N
     names = json.loads(kept.read_text(encoding="utf-8"))
     folder = tree / "data" / "goemotions" / labels
     folder.mkdir(parents=True, exist_ok=True)
+    rows = rows * 8 if split == "train" else rows
     lines = [
-        json.dumps({"id": f"r{i}", "text": row["text"], "labels": [names[i % len(names)]]})
+        json.dumps({"id": f"r{i}", "text": f"{row['text']} {i}", "labels": [names[i % len(names)]]})
         for i, row in enumerate(rows)
     ]
     (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")

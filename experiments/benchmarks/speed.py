@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--encoder", required=True, help="a local folder")
     parser.add_argument("--data", type=Path, required=True, help="data/goemotions/ekman")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file to write")
-    parser.add_argument("--rows", type=int, default=3200, help="default: 3200")
+    parser.add_argument("--rows", type=int, default=3200, help="at least 640; default: 3200")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     args = parser.parse_args()
 
