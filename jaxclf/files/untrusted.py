@@ -1,5 +1,4 @@
-"""What may be read of a model folder that came from elsewhere: plain files inside it, of a bounded
-size."""
+"""Files of a model folder that came from elsewhere: plain files inside it, of a bounded size."""
 
 import json
 from collections import Counter
@@ -11,25 +10,26 @@ from jaxclf.errors import DataError
 # Far above any published file of its kind, far below what hurts.
 JSON_LIMIT = 4 * 2**20
 TOKENIZER_LIMIT = 48 * 2**20
-PARTS, TOKENIZER_PARTS = 2**18, 600_000  # commas: a part takes many times the memory of its text
+# Limits on the number of JSON elements: each costs far more memory than its text.
+PARTS, TOKENIZER_PARTS = 2**18, 600_000
 
 
 def has_entry(folder: Path, name: str) -> bool:
-    """Whether the folder has an entry of that name; `file_in` says whether it may be read."""
+    """Whether the folder has an entry of that name; `safe_path` checks that it may be read."""
     return (folder / name).is_symlink() or (folder / name).exists()
 
 
 def safe_path(folder: Path, name: str, limit: int | None = None) -> Path:
     """The path of a plain file of the folder.
 
-    limit: most bytes it may have; None where what reads it holds it to its contents.
-    Raises DataError where it is missing, leads out of the folder, is no plain file or is too large.
-    A hub cache keeps its files as links into `blobs/` beside `snapshots/`: those count as inside.
+    limit: most bytes it may have; None if the reader checks the size against the content.
+    Raises DataError if it is missing, leads out of the folder, is not a plain file or is too large.
+    A hub cache keeps its files as links into `blobs/` beside `snapshots/`: those are allowed.
     """
     if Path(name).name != name:
         raise DataError(f"{folder}: {name[:80]!r} names a file outside the folder")
     if not name.isprintable() or len(name.encode()) > 255:
-        raise DataError(f"{folder}: {name[:80]!r} is no name of a file")
+        raise DataError(f"{folder}: {name[:80]!r} is not a file name")
     path = folder / name
     if not has_entry(folder, name):
         raise DataError(f"{path}: no such file")
@@ -37,11 +37,11 @@ def safe_path(folder: Path, name: str, limit: int | None = None) -> Path:
         real = path.resolve()
     except RuntimeError:
         raise DataError(f"{path}: a link that leads to itself") from None
-    home = folder.resolve()
-    inside = [home]
-    if home.parent.name == "snapshots":
-        inside.append(home.parent.parent / "blobs")
-    if real.parent not in inside:
+    root = folder.resolve()
+    allowed = [root]
+    if root.parent.name == "snapshots":
+        allowed.append(root.parent.parent / "blobs")
+    if real.parent not in allowed:
         raise DataError(f"{path}: a link that leads out of the folder")
     if not real.is_file():
         raise DataError(f"{path}: not a plain file")
@@ -52,31 +52,31 @@ def safe_path(folder: Path, name: str, limit: int | None = None) -> Path:
 
 
 def printable(text: str, most: int = 100) -> str:
-    """What a file says, for a message: no longer than that, nothing a terminal obeys."""
+    """Text of a file for a message: shortened, without control characters."""
     return repr(text[:most])[1:-1] + "…" * (len(text) > most)
 
 
 def read_json(
     folder: Path, name: str, limit: int = JSON_LIMIT, parts: int = PARTS
 ) -> dict[str, Any]:
-    """A JSON object; a key may stand in it once. Raises DataError."""
+    """Read a JSON object without duplicate keys. Raises DataError."""
     path = safe_path(folder, name, limit)
     return parse_json(path.read_bytes(), str(path), parts)
 
 
 def parse_json(content: bytes, where: str, parts: int = PARTS) -> dict[str, Any]:
     if content.count(b",") > parts:
-        raise DataError(f"{where}: of more than {parts:,} parts")
+        raise DataError(f"{where}: more than {parts:,} elements")
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
             name, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-            raise DataError(f"{where}: {name[:80]!r} stands there twice")
-        return found
+            raise DataError(f"{where}: duplicate key {name[:80]!r}")
+        return values
 
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=once)
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=unique)
     except UnicodeDecodeError:
         raise DataError(f"{where}: not UTF-8") from None
     except json.JSONDecodeError as error:
