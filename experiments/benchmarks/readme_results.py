@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxclf.reports.evaluate import evaluate_predictions
 
 from jaxclf.decisions.blending import diversity
 from jaxclf.decisions.compare_runs import compare_systems, read_system
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.files.json_file import read_json
+from jaxclf.reports.evaluate import evaluate_predictions
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -133,8 +133,8 @@ def benchmark_figures() -> Iterator[Figure]:
     yield (
         "cascade",
         (
-            f"macro F1 {test['macro_f1']:.4f} against {test['alone']:.4f}, {test['difference']:.4f} "
-            f"({low:.4f} to {high:.4f}); {stages['stages'][0]['left']['test']:.0%} of texts"
+            f"macro F1 {test['macro_f1']:.4f} against {test['alone']:.4f}, "
+            f"{test['difference']:.4f} ({low:.4f} to {high:.4f}); {stages['stages'][0]['left']['test']:.0%} of texts"
         ),
     )
     load = read_json(RESULTS / "serving" / "load.json")

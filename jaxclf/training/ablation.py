@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxclf.decisions.compare_runs import compare_systems, read_system, comparison_record
+from jaxclf.decisions.compare_runs import compare_systems, comparison_record, read_system
 from jaxclf.decisions.comparison import holm
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment
@@ -87,7 +87,9 @@ def score_ablations(
         for system in systems
     }
     adjusted = holm([comparison.metrics["macro_f1"].p for comparison in comparisons.values()])
-    record = {name: comparison_record(comparison, full.names) for name, comparison in comparisons.items()}
+    record = {
+        name: comparison_record(comparison, full.names) for name, comparison in comparisons.items()
+    }
     for row, p in zip(record.values(), adjusted, strict=True):
         row["metrics"]["macro_f1"]["p_holm"] = float(p)
     return record

@@ -163,7 +163,9 @@ def test_an_explanation_is_the_classifiers_by_character_offsets(served):
     parts = [[word["attributions"][name] for name in LABELS] for word in reply["words"]]
     np.testing.assert_array_equal(parts, expected.attributions)
     assert [word["attention"] for word in reply["words"]] == expected.attention.tolist()
-    assert reply["convergence_delta"] == dict(zip(LABELS, expected.convergence_delta.tolist(), strict=True))
+    assert reply["convergence_delta"] == dict(
+        zip(LABELS, expected.convergence_delta.tolist(), strict=True)
+    )
 
 
 def test_concurrent_requests_get_their_own_results(served, texts):

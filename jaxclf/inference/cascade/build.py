@@ -95,7 +95,8 @@ def fit_cascade(
         split: run_stages(exits, part.probs, matches[split]) for split, part in members.items()
     }
     predictions = {
-        split: part.reference._replace(probs=outputs[split].probs) for split, part in members.items()
+        split: part.reference._replace(probs=outputs[split].probs)
+        for split, part in members.items()
     }
     provenance = _join_provenance(runs, rule)
     summary = summarize(members, outputs, matches, exits, out_of_fold, final.thresholds, goal)
@@ -188,7 +189,7 @@ def _match(rules: tuple[Rule, ...], texts: list[str] | None, part: Members) -> R
         return no_matches(part.probs)
     if texts is None:
         raise ConfigError(
-            f"--rules: the {part.reference.split} texts are missing; cut-offs are fitted with the rules"
+            f"--rules: no {part.reference.split} texts; cut-offs are fitted with the rules"
         )
     return apply_rules(rules, texts, part.names)
 

@@ -19,7 +19,6 @@ from jaxclf.decisions.compare_runs import compare_systems, read_system
 from jaxclf.decisions.predictions import load_predictions, save_predictions
 from jaxclf.decisions.thresholds import plug_in
 from jaxclf.errors import DataError
-from jaxclf.reports.evaluate import evaluate_file
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.inference.cascade import build, stages
@@ -32,6 +31,7 @@ from jaxclf.inference.classifier import make_group, score_group
 from jaxclf.inference.members import model_folder, param_shapes
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
 from jaxclf.model.storage.saved_model import SavedModel, open_encoder, pretrained_params, save_model
+from jaxclf.reports.evaluate import evaluate_file
 from jaxclf.text import splits as text_splits
 from jaxclf.text.reader import read
 from jaxclf.types import Predictions
