@@ -1,6 +1,8 @@
-"""Metrics from plain counts, independent of scikit-learn."""
+"""F1 from plain counts, independent of scikit-learn, and a list of all metrics."""
 
 import numpy as np
+
+from jaxclf.decisions.metrics import compute_metrics
 
 
 def count(labels, decided):
@@ -19,3 +21,9 @@ def f1_per_label(labels, decided):
 def macro_f1(labels, decided) -> float:
     f1 = f1_per_label(labels, decided)
     return float(f1[~np.isnan(f1)].mean()) if (~np.isnan(f1)).any() else float("nan")
+
+
+def all_metrics(labels, probs, decided) -> np.ndarray:
+    """METRICS, then the F1 of every label."""
+    metrics = compute_metrics(labels, probs, decided).values()
+    return np.array([*metrics, *f1_per_label(labels, decided)], np.float64)

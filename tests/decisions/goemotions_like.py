@@ -1,7 +1,7 @@
-"""A world in which the truth is known: labels as frequent as GoEmotions', a latent model's scores.
+"""Simulated predictions with a known truth: the label frequencies of GoEmotions, latent scores.
 
-Each label's score is normal with a mean that is higher for positives; the probability is the exact
-posterior, distorted by a factor on its logit. F1 of any threshold then has a formula.
+Each label's score is normal, with a higher mean for positives. The probability is the exact
+posterior with its logit times a factor. So the F1 of any threshold has a formula.
 """
 
 import numpy as np
@@ -30,27 +30,30 @@ def draw(seed, distortion=1.0):
 
 
 def true_f1(thresholds, distortion=1.0):
-    """Of every label, in the population."""
+    """The F1 of every label in the population."""
     posterior = logit(np.clip(thresholds, 1e-9, 1 - 1e-9)) / distortion
     score = (posterior - logit(SHARE) + DISTANCE**2 / 2) / DISTANCE
-    found, false = norm.sf(score - DISTANCE), norm.sf(score)
-    return 2 * SHARE * found / (SHARE * found + (1 - SHARE) * false + SHARE)
+    recall, false_alarms = norm.sf(score - DISTANCE), norm.sf(score)
+    return 2 * SHARE * recall / (SHARE * recall + (1 - SHARE) * false_alarms + SHARE)
 
 
 def draw_members(seed, sharpness, noise, common=0.5, rows=ROWS):
-    """(labels, probs [members, rows, classes]) of several models of one split.
+    """(labels, probs [members, rows, classes]) of several models on the same split.
 
-    A member's logit is the exact posterior's and a normal error of deviation `noise`, times
-    `sharpness`. sharpness: one number per member; noise: one per member, or per member and label;
-    common: the correlation of two members' errors.
+    A member's logit is the exact logit plus a normal error, times a factor.
+
+    sharpness: the factor of each member.
+    noise: the standard deviation of the error, for each member or each member and label.
+    common: the correlation of the errors of two members.
     """
     rng = np.random.default_rng(seed)
     labels = rng.random((rows, len(SHARE))) < SHARE
     score = rng.normal(size=labels.shape) + DISTANCE * labels
     posterior = logit(SHARE) + DISTANCE * score - DISTANCE**2 / 2
     sharpness, noise = np.asarray(sharpness), np.asarray(noise)
-    shared, own = rng.normal(size=labels.shape), rng.normal(size=(len(noise), *labels.shape))
-    error = np.sqrt(common) * shared + np.sqrt(1 - common) * own
+    common_error = rng.normal(size=labels.shape)
+    member_errors = rng.normal(size=(len(noise), *labels.shape))
+    error = np.sqrt(common) * common_error + np.sqrt(1 - common) * member_errors
     error *= noise.reshape(len(noise), 1, -1)
     logits = sharpness[:, None, None] * (posterior + error)
     return labels.astype(np.float32), expit(logits).astype(np.float32)
