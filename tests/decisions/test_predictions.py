@@ -1,4 +1,4 @@
-"""Files of predictions hold exactly what was saved; a file that is none of ours is a DataError."""
+"""Files of predictions keep every bit; any other file raises DataError."""
 
 import numpy as np
 import pytest
@@ -20,14 +20,14 @@ def small(split: str = "val") -> Predictions:
     )
 
 
-def assert_same(ours: Predictions, theirs: Predictions) -> None:
-    """Bit for bit, with shapes and types."""
-    assert (list(ours.ids), ours.split) == (list(theirs.ids), theirs.split)
-    for one, other in ((ours.probs, theirs.probs), (ours.labels, theirs.labels)):
-        np.testing.assert_array_equal(one, other, strict=True)
+def assert_same(loaded: Predictions, saved: Predictions) -> None:
+    """Every bit is equal, and so are shapes and types."""
+    assert (list(loaded.ids), loaded.split) == (list(saved.ids), saved.split)
+    np.testing.assert_array_equal(loaded.probs, saved.probs, strict=True)
+    np.testing.assert_array_equal(loaded.labels, saved.labels, strict=True)
 
 
-# numpy's strings end at their last character that is not NUL; half a surrogate pair is no text.
+# numpy drops NUL characters at the end of a string; half a surrogate pair is not text.
 IDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 
 
@@ -42,7 +42,7 @@ def predictions(draw):
 
 @settings(deadline=None, max_examples=60)
 @given(saved=predictions())
-def test_what_is_loaded_is_what_was_saved(tmp_path_factory, saved):
+def test_load_returns_the_saved_predictions(tmp_path_factory, saved):
     path = tmp_path_factory.mktemp("predictions") / "val.npz"
     save_predictions(path, saved)
     loaded = load_predictions(path)
@@ -50,12 +50,12 @@ def test_what_is_loaded_is_what_was_saved(tmp_path_factory, saved):
     assert type(loaded.split) is str
 
 
-def test_a_tuple_of_ids_serves_as_well(tmp_path):
+def test_ids_can_be_a_tuple(tmp_path):
     save_predictions(tmp_path / "val.npz", small()._replace(ids=("a", "Ünïcödé 🙂")))
     assert_same(load_predictions(tmp_path / "val.npz"), small())
 
 
-def test_saving_makes_the_folder_replaces_the_old_file_and_leaves_nothing_else(tmp_path):
+def test_save_makes_the_folder_and_replaces_the_old_file(tmp_path):
     path = tmp_path / "run" / "predictions" / "val.npz"
     save_predictions(path, small())
     save_predictions(path, small("test"))
@@ -71,25 +71,25 @@ def test_the_file_is_read_without_jaxclf(tmp_path):
         assert file["split"] == "val"
 
 
-def test_a_save_that_fails_half_way_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "val.npz"
     save_predictions(path, small())
 
-    def full_disk(file, **parts):
+    def raise_disk_full(file, **arrays):
         with open(file, "wb") as stream:
             stream.write(b"PK half of")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full_disk)
+    monkeypatch.setattr(np, "savez", raise_disk_full)
     with pytest.raises(OSError, match="No space left"):
         save_predictions(path, small("test"))
     assert_same(load_predictions(path), small())
 
 
 def write_npz(path, **changes):
-    """A file of predictions with some parts changed, or left out where None."""
-    parts = {**small()._asdict(), **changes}
-    np.savez(path, **{name: part for name, part in parts.items() if part is not None})
+    """Write a file of predictions with changed arrays; None leaves an array out."""
+    arrays = {**small()._asdict(), **changes}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
 
 
 def write_array(path):
@@ -97,58 +97,58 @@ def write_array(path):
         np.save(stream, np.zeros(3))
 
 
-def write_part(path, share):
+def write_truncated(path, share):
     write_npz(path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * share)])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
 
 
 def write_damaged(path):
-    """One bit of the stored probabilities is flipped; the archive's checksum tells."""
+    """Flip a bit of the probabilities, so that the checksum of the archive fails."""
     write_npz(path)
-    whole, stored = path.read_bytes(), small().probs.tobytes()
-    at = whole.index(stored)
-    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    content = bytearray(path.read_bytes())
+    content[content.index(small().probs.tobytes())] ^= 1
+    path.write_bytes(content)
 
 
-FOREIGN = {
+INVALID = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("some text", encoding="utf-8"),
     "json": lambda path: path.write_text("[1]", encoding="utf-8"),
     "another npz": lambda path: np.savez(path, weights=np.zeros(3)),
     "npy": write_array,
-    "first half": lambda path: write_part(path, 0.5),
-    "first bytes": lambda path: write_part(path, 0.01),
+    "first half": lambda path: write_truncated(path, 0.5),
+    "first bytes": lambda path: write_truncated(path, 0.01),
     "damaged": write_damaged,
     "pickled ids": lambda path: write_npz(path, ids=np.array(["a", None], object)),
     "no ids": lambda path: write_npz(path, ids=None),
     "no split": lambda path: write_npz(path, split=None),
-    "ids too few": lambda path: write_npz(path, ids=np.array(["a"])),
-    "rows too few": lambda path: write_npz(path, probs=small().probs[:1]),
-    "classes too few": lambda path: write_npz(path, labels=small().labels[:, :1]),
+    "too few ids": lambda path: write_npz(path, ids=np.array(["a"])),
+    "too few rows": lambda path: write_npz(path, probs=small().probs[:1]),
+    "too few classes": lambda path: write_npz(path, labels=small().labels[:, :1]),
 }
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_a_foreign_file_is_a_data_error_that_names_it(tmp_path, kind):
+@pytest.mark.parametrize("kind", INVALID)
+def test_an_invalid_file_is_named_in_the_error(tmp_path, kind):
     path = tmp_path / "val.npz"
-    FOREIGN[kind](path)
+    INVALID[kind](path)
     with pytest.raises(DataError) as caught:
         load_predictions(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: not a file of predictions")
-    # numpy's own advice to load unsafely is not for a user.
+    # The advice of numpy to load unsafely must not reach the user.
     assert "pickle" not in message
 
 
 @pytest.mark.parametrize("name", ["missing.npz", "."])
-def test_no_file_is_a_data_error_that_names_it(tmp_path, name):
+def test_a_missing_file_is_named_in_the_error(tmp_path, name):
     with pytest.raises(DataError) as caught:
         load_predictions(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path / name}: no such file")
 
 
-def test_unknown_labels_become_nan_and_known_ones_stay():
+def test_with_unknown_replaces_only_unknown_labels_by_nan():
     labels = np.array([[1.0, 0.0, 0.0]], np.float32)
     known = np.array([[1.0, 1.0, 0.0]], np.float32)
     expected = np.array([[1.0, 0.0, np.nan]], np.float32)
