@@ -1,4 +1,4 @@
-"""Folds of groups: whole, spread evenly by label and by size, the same for the same seed."""
+"""Grouped folds keep groups together, spread labels and sizes evenly and depend on the seed."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from jaxclf.decisions.folds import assign_grouped_folds
     rows=st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.booleans()), max_size=40),
     count=st.integers(2, 5),
 )
-def test_a_group_lies_in_one_fold(rows, count):
+def test_a_group_is_in_a_single_fold(rows, count):
     groups = np.array([row[0] for row in rows], np.int64)
     labels = np.array([row[1:] for row in rows], np.float32).reshape(-1, 2)
     fold = assign_grouped_folds(labels, groups, count)
@@ -36,19 +36,17 @@ def test_labels_and_sizes_are_spread_evenly(count):
         assert np.ptp(spread) <= max(3, 0.15 * column.sum() / count)
 
 
-def test_it_is_the_seeds_alone():
+def test_folds_depend_on_the_seed_but_not_on_the_ids_of_groups():
     labels, _ = draw(5)
     groups = np.arange(len(labels)) // 3
-    one = assign_grouped_folds(labels, groups, 4)
-    np.testing.assert_array_equal(one, assign_grouped_folds(labels, groups, 4))
-    assert (one != assign_grouped_folds(labels, groups, 4, seed=1)).any()
-    np.testing.assert_array_equal(
-        one, assign_grouped_folds(labels, groups * 7 + 1, 4)
-    )  # names are names
+    fold = assign_grouped_folds(labels, groups, 4)
+    np.testing.assert_array_equal(fold, assign_grouped_folds(labels, groups, 4))
+    assert (fold != assign_grouped_folds(labels, groups, 4, seed=1)).any()
+    np.testing.assert_array_equal(fold, assign_grouped_folds(labels, groups * 7 + 1, 4))
 
 
-def test_unknown_labels_are_no_positives():
+def test_unknown_labels_are_not_positives():
     labels = np.array([[1, np.nan], [0, 1], [np.nan, 1], [1, 0]], np.float32)
     fold = assign_grouped_folds(labels, np.arange(4), 2)
-    assert np.bincount(fold[labels[:, 0] == 1], minlength=2).tolist() == [1, 1]
-    assert np.bincount(fold[labels[:, 1] == 1], minlength=2).tolist() == [1, 1]
+    for column in labels.T:
+        assert np.bincount(fold[column == 1], minlength=2).tolist() == [1, 1]
