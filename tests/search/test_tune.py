@@ -129,7 +129,7 @@ def test_the_winner_trained_again_has_its_score(capsys, small, overrides, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--exp", "baseline", "--trials", 3], "baseline.py: the experiment has no search space"),
+        (["--exp", "baseline", "--trials", 3], "baseline.py: missing search space"),
         (["--exp", "focal_attentoin"], "'focal_attention'"),
         (["--exp", "focal_attention", "--trials", 0], "--trials 0"),
         (["--exp", "focal_attention", "--workers", 0], "--workers 0"),
