@@ -1,8 +1,8 @@
-"""Metrics equal their definitions on the known labels; undefined ones are NaN.
+"""Metrics equal their definitions on the known labels; undefined metrics are NaN.
 
-scikit-learn answers 0, or `zero_division`, for an undefined metric. Here NaN: precision without
-predicted positives; recall, F1, AUC and AP of a label without positives, which macro means leave
-out; AUC of a label without negatives. Two empty sets of labels agree: samples F1 is 1.
+scikit-learn returns 0 or `zero_division` for an undefined metric. jaxclf returns NaN: precision
+without predicted positives; recall, F1, AUC and AP without positives (macro means leave the label
+out); AUC without negatives. Two empty sets of labels are equal: their samples F1 is 1.
 """
 
 import numpy as np
@@ -11,6 +11,7 @@ from counting import count, f1_per_label
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from label_tables import NAN, tables
 from sklearn import metrics as sklearn
 
 from jaxclf.decisions import ranking
@@ -26,8 +27,6 @@ from jaxclf.decisions.metrics import (
     score_labels,
 )
 
-NAN = float("nan")
-
 
 def column(*values: float) -> np.ndarray:
     return np.array(values, np.float64)[:, None]
@@ -37,22 +36,11 @@ def assert_same(actual, expected) -> None:
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12, equal_nan=True)
 
 
-# Eighths make ties, and both ends.
-PROBS = st.one_of(st.sampled_from([n / 8 for n in range(9)]), st.floats(0, 1, width=32))
-
-
 @st.composite
-def tables(draw, values=(0.0, 1.0), least_classes=1):
+def decided_tables(draw, **options):
     """(labels, probs, decided)."""
-    shape = (draw(st.integers(1, 10)), draw(st.integers(least_classes, 4)))
-    return (
-        draw(arrays(np.float32, shape, elements=st.sampled_from(values))),
-        draw(arrays(np.float32, shape, elements=PROBS)),
-        draw(arrays(np.bool_, shape)),
-    )
-
-
-WITH_UNKNOWN = tables(values=(0.0, 1.0, NAN))
+    labels, probs = draw(tables(**options))
+    return labels, probs, draw(arrays(np.bool_, labels.shape))
 
 
 def large_table(seed: int, unknown: float):
@@ -64,8 +52,8 @@ def large_table(seed: int, unknown: float):
     return labels, probs.astype(np.float32), probs >= 0.4
 
 
-def each_label(score, labels, probs) -> list[float]:
-    """score(positives, negatives) of every label, each the probabilities of its known examples."""
+def score_columns(score, labels, probs) -> list[float]:
+    """score(positives, negatives) of every label, from the probabilities of its known examples."""
     return [
         score(p[y == 1].astype(np.float64), p[y == 0].astype(np.float64))
         for y, p in zip(labels.T, probs.T, strict=True)
@@ -84,14 +72,9 @@ def stepwise_ap(positives, negatives) -> float:
     """Mean over positives of the precision at their probability."""
     if not len(positives):
         return NAN
-    return float(
-        np.mean(
-            [
-                np.sum(positives >= p) / (np.sum(positives >= p) + np.sum(negatives >= p))
-                for p in positives
-            ]
-        )
-    )
+    hits = np.array([np.sum(positives >= p) for p in positives])
+    false_alarms = np.array([np.sum(negatives >= p) for p in positives])
+    return float(np.mean(hits / (hits + false_alarms)))
 
 
 def check_labels(labels, probs, decided) -> None:
@@ -102,8 +85,8 @@ def check_labels(labels, probs, decided) -> None:
         assert_same(scores.recall, tp / (tp + fn))
     assert_same(scores.f1, f1_per_label(labels, decided))
     assert_same(scores.support, tp + fn)
-    assert_same(auc(labels, probs), each_label(pairwise_auc, labels, probs))
-    expected = each_label(stepwise_ap, labels, probs)
+    assert_same(auc(labels, probs), score_columns(pairwise_auc, labels, probs))
+    expected = score_columns(stepwise_ap, labels, probs)
     assert_same(average_precision(labels, probs), expected)
     known = ~np.isnan(labels.T)
     columns = zip(labels.T, probs.T, known, strict=True)
@@ -122,8 +105,8 @@ def check_metrics(labels, probs, decided) -> None:
     assert_same(scores["macro_f1"], mean(f1))
     weighted = (f1 * support)[support > 0].sum() / support.sum() if support.any() else NAN
     assert_same(scores["weighted_f1"], weighted)
-    assert_same(scores["macro_auc"], mean(each_label(pairwise_auc, labels, probs)))
-    assert_same(scores["map"], mean(each_label(stepwise_ap, labels, probs)))
+    assert_same(scores["macro_auc"], mean(score_columns(pairwise_auc, labels, probs)))
+    assert_same(scores["map"], mean(score_columns(stepwise_ap, labels, probs)))
     examples = [
         (y[k] == 1, d[k]) for y, d, k in zip(labels, decided, known, strict=True) if k.any()
     ]
@@ -144,47 +127,45 @@ def check_metrics(labels, probs, decided) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(WITH_UNKNOWN)
-def test_small_tables_have_the_metrics_of_the_definitions(table):
+@given(decided_tables())
+def test_metrics_of_small_tables_equal_the_definitions(table):
     check_labels(*table)
     check_metrics(*table)
 
 
 @pytest.mark.parametrize("unknown", [0.0, 0.3])
-def test_a_large_table_has_the_metrics_of_the_definitions(unknown):
+def test_metrics_of_a_large_table_equal_the_definitions(unknown):
     table = large_table(0, unknown)
     check_labels(*table)
     check_metrics(*table)
 
 
 @settings(deadline=None, max_examples=40)
-@given(tables(least_classes=2))
-def test_with_all_labels_known_metrics_are_scikit_learns_averages(table):
+@given(decided_tables(values=(0.0, 1.0), min_classes=2))
+def test_without_unknown_labels_metrics_equal_scikit_learn(table):
     labels, probs, decided = table
     scores = compute_metrics(labels, probs, decided)
     y = labels.astype(int)
-    assert_same(
-        scores["micro_f1"], sklearn.f1_score(y, decided, average="micro", zero_division=np.nan)
-    )
-    assert_same(
-        scores["samples_f1"], sklearn.f1_score(y, decided, average="samples", zero_division=1.0)
-    )
+
+    def f1(average, undefined):
+        return sklearn.f1_score(y, decided, average=average, zero_division=undefined)
+
+    assert_same(scores["micro_f1"], f1("micro", np.nan))
+    assert_same(scores["samples_f1"], f1("samples", 1.0))
     assert_same(scores["subset_accuracy"], sklearn.accuracy_score(y, decided))
     assert_same(scores["hamming_loss"], sklearn.hamming_loss(y, decided))
     if y.any():
-        weighted = sklearn.f1_score(y, decided, average="weighted", zero_division=0.0)
-        assert_same(scores["weighted_f1"], weighted)
+        assert_same(scores["weighted_f1"], f1("weighted", 0.0))
     if y.any(axis=0).all():
-        macro = sklearn.f1_score(y, decided, average="macro", zero_division=0.0)
-        assert_same(scores["macro_f1"], macro)
+        assert_same(scores["macro_f1"], f1("macro", 0.0))
         assert_same(scores["map"], sklearn.average_precision_score(y, probs, average="macro"))
     if y.any(axis=0).all() and not y.all(axis=0).any():
         assert_same(scores["macro_auc"], sklearn.roc_auc_score(y, probs, average="macro"))
 
 
 @settings(deadline=None, max_examples=30)
-@given(WITH_UNKNOWN, st.data())
-def test_unknown_cells_unknown_examples_and_the_order_do_not_matter(table, data):
+@given(decided_tables(), st.data())
+def test_unknown_labels_and_the_order_do_not_matter(table, data):
     labels, probs, decided = table
     scores = compute_metrics(labels, probs, decided)
     unknown = np.isnan(labels)
@@ -205,7 +186,7 @@ def test_unknown_cells_unknown_examples_and_the_order_do_not_matter(table, data)
 
 
 @pytest.mark.parametrize("decided_absent", [False, True])
-def test_a_label_without_positives_has_no_scores_and_no_part_in_macro_means(decided_absent):
+def test_macro_means_leave_out_a_label_without_positives(decided_absent):
     labels = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
     probs = np.array([[0.9, 0.8], [0.6, 0.7], [0.3, 0.1]])
     decided = np.array([[True, decided_absent], [True, False], [False, False]])
@@ -214,15 +195,14 @@ def test_a_label_without_positives_has_no_scores_and_no_part_in_macro_means(deci
     assert absent["support"] == 0
     np.testing.assert_equal(absent["precision"], 0.0 if decided_absent else NAN)
     scores = compute_metrics(labels, probs, decided)
-    # One true positive, one false positive, one false negative: F1 1/2. Ranks +, -, +: AUC 1/2,
-    # AP (1 + 2/3) / 2.
+    # 1 true positive, 1 false positive, 1 false negative: F1 1/2. Ranks +, -, +: AUC 1/2, AP 5/6.
     assert scores["macro_f1"] == scores["weighted_f1"] == scores["macro_auc"] == 0.5
     assert_same(scores["map"], 5 / 6)
     # The absent label's false positive counts in the micro mean.
     assert_same(scores["micro_f1"], 2 / 5 if decided_absent else 1 / 2)
 
 
-def test_a_label_with_positives_only_has_no_auc():
+def test_auc_without_negatives_is_nan():
     labels, probs = column(1, 1, 1, 1), column(0.9, 0.2, 0.2, 0.4)
     assert np.isnan(auc(labels, probs)[0])
     assert average_precision(labels, probs)[0] == 1
@@ -230,26 +210,28 @@ def test_a_label_with_positives_only_has_no_auc():
     assert_same([scores.precision[0], scores.recall[0], scores.f1[0]], [1, 0.5, 2 / 3])
 
 
-def test_constant_probabilities_rank_nothing():
+def test_auc_and_ap_of_constant_probabilities():
     labels, probs = column(1, 0, 0, 0, 1), np.full((5, 1), 0.3)
     assert auc(labels, probs)[0] == 0.5
     assert average_precision(labels, probs)[0] == 0.4
 
 
-@pytest.mark.parametrize(("label", "right"), [(1.0, True), (1.0, False), (0.0, True), (0.0, False)])
-def test_one_example(label, right):
-    labels, decided = column(label), np.array([[(label == 1) == right]])
+@pytest.mark.parametrize(
+    ("label", "is_right"), [(1.0, True), (1.0, False), (0.0, True), (0.0, False)]
+)
+def test_a_single_example(label, is_right):
+    labels, decided = column(label), np.array([[(label == 1) == is_right]])
     scores = compute_metrics(labels, column(0.25), decided)
-    assert scores["subset_accuracy"] == scores["label_accuracy"] == right
-    assert scores["samples_f1"] == right
-    assert scores["hamming_loss"] == (not right)
-    np.testing.assert_equal(scores["macro_f1"], float(right) if label else NAN)
+    assert scores["subset_accuracy"] == scores["label_accuracy"] == is_right
+    assert scores["samples_f1"] == is_right
+    assert scores["hamming_loss"] == (not is_right)
+    np.testing.assert_equal(scores["macro_f1"], float(is_right) if label else NAN)
     assert np.isnan(scores["macro_auc"])
     assert_same(scores["ece"], abs(label - 0.25))
     assert_same(scores["log_loss"], -np.log(0.25 if label else 0.75))
 
 
-def test_no_predicted_positives():
+def test_scores_without_predicted_positives():
     labels = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     decided = np.zeros((4, 2), bool)
     per_label = score_labels(labels, decided)
@@ -263,15 +245,15 @@ def test_no_predicted_positives():
 
 
 @pytest.mark.parametrize("rows", [0, 3])
-def test_without_known_labels_everything_is_nan(rows):
+def test_without_known_labels_all_metrics_are_nan(rows):
     unknown, decided = np.full((rows, 2), np.nan), np.ones((rows, 2), bool)
     scores = compute_metrics(unknown, np.full((rows, 2), 0.5), decided)
     assert all(np.isnan(value) for value in scores.values()), scores
 
 
 @settings(deadline=None, max_examples=60)
-@given(tables())
-def test_cumulative_counts_are_those_of_every_threshold(table):
+@given(tables(values=(0.0, 1.0)))
+def test_cumulative_counts_equal_the_counts_at_every_threshold(table):
     is_positive, probs = table[0][:, 0] == 1, table[1][:, 0]
     scores, tp, predicted = ranking.cumulative_counts(is_positive, probs)
     assert scores.tolist() == sorted(set(probs.tolist()), reverse=True)
@@ -280,30 +262,30 @@ def test_cumulative_counts_are_those_of_every_threshold(table):
 
 
 def test_ece_by_hand():
-    # Second bin: probability 0.1, frequency 1/3, three of four cells. Fourteenth: 0.9 and 1.
+    # Bin 2: probability 0.1, frequency 1/3, three of four labels. Bin 14: 0.9 and 1.
     labels, probs = column(0, 0, 1, 1), column(0.1, 0.1, 0.1, 0.9)
     expected = 3 / 4 * (1 / 3 - 0.1) + 1 / 4 * (1 - 0.9)
     assert_same(expected_calibration_error(labels, probs), expected)
-    # The same four cells as two labels: bins are over all labels together.
+    # Bins contain all labels together.
     assert_same(expected_calibration_error(labels.reshape(2, 2), probs.reshape(2, 2)), 0.2)
-    # Errors of two bins do not cancel; within a bin they do.
+    # Errors cancel within a bin, but not between bins.
     assert_same(expected_calibration_error(column(1, 0), column(0.2, 0.8)), 0.8)
     assert_same(expected_calibration_error(column(1, 0), column(0.5, 0.5)), 0)
-    # Certainty shares the last of the fifteen bins, whose edge at 14/15 parts 0.93 from 0.935.
+    # The last of 15 bins starts between 0.93 and 0.935 and includes 1.
     assert_same(expected_calibration_error(column(1, 0), column(0.95, 1.0)), 0.475)
     assert_same(expected_calibration_error(column(1, 0), column(0.93, 0.935)), (0.07 + 0.935) / 2)
-    # An unknown cell is in no bin.
+    # Unknown labels are left out.
     labels, probs = column(0, 0, 1, 1, NAN), column(0.1, 0.1, 0.1, 0.9, 1)
     assert_same(expected_calibration_error(labels, probs), 0.2)
 
 
-def test_log_loss_stays_finite_at_certainty():
+def test_log_loss_is_finite_at_probabilities_0_and_1():
     assert_same(log_loss(column(1), column(0)), -np.log(1e-7))
     assert_same(log_loss(column(0), column(1)), -np.log(1 - (1 - 1e-7)))
     assert_same(log_loss(column(1, 0), column(1, 0)), -np.log1p(-1e-7))
 
 
-def test_every_metric_is_best_when_all_is_right():
+def test_higher_is_better_is_the_direction_of_every_metric():
     labels = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
     right = compute_metrics(labels, labels, labels == 1)
     wrong = compute_metrics(labels, 1 - labels, labels == 0)
@@ -312,7 +294,7 @@ def test_every_metric_is_best_when_all_is_right():
     assert all(METRICS[name].higher_is_better for name in SELECTION_METRICS)
 
 
-def test_label_metrics_have_a_row_per_name():
+def test_compute_label_metrics_has_a_row_per_label():
     labels, probs, decided = large_table(0, 0.2)
     scores = score_labels(labels, decided)
     rows = compute_label_metrics(labels, probs, decided, tuple("abcdef"))
