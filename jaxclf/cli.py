@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -127,6 +128,9 @@ def run_command(
         with terminal.show_log(logging.DEBUG if args.verbose else level):
             run(args)
         return 0
+    except BrokenPipeError:  # the reader of stdout is gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 128 + signal.SIGPIPE
     except (JaxclfError, OSError, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()

@@ -171,3 +171,10 @@ def test_help_imports_nothing_heavy(command):
 def test_the_module_is_the_console_command():
     words = [sys.executable, "-m", "jaxclf", "--version"]
     assert subprocess.run(words, capture_output=True, text=True).stdout == "jaxclf 0.2.0\n"
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_is_not_an_error():
+    command = f"{sys.executable} -m jaxclf train --exp baseline --print-config | true"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert result.stderr == ""
