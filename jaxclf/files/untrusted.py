@@ -1,4 +1,4 @@
-"""Files of a model folder that came from elsewhere: plain files inside it, of a bounded size."""
+"""Read files of untrusted model folders: only plain files inside the folder, of limited size."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxclf.errors import DataError
 
-# Far above any published file of its kind, far below what hurts.
+# Bytes; published files are smaller, and files of this size fit into memory.
 JSON_LIMIT = 4 * 2**20
 TOKENIZER_LIMIT = 48 * 2**20
 # Limits on the number of JSON elements: each costs far more memory than its text.
@@ -22,9 +22,9 @@ def has_entry(folder: Path, name: str) -> bool:
 def safe_path(folder: Path, name: str, limit: int | None = None) -> Path:
     """The path of a plain file of the folder.
 
-    limit: most bytes it may have; None if the reader checks the size against the content.
-    Raises DataError if it is missing, leads out of the folder, is not a plain file or is too large.
-    A hub cache keeps its files as links into `blobs/` beside `snapshots/`: those are allowed.
+    limit: the largest size in bytes; None if the reader checks the size against the content.
+    Raises DataError if the file is missing, outside the folder, not a plain file or too large.
+    Links into `blobs/` beside `snapshots/` are allowed: a hub cache stores its files so.
     """
     if Path(name).name != name:
         raise DataError(f"{folder}: {name[:80]!r} names a file outside the folder")
@@ -47,13 +47,13 @@ def safe_path(folder: Path, name: str, limit: int | None = None) -> Path:
         raise DataError(f"{path}: not a plain file")
     size = real.stat().st_size
     if limit is not None and size > limit:
-        raise DataError(f"{path}: {size:,} bytes; at most {limit:,} are read of such a file")
+        raise DataError(f"{path}: {size:,} bytes; at most {limit:,} are allowed")
     return path
 
 
-def printable(text: str, most: int = 100) -> str:
-    """Text of a file for a message: shortened, without control characters."""
-    return repr(text[:most])[1:-1] + "…" * (len(text) > most)
+def printable(text: str, max_length: int = 100) -> str:
+    """Shorten a text for a message, and escape its control characters."""
+    return repr(text[:max_length])[1:-1] + "…" * (len(text) > max_length)
 
 
 def read_json(
@@ -65,6 +65,10 @@ def read_json(
 
 
 def parse_json(content: bytes, where: str, parts: int = PARTS) -> dict[str, Any]:
+    """Parse a JSON object without duplicate keys. where: names the source in errors.
+
+    parts: the largest number of commas. Raises DataError.
+    """
     if content.count(b",") > parts:
         raise DataError(f"{where}: more than {parts:,} elements")
 
@@ -81,7 +85,7 @@ def parse_json(content: bytes, where: str, parts: int = PARTS) -> dict[str, Any]
         raise DataError(f"{where}: not UTF-8") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{where}:{error.lineno}: not JSON: {error.msg}") from None
-    except ValueError:  # Python's own limit
+    except ValueError:  # Python's limit for integers
         raise DataError(f"{where}: a number of thousands of digits") from None
     except RecursionError:
         raise DataError(f"{where}: nested too deeply") from None
