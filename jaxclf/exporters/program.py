@@ -53,8 +53,8 @@ class Answer(NamedTuple):
 class InferenceProgram(NamedTuple):
     """A model or an ensemble as one program.
 
-    model_types: the members' encoder families. dtypes: that the members compute in when the run
-        itself is used. answer: (params, packed, slots) -> Answer; slots is static.
+    model_types: the members' encoder families. dtypes: the dtypes in which the members of the run
+        compute. answer: (params, packed, slots) -> Answer; slots is static.
     """
 
     labels: tuple[str, ...]

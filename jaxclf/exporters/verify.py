@@ -44,7 +44,7 @@ Probs = Float32[np.ndarray, "texts classes"]
 
 
 def probe_texts(windows: Windows) -> list[str]:
-    """Texts from one word to more than all windows hold."""
+    """Texts of many lengths: from a single word to more tokens than all windows hold."""
     words = " ".join(SENTENCES).split()
     longest = 2 * windows.max_length * windows.max_windows
     words = words * -(-longest // len(words))

@@ -89,7 +89,7 @@ PADDED = """inputs `input_ids` and `attention_mask`, int64 `[rows, length]`, one
 {size} tokens, from `tokenizer.json`. The graph reads the first window of a longer text; jaxclf
 reads and pools several."""
 
-INT8 = """ in int8 (on an x86 CPU without VNNI sums can saturate: score a labelled file there before
+INT8 = """ in int8 (on an x86 CPU without VNNI sums can saturate: score a labeled file there before
 use)"""
 
 CARD = """## As an ONNX graph
@@ -107,7 +107,7 @@ def to_onnx(
 ) -> str:
     """Write a folder with an ONNX model of a finished run or an ensemble; returns a summary.
 
-    input: `packed` or `padded`. int8: quantize products and tables; needs `data`. data: a labelled
+    input: `packed` or `padded`. int8: quantize products and tables; needs `data`. data: a labeled
         file, to measure the loss of F1.
     The export is checked against the run on the texts of `data`, or on sentences of all lengths.
 
@@ -117,7 +117,7 @@ def to_onnx(
     import_onnx()
     import_onnxruntime()
     if int8 and data is None:
-        raise ConfigError("--int8 changes F1: give a labelled file, --data FILE, to measure it")
+        raise ConfigError("--int8 changes F1: give a labeled file, --data FILE, to measure it")
     program = load_program(run, "float32")
     classifier = load(run)
     description = INPUT_LAYOUTS[input](program).description

@@ -1,6 +1,6 @@
 """Find patterns of primitives that ONNX has as one node, by tracing the functions that make them.
 
-A missed pattern is written as its primitives: the same numbers, more slowly.
+If a pattern is not found, its primitives are written: the result is equal, but slower.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 from jaxclf.exporters.onnx.jaxpr import Atom, Equation, Program, trace
 from jaxclf.model.encoders.common import gelu, layer_norm
 
-ANY = float("nan")  # in a pattern, stands for any number
+ANY = float("nan")  # matches any number in a pattern
 
 
 class Fusion(NamedTuple):

@@ -21,8 +21,8 @@ class Node(NamedTuple):
 
 
 class Value(NamedTuple):
-    """A tensor of the graph. An axis along which it would repeat itself may have size 1: most ops
-    broadcast it, and `expand` repeats it for the others."""
+    """A tensor of the graph. An axis with repeated values may have size 1: most ops broadcast, and
+    `expand` repeats the values for the rest."""
 
     name: str
     shape: Size

@@ -1,10 +1,9 @@
 """Matrix products and tables in int8: weights by channel, activations by row at run time.
 
-A row has a scale of its own, so a text's result does not depend on the texts beside it, and an
-outlier costs its own row alone. The node that makes the activations tells their range. Behind a
-layer norm some channels are large, and part of their size moves into the weights (SmoothQuant, Xiao
-et al. 2023, arXiv 2211.10438, from the norm's own scale and bias instead of data). Behind a GELU
-hardly any value is below 0.
+Every row has its own scale. So the result of a text does not depend on the texts beside it, and an
+outlier affects only its row. The node before the product determines the range. After a layer norm,
+part of the size of large channels moves into the weights (SmoothQuant, Xiao et al. 2023, arXiv
+2211.10438, with the norm's scale and bias instead of data). After a GELU few values are below 0.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Write each jax primitive in ONNX: a table of functions (graph, equation, values) -> value.
 
 A value may have size 1 along an axis that it would repeat (`graph.Value`). Ops that broadcast keep
-it so; for the others `expand` repeats it.
+the size 1; before all other ops `expand` repeats the value.
 """
 
 import numpy as np

@@ -35,8 +35,8 @@ class GraphMetadata(NamedTuple):
 def onnx_scorer(folder: Path, threads: int = 0) -> Callable[[Sequence[str]], Probs]:
     """Open a folder with an ONNX model; returns a function (texts -> probabilities).
 
-    A packed model reads a long text in windows, as `Classifier` does; a padded one reads the first.
-    threads: of onnxruntime; 0: one for each core.
+    A packed model reads all windows of a long text, a padded model the first.
+    threads: the threads of onnxruntime; 0: all cores.
     Raises ConfigError if onnxruntime is not installed.
     """
     ort = import_onnxruntime()
