@@ -11,7 +11,7 @@ from counting import count, f1_per_label
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from label_tables import NAN, tables
+from label_tables import DEGENERATE, NAN, tables
 from sklearn import metrics as sklearn
 
 from jaxclf.decisions import ranking
@@ -140,6 +140,15 @@ def test_metrics_of_a_large_table_equal_the_definitions(unknown):
     check_metrics(*table)
 
 
+@pytest.mark.parametrize("kind", DEGENERATE)
+@pytest.mark.parametrize("decision", [False, True])
+def test_metrics_of_degenerate_tables_equal_the_definitions(kind, decision):
+    labels, probs = DEGENERATE[kind]
+    table = labels, probs, np.full(labels.shape, decision)
+    check_labels(*table)
+    check_metrics(*table)
+
+
 @settings(deadline=None, max_examples=40)
 @given(decided_tables(values=(0.0, 1.0), min_classes=2))
 def test_without_unknown_labels_metrics_equal_scikit_learn(table):
@@ -202,55 +211,6 @@ def test_macro_means_leave_out_a_label_without_positives(decided_absent):
     assert_same(scores["micro_f1"], 2 / 5 if decided_absent else 1 / 2)
 
 
-def test_auc_without_negatives_is_nan():
-    labels, probs = column(1, 1, 1, 1), column(0.9, 0.2, 0.2, 0.4)
-    assert np.isnan(auc(labels, probs)[0])
-    assert average_precision(labels, probs)[0] == 1
-    scores = score_labels(labels, column(1, 0, 0, 1) == 1)
-    assert_same([scores.precision[0], scores.recall[0], scores.f1[0]], [1, 0.5, 2 / 3])
-
-
-def test_auc_and_ap_of_constant_probabilities():
-    labels, probs = column(1, 0, 0, 0, 1), np.full((5, 1), 0.3)
-    assert auc(labels, probs)[0] == 0.5
-    assert average_precision(labels, probs)[0] == 0.4
-
-
-@pytest.mark.parametrize(
-    ("label", "is_right"), [(1.0, True), (1.0, False), (0.0, True), (0.0, False)]
-)
-def test_a_single_example(label, is_right):
-    labels, decided = column(label), np.array([[(label == 1) == is_right]])
-    scores = compute_metrics(labels, column(0.25), decided)
-    assert scores["subset_accuracy"] == scores["label_accuracy"] == is_right
-    assert scores["samples_f1"] == is_right
-    assert scores["hamming_loss"] == (not is_right)
-    np.testing.assert_equal(scores["macro_f1"], float(is_right) if label else NAN)
-    assert np.isnan(scores["macro_auc"])
-    assert_same(scores["ece"], abs(label - 0.25))
-    assert_same(scores["log_loss"], -np.log(0.25 if label else 0.75))
-
-
-def test_scores_without_predicted_positives():
-    labels = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-    decided = np.zeros((4, 2), bool)
-    per_label = score_labels(labels, decided)
-    assert np.isnan(per_label.precision).all()
-    assert (per_label.recall == 0).all()
-    assert (per_label.f1 == 0).all()
-    scores = compute_metrics(labels, np.full((4, 2), 0.1), decided)
-    assert scores["macro_f1"] == scores["micro_f1"] == scores["weighted_f1"] == 0
-    assert scores["samples_f1"] == scores["subset_accuracy"] == 0.25
-    assert scores["hamming_loss"] == scores["label_accuracy"] == 0.5
-
-
-@pytest.mark.parametrize("rows", [0, 3])
-def test_without_known_labels_all_metrics_are_nan(rows):
-    unknown, decided = np.full((rows, 2), np.nan), np.ones((rows, 2), bool)
-    scores = compute_metrics(unknown, np.full((rows, 2), 0.5), decided)
-    assert all(np.isnan(value) for value in scores.values()), scores
-
-
 @settings(deadline=None, max_examples=60)
 @given(tables(values=(0.0, 1.0)))
 def test_cumulative_counts_equal_the_counts_at_every_threshold(table):
@@ -297,12 +257,8 @@ def test_higher_is_better_is_the_direction_of_every_metric():
 def test_compute_label_metrics_has_a_row_per_label():
     labels, probs, decided = large_table(0, 0.2)
     scores = score_labels(labels, decided)
+    columns = [scores.precision, scores.recall, scores.f1, auc(labels, probs)]
+    columns += [average_precision(labels, probs), scores.support]
     rows = compute_label_metrics(labels, probs, decided, tuple("abcdef"))
     assert list(rows) == list("abcdef")
-    for index, row in enumerate(rows.values()):
-        expected = [
-            *(scores.precision[index], scores.recall[index], scores.f1[index]),
-            *(auc(labels, probs)[index], average_precision(labels, probs)[index]),
-            scores.support[index],
-        ]
-        np.testing.assert_equal(list(row.values()), expected)
+    np.testing.assert_equal([list(row.values()) for row in rows.values()], np.stack(columns, 1))
