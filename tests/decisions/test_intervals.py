@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.stats
-from counting import all_metrics
+from counting import all_metrics, count, macro_f1
 from goemotions_like import POSITIVES, SHARE, draw, true_f1
 from label_tables import NAN
 
@@ -56,25 +56,14 @@ def estimates(resampled: Resampled) -> list[Estimate]:
 
 def brute_force(labels, decided) -> dict[str, list[float]]:
     """Draw the examples 2000 times, and score every draw by counting."""
-    rng = np.random.default_rng(0)
-    cells = list(zip(labels.tolist(), decided.tolist(), strict=True))
-    macros, micros = [], []
+    rng, macros, micros = np.random.default_rng(0), [], []
     for _ in range(2000):
-        drawn = [cells[row] for row in rng.integers(0, len(cells), len(cells))]
-        scores, hits_all, size_all = [], 0, 0
-        for label in range(labels.shape[1]):
-            known = [(y[label], d[label]) for y, d in drawn if y[label] == y[label]]
-            positives = sum(y == 1 for y, _ in known)
-            hits = sum(y == 1 and d for y, d in known)
-            size = positives + sum(d for _, d in known)
-            hits_all, size_all = hits_all + hits, size_all + size
-            if positives:
-                scores.append(2 * hits / size)
-        if scores:
-            macros.append(sum(scores) / len(scores))
-        if size_all:
-            micros.append(2 * hits_all / size_all)
-    return {"macro_f1": macros, "micro_f1": micros}
+        rows = rng.integers(0, len(labels), len(labels))
+        tp, fp, fn, _ = count(labels[rows], decided[rows]).sum(axis=1)
+        macros.append(macro_f1(labels[rows], decided[rows]))
+        micros.append(2 * tp / (2 * tp + fp + fn) if tp + fp + fn else NAN)
+    scores = {"macro_f1": macros, "micro_f1": micros}
+    return {name: [f1 for f1 in values if not np.isnan(f1)] for name, values in scores.items()}
 
 
 def quantile(values: list[float], share: float) -> float:
