@@ -58,9 +58,6 @@ def simplex_grid(members, parts):
             yield np.array([*counts, parts - sum(counts)]) / parts
 
 
-# The simplex
-
-
 @st.composite
 def member_tables(draw):
     """(labels, probs), with unknown labels, ties, 0 and 1."""
@@ -94,9 +91,6 @@ def test_every_label_has_its_own_weights():
     probs = np.array([[[0.2, 0.4]], [[0.6, 0.8]]], np.float32)
     weights = np.array([[1.0, 0.25], [0.0, 0.75]])
     np.testing.assert_allclose(blend(probs, weights), [[0.2, 0.7]], rtol=1e-6)
-
-
-# The smallest log loss
 
 
 @pytest.mark.parametrize(("members", "parts"), [(2, 400), (3, 40)])
@@ -152,9 +146,6 @@ def test_weights_do_not_depend_on_the_order_of_members(name):
     order = [2, 0, 1]
     before, after = (BLENDERS[name](labels, table) for table in (probs, probs[order]))
     np.testing.assert_allclose(after, before[order], atol=1e-5)
-
-
-# The prior of rare labels
 
 
 @pytest.mark.parametrize("prior", [1e12, INF])
@@ -226,9 +217,6 @@ def test_rarer_labels_are_nearer_to_the_shared_weights():
     assert moved[0] < 0.7 * moved[1]
 
 
-# Greedy
-
-
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rounds", [1, 2, 10])
 def test_greedy_is_not_below_its_best_member(seed, rounds):
@@ -255,9 +243,6 @@ def test_greedy_picks_the_first_of_equal_members():
     weights = greedy(labels, probs[[2, 1, 1, 2]], rounds=5)
     assert weights[1, 0] > 0
     assert (weights[2:] == 0).all()
-
-
-# Out of fold
 
 
 def test_no_example_is_blended_by_weights_that_it_fitted():
@@ -308,9 +293,6 @@ def test_out_of_fold_blends_depend_only_on_folds_and_seed():
         blend_out_of_fold(labels, probs, simplex, folds=1)
 
 
-# The value of members
-
-
 def test_leave_one_out_is_the_loss_without_the_member():
     labels, probs = simulated()
 
@@ -348,8 +330,6 @@ def test_diversity_shows_common_errors():
     assert results[0].correlation[0, 1] < results[1].correlation[0, 1] - 0.1
     assert results[0].disagreement[0, 1] > 1.5 * results[1].disagreement[0, 1]
 
-
-# Degenerate tables
 
 TABLES = {
     **{kind: (labels, np.stack([probs] * 3)) for kind, (labels, probs) in DEGENERATE.items()},
@@ -394,9 +374,6 @@ def test_the_correlation_of_a_constant_error_is_nan(error):
     assert not np.isnan(diversity(labels, probs, probs >= 0.5).correlation).any()
 
 
-# Simulated members
-
-
 @functools.cache
 def calibrated_members():
     """(labels, probs) to fit on, and the same for unseen examples, calibrated on the first."""
@@ -424,9 +401,6 @@ def test_a_blend_has_a_higher_macro_f1_than_its_best_member(name):
     options = {"rounds": 5} if name == "greedy" else {}
     singles = [score(np.repeat(row[:, None], labels.shape[1], 1)) for row in np.eye(3)]
     assert score(BLENDERS[name](labels, probs, **options)) > max(singles) + 0.01
-
-
-# Options
 
 
 def test_prior_strength_and_rounds_are_the_options():
