@@ -73,9 +73,6 @@ def focal_like(rows: int = 4000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return draw_labels(1, truth), probs, truth
 
 
-# A known miscalibration
-
-
 def test_temperature_is_recovered():
     p, truth = draw_probs(0, 20000, 0.0, -1.5, 1.0), np.array([0.5, 1.8, 1.0])
     calibration = temperature(draw_labels(1, expit(logit(p) / truth)), p)
@@ -115,9 +112,6 @@ def test_calibration_halves_the_ece_of_focal_loss_out_of_fold(kind):
             expected_calibration_error(labels[:, [index]], p[:, [index]]) for p in (probs, after)
         )
         assert calibrated < 0.5 * before
-
-
-# Ranking and storage
 
 
 @settings(deadline=None, max_examples=80)
@@ -195,9 +189,6 @@ def test_every_label_needs_a_curve():
     calibration = Calibration("temperature", ({"temperature": 1.0},))
     with pytest.raises(ValueError, match="zip"):
         apply_calibration(calibration, np.ones((1, 2), np.float32))
-
-
-# References
 
 
 class FirstFeature(ClassifierMixin, BaseEstimator):
@@ -279,9 +270,6 @@ def test_isotonic_is_nearly_constant_for_a_reversed_ranking():
     assert len(np.unique(after)) > 0.99 * len(np.unique(p))
 
 
-# The prior of rare labels
-
-
 @pytest.mark.parametrize("kind", FITTED)
 def test_without_prior_every_label_is_fitted_alone(kind):
     labels, probs, _ = focal_like()
@@ -361,9 +349,6 @@ def test_the_prior_is_a_number_of_positives_of_the_pooled_data(prior):
     assert abs(mixed - model.coef_[0, 0]) < 0.05 * (alone - pooled)  # equal to second order
 
 
-# Degenerate tables
-
-
 @pytest.mark.parametrize("kind", FITTED)
 @pytest.mark.parametrize("labels", [column(0), column(1), column(NAN), np.zeros((0, 1), "f4")])
 def test_too_little_data_leaves_probabilities_unchanged(kind, labels):
@@ -412,9 +397,6 @@ def test_degenerate_labels_beside_ordinary_labels(kind):
     assert ((after > 0) & (after < 1)).all()
 
 
-# Out of fold
-
-
 @pytest.mark.parametrize("kind", FITTED)
 def test_no_example_fits_its_own_curve(kind):
     labels, probs, _ = focal_like(400)
@@ -461,9 +443,6 @@ def test_fewer_rows_than_folds(rows, kind):
     labels, probs, _ = focal_like(400)
     after = calibrate_out_of_fold(labels[:rows], probs[:rows], CALIBRATORS[kind])
     assert np.isfinite(after).all()
-
-
-# Options
 
 
 @pytest.mark.parametrize("kind", FITTED)
