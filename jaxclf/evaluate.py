@@ -39,6 +39,8 @@ def build_parser() -> CommandParser:
 def run(args: argparse.Namespace) -> None:
     if args.include_texts and not args.html:
         raise ConfigError("--include-texts needs --html")
+    if args.html and (args.data or args.overrides):
+        raise ConfigError("--html shows the run as it is; leave out --data and key=value")
     if args.data and args.overrides:
         word = args.override_words[0]
         raise ConfigError(f"{word}: --data is scored with the model as it is; leave out key=value")

@@ -17,7 +17,7 @@ def build_parser() -> CommandParser:
         "train",
         __doc__,
         overrides="such as train.epochs=1; all keys are listed below",
-        epilog=lambda: f"experiments: {', '.join(catalog.names())}\n\nkeys:\n\n{describe_keys()}",
+        epilog=lambda: f"experiments: {', '.join(catalog.names())}\n\n{describe_keys()}",
     )
     parser.add_argument("--exp", required=True, help="a name, a .py file or a run's config.json")
     parser.add_argument("--out", type=Path, help="the run folder (default: runs/NAME)")

@@ -307,6 +307,7 @@ def test_bad_data_is_one_line_with_the_position(capsys, tmp_path, name, tiny_enc
         ("predict", ["--run", "nowhere", " "], ["empty"]),
         ("evaluate", ["--run", "nowhere"], ["nowhere", "no such file"]),
         ("evaluate", ["--run", "nowhere", "--include-texts"], ["--html"]),
+        ("evaluate", ["--run", "nowhere", "--html", "threshold=shared"], ["--html"]),
         ("evaluate", ["--run", "x", "--data", "y", "threshold=plug_in"], ["threshold", "--data"]),
         ("compare", ["nowhere"], ["--ablate"]),
         ("compare", ["nowhere", "nowhere"], ["nowhere", "no such file"]),

@@ -25,7 +25,7 @@ def format_config(experiment: Any) -> Iterator[str]:
 def describe_keys() -> str:
     """Every key with its default and description, and the names that it may take."""
     defaults = Experiment(Data("", "", ""))
-    paragraphs = []
+    paragraphs = ["keys, with the value they have unless the experiment sets another:"]
     for part in dataclasses.fields(defaults):
         value = getattr(defaults, part.name)
         is_part = dataclasses.is_dataclass(value) and not isinstance(value, Spec)

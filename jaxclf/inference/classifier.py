@@ -115,6 +115,8 @@ class Classifier:
 
 def validate_texts(texts: Iterable[str]) -> list[str]:
     """The texts as a list. Raises DataError for a text that cannot be classified."""
+    if isinstance(texts, str):
+        raise DataError("one string in place of a list of texts; give [text]")
     texts = list(texts)
     for index, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():

@@ -66,8 +66,7 @@ def _check_scores(scores: Mapping[str, Any]) -> list[str]:
         if row["support"] > 0 and row["recall"] < LOW_RECALL
     ]:
         sentences.append(
-            f"Very low recall on test: {', '.join(missed)}. Try more examples of them, the "
-            "balanced sampler or pos_weight."
+            f"Very low recall on test: {', '.join(missed)}. Label more examples of them."
         )
     if weak := [
         name

@@ -34,9 +34,11 @@ def make_card(
     """Write a model card as Markdown.
 
     rule, calibration: names of the threshold rule and the calibrator. sizes: examples of each
-    split. label_descriptions: label -> when a text has it, may lack labels. structure: how several
-    networks work together. details: more tables, each a section of its own.
+    split. label_descriptions: label -> when a text has it, may lack labels; descriptions that name
+    a label the model does not have belong to another data set and are left out. structure: how
+    several networks work together. details: more tables, each a section of its own.
     """
+    labels = list(report["test"]["labels"])
     names = dict.fromkeys(base_model(encoder) or Path(encoder.name).name for encoder in encoders)
     body = render(
         "model_card.md",
@@ -44,8 +46,8 @@ def make_card(
         structure=structure and f" of {structure}",
         encoders=[f"`{name}`" for name in names],
         sizes=", ".join(f"{split} {size:,}" for split, size in sizes.items()),
-        labels=list(report["test"]["labels"]),
-        descriptions=label_descriptions,
+        labels=labels,
+        descriptions=label_descriptions if set(label_descriptions) <= set(labels) else {},
         tables=score_tables(report["test"], "test"),
         rule=rule,
         calibration=calibration,

@@ -1,6 +1,7 @@
 """The training loop: steps, checkpoints, an evaluation per epoch, early stopping."""
 
 import contextlib
+import logging
 import math
 import signal
 import time
@@ -19,6 +20,8 @@ from jaxclf.training.data import Epochs
 from jaxclf.training.metrics_log import MetricsLog
 from jaxclf.training.step import StepMetrics, weights_of
 from jaxclf.types import Batch, State
+
+log = logging.getLogger(__name__)
 
 
 def run_loop(
@@ -76,6 +79,9 @@ def run_loop(
                             f"stopped; run the same command again to resume from {run}",
                             *signals[:1] or [signal.SIGTERM],
                         )
+            log.info(
+                "epoch %d of %d: train loss %.4f", epoch + 1, len(epochs.sizes), loss_sum / size
+            )
             history.append({"epoch": epoch + 1, "train_loss": loss_sum / size, **evaluate_state()})
             loss_sum, done = 0.0, 0
             metrics_log.log_epoch(int(state.step), history[-1])

@@ -51,6 +51,8 @@ def test_threads_get_the_same_bits_as_a_single_caller(model_folder, demo_rows):
 
 def test_an_unreadable_text_is_named_by_its_index(model_folder):
     classifier = jaxclf.load(model_folder)
+    with pytest.raises(DataError, match="list"):
+        classifier.predict("not a list")
     for method in (classifier.predict, classifier.predict_proba, classifier.explain):
         for bad_text in (" \n", "no\ud83d"):
             with pytest.raises(DataError, match="text 1 "):

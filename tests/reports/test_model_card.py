@@ -49,6 +49,13 @@ def test_a_card_describes_the_model_and_shows_its_test_scores(report):
     assert not any(line != line.rstrip() for line in body.splitlines())
 
 
+def test_descriptions_of_another_data_set_are_left_out(report):
+    descriptions = {NAMES[0]: "as in the demonstration", "a label of another data set": "such as"}
+    text = make_card("my-run", [Encoder()], report, "per_label", "platt", SIZES, descriptions)
+    assert "as in the demonstration" not in text
+    assert "another data set" not in text
+
+
 def test_the_metadata_is_that_of_the_hub(report):
     data = ModelCard(make_card("my-run", [Encoder()], report, "fixed", "none", SIZES, {})).data
     assert (data.library_name, data.pipeline_tag) == ("jaxclf", "text-classification")
