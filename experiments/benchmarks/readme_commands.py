@@ -63,7 +63,8 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", help="only command lines with this text")
     args = parser.parse_args()
-    lines = [line for line in documented_lines() if args.only in line]
+    # A line that stands in several pages runs once.
+    lines = [line for line in dict.fromkeys(documented_lines()) if args.only in line]
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "jaxclf"
