@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from jaxclf.inference.score_file import CHUNK_ROWS
+
 NUM_KILLS = 5
 
 
@@ -55,7 +57,9 @@ def run_uninterrupted(
 def run_killed(run: Path, source: Path, target: Path, rows: int) -> list[int]:
     """Finished rows at each kill."""
     rows_at_kill = []
-    for aim in sorted(random.Random(0).sample(range(rows // 20, rows * 19 // 20), NUM_KILLS)):
+    # Rows are written in chunks: the command must not end with the chunk of the last kill.
+    last = min(rows * 19 // 20, rows - 2 * CHUNK_ROWS)
+    for aim in sorted(random.Random(0).sample(range(rows // 20, last), NUM_KILLS)):
         process = start(run, source, target)
         while count_rows(target) < aim:
             assert process.poll() is None, "the command ended before the kill"

@@ -173,7 +173,9 @@ def run_service(tree: Path, words: list[str]) -> tuple[int, str]:
             time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
         code = process.wait()
-        return (0 if code in (0, 128 + signal.SIGTERM) else code or 1), path.read_text()
+        # Before it is ready, the signal ends it at once.
+        stopped = code in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
+        return (0 if stopped else code or 1), path.read_text()
 
 
 def make_tree(tree: Path) -> None:
@@ -189,10 +191,13 @@ def make_tree(tree: Path) -> None:
             write_goemotions(tree, labels, split, rows)
     shutil.copy(tree / "c.csv", tree / "texts.csv")
     make_encoder(tree / ENCODER, [row["text"] for row in rows])
-    for seed, name in enumerate(RUNS):
-        words = ["train", "--exp", "goemotions_ekman", "--out", f"tiny_runs/{name}"]
+    runs = [
+        ["goemotions_ekman", "--out", f"tiny_runs/{name}", f"seed={seed}"]
+        for seed, name in enumerate(RUNS)
+    ]
+    for words in [*runs, ["baseline"], ["focal_attention"]]:  # the last two to runs/NAME
         code, output = run_to_end(
-            tree, [sys.executable, "-m", "jaxclf", *words, *TRAINING, f"seed={seed}"]
+            tree, [sys.executable, "-m", "jaxclf", "train", "--exp", *words, *TRAINING]
         )
         assert code == 0, output
 
