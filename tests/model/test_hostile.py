@@ -52,7 +52,7 @@ FLAX, HEAD = "flax_model.msgpack", "head.safetensors"
 WORDS, BIAS = "embeddings.word_embeddings.weight", "embeddings.LayerNorm.bias"
 QUERY = "encoder.layer.0.attention.self.query.weight"
 GB = 10**9
-NO_NAME = "is not a file name"
+NO_NAME = "no such file|is not a file name|outside the folder"
 NUMBER = {"type": "Sequence", "normalizers": 5}
 AROUND = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", GB]}
 
