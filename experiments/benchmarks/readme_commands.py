@@ -40,7 +40,7 @@ BUDGETS = {
     r"jaxclf tune": [*TRAINING, "--trials", "1", "--workers", "1"],
     r"jaxclf (ensemble|compare) .*--seeds": ["--seeds", "2"],
     r"jaxclf (ensemble|audit) .*--folds": ["--folds", "2"],
-    r"jaxclf compare": ["--resamples", "20"],
+    r"jaxclf compare": ["--resamples", "100"],
     r"benchmarks.(scoring|onnx_speed|paths|ray_cluster)": ["--rows", "64"],
     r"benchmarks.speed": ["--rows", "704"],  # metrics.jsonl has a line for every 10 steps
     r"benchmarks.(scoring|onnx_speed|speed)": ["--rounds", "1"],
