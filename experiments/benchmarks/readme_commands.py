@@ -50,7 +50,7 @@ BUDGETS = {
 }
 PARSED_ONLY = (
     r"^(pip|pytest|curl|git|source)\b|get_goemotions|readme_(commands|results)|--storage"
-    r"|--process-id|focal_attention_base|--page"
+    r"|--process-id|focal_attention_base|--page|--int8"  # int8 is refused for a random network
 )
 NEEDS_TORCH = r"benchmarks.(hf_trainer|scoring|speed)"  # parsed only without torch and accelerate
 NEEDS_RAY = r"benchmarks.ray_cluster"
