@@ -32,6 +32,7 @@ from jaxclf.errors import JaxclfError
 ROOT = Path(__file__).parent.parent.parent
 ENCODER = "tiny_encoder"
 RUNS = ("first", "second")  # tiny runs that stand in for the runs a command reads
+EXAMPLE_RUNS = ("a", "b", "c", "blend")  # of any run in the pages: made for each command
 TRAINING = [f"encoder.name={ENCODER}", "encoder.dtype=float32", "train.epochs=1"]
 
 # Words appended to matching command lines; the last value of an option or key counts.
@@ -114,6 +115,8 @@ def try_command(tree: Path, line: str) -> tuple[str, str]:
         if re.search(pattern, line):
             words += extra
     words = [ENCODER if word == "FOLDER" else word for word in words]
+    for name in EXAMPLE_RUNS:
+        shutil.rmtree(tree / "runs" / name, ignore_errors=True)
     make_runs(tree, words)
     if words[0] == "jaxclf":
         words = [sys.executable, "-m", *words]
