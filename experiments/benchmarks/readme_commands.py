@@ -192,7 +192,8 @@ def make_tree(tree: Path) -> None:
         write_csv(tree / f"{'abc'[('train', 'val', 'test').index(split)]}.csv", rows)
         for labels in ("ekman", "original"):
             write_goemotions(tree, labels, split, rows)
-    shutil.copy(tree / "c.csv", tree / "texts.csv")
+    for name in ("texts.csv", "more.csv"):
+        shutil.copy(tree / "c.csv", tree / name)
     make_encoder(tree / ENCODER, [row["text"] for row in rows])
     runs = [
         ["goemotions_ekman", "--out", f"tiny_runs/{name}", f"seed={seed}"]
