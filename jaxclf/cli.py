@@ -6,7 +6,6 @@ import importlib.metadata
 import logging
 import os
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -130,7 +129,7 @@ def run_command(
         return 0
     except BrokenPipeError:  # the reader of stdout is gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return 128 + signal.SIGPIPE
+        return 141  # 128 + SIGPIPE, a name that Windows lacks
     except (JaxclfError, OSError, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
