@@ -1,4 +1,8 @@
-"""Files and folders that are written whole or not at all, their SHA-256, and a lock."""
+"""Files and folders that are written whole or not at all, their SHA-256, and a lock.
+
+Everything is on the disk before the rename that gives it its name, so that a power cut leaves the
+old content or the new one.
+"""
 
 import contextlib
 import hashlib
@@ -16,8 +20,12 @@ def write_bytes(path: Path, content: bytes) -> Path:
     """Write a file whole or not at all. Returns its path; makes the folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(path)
-    part.write_bytes(content)
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     part.replace(path)
+    sync(path.parent)
     return path
 
 
@@ -35,10 +43,30 @@ def write_folder(folder: Path) -> Iterator[Path]:
     part.mkdir(parents=True)
     try:
         yield part
+        sync_tree(part)
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
+        sync(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Write a file's content or a folder's names to the disk. On Windows it does nothing: there
+    only a file that is open for writing can be written out."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Write a folder's files and all names in it to the disk."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.exists():  # not a dead link
+            sync(path)
 
 
 def part_path(path: Path) -> Path:

@@ -24,13 +24,14 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, values: Any) -> Path:
     """Write JSON whole or not at all; NaN becomes null."""
-    text = json.dumps(_without_nan(values), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(without_nan(values), indent=2, ensure_ascii=False, allow_nan=False)
     return write_text(path, text + "\n")
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The value with None for NaN and lists for tuples, as JSON has it."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(inner) for key, inner in value.items()}
+        return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
+        return [without_nan(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value
