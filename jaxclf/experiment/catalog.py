@@ -1,8 +1,8 @@
 """The catalog: experiments by name, from a .py file, or from a run's config.json."""
 
-import importlib.util
+import runpy
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from jaxclf.errors import ConfigError, did_you_mean
 from jaxclf.experiment.config import Experiment
@@ -12,15 +12,7 @@ from jaxclf.files.json_file import read_json
 
 PACKAGE = Path(__file__).parent.parent
 # Raised by a mistake in an experiment's file.
-MISTAKES = (
-    SyntaxError,
-    ImportError,
-    NameError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    LookupError,
-)
+MISTAKES = (SyntaxError, ImportError, NameError, TypeError, ValueError, AttributeError, LookupError)
 
 
 def folder() -> Path:
@@ -37,11 +29,17 @@ def load(name: str) -> Experiment:
     """Load the experiment of a name, a .py path or a config.json. Raises ConfigError, DataError."""
     path = Path(name)
     if path.suffix == ".json":
-        return _load_json(path)
-    module = _load_module(name)
-    experiment = getattr(module, "experiment", None)
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: not a JSON object")
+        try:
+            return from_dict(values)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+    path = file_of(name)
+    experiment = _run_file(path).get("experiment")
     if not isinstance(experiment, Experiment):
-        raise ConfigError(f"{module.__file__}: missing `experiment = Experiment(…)`")
+        raise ConfigError(f"{path}: missing `experiment = Experiment(…)`")
     return experiment
 
 
@@ -49,16 +47,16 @@ def load_space(name: str) -> Space:
     """Load the search space beside the experiment of a name or .py path. Raises ConfigError."""
     if name.endswith(".json"):
         raise ConfigError(f"{name}: a run has no search space; give its experiment")
-    module = _load_module(name)
-    space = getattr(module, "space", None)
+    path = file_of(name)
+    space = _run_file(path).get("space")
     if not isinstance(space, dict) or not space:
         raise ConfigError(
-            f"{module.__file__}: missing search space, such as "
+            f"{path}: missing search space, such as "
             'space = {"optim.lr": Float(1e-5, 5e-4, log=True)}'
         )
     for key, dimension in space.items():
         if not isinstance(key, str) or not isinstance(dimension, Dimension):
-            raise ConfigError(f"{module.__file__}: space: {key!r} is not a Float, Int or Choice")
+            raise ConfigError(f"{path}: space: {key!r} is not a Float, Int or Choice")
     return space
 
 
@@ -74,26 +72,9 @@ def file_of(name: str) -> Path:
     return path
 
 
-def _load_module(name: str) -> ModuleType:
-    path = file_of(name)
-    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+def _run_file(path: Path) -> dict[str, Any]:
+    """The variables that a Python file defines."""
     try:
-        spec.loader.exec_module(module)
-    except ConfigError:
-        raise
+        return runpy.run_path(str(path), run_name=f"experiment_{path.stem}")
     except MISTAKES as error:
         raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _load_json(path: Path) -> Experiment:
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: not a JSON object")
-    try:
-        return from_dict(values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None

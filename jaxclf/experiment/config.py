@@ -77,9 +77,7 @@ class Optim:
 
     lr: Annotated[float, Bound(0, 1, open=True), "highest learning rate"] = 2e-4
     weight_decay: Annotated[float, NON_NEGATIVE, "decoupled weight decay of kernels"] = 0.01
-    schedule: Annotated[Spec, "learning-rate schedule"] = field(
-        default_factory=lambda: Spec("cosine")
-    )
+    schedule: Annotated[Spec, "learning-rate schedule"] = Spec("cosine")
     warmup_ratio: Annotated[float, Bound(0, 1), "fraction of all steps in the warm-up"] = 0.1
     max_grad_norm: Annotated[float, POSITIVE, "global norm that gradients are clipped to"] = 1.0
     gradient_accumulation_steps: Annotated[int, COUNT, "micro-batches per step"] = 1
@@ -106,15 +104,11 @@ class Regularization:
     mixup: Annotated[
         float, NON_NEGATIVE, "mix pairs of pooled texts by Beta(mixup, mixup); 0: off"
     ] = 0.0
-    adversarial: Annotated[Spec, "adversarial perturbation of the parameters"] = field(
-        default_factory=lambda: Spec("none")
-    )
+    adversarial: Annotated[Spec, "adversarial perturbation of the parameters"] = Spec("none")
     ema_decay: Annotated[
         float, Bound(0, 1), "decay per step of a moving average of the weights; 0: off"
     ] = 0.0
-    weight_averaging: Annotated[Spec, "final weights from those of the epochs"] = field(
-        default_factory=lambda: Spec("best")
-    )
+    weight_averaging: Annotated[Spec, "final weights from those of the epochs"] = Spec("best")
 
 
 @dataclass(frozen=True)
@@ -140,24 +134,16 @@ class Experiment:
 
     data: Data
     encoder: Encoder = Encoder()
-    pool: Annotated[Spec, "hidden states to one vector per text"] = field(
-        default_factory=lambda: Spec("cls")
-    )
-    head: Annotated[Spec, "vector to logits"] = field(default_factory=lambda: Spec("native"))
-    loss: Annotated[Spec, "training loss"] = field(default_factory=lambda: Spec("bce"))
-    sampler: Annotated[Spec, "examples of an epoch"] = field(
-        default_factory=lambda: Spec("shuffle")
-    )
-    augment: Annotated[Spec, "variation of training texts"] = field(
-        default_factory=lambda: Spec("none")
-    )
+    pool: Annotated[Spec, "hidden states to one vector per text"] = Spec("cls")
+    head: Annotated[Spec, "vector to logits"] = Spec("native")
+    loss: Annotated[Spec, "training loss"] = Spec("bce")
+    sampler: Annotated[Spec, "examples of an epoch"] = Spec("shuffle")
+    augment: Annotated[Spec, "variation of training texts"] = Spec("none")
     optim: Optim = Optim()
-    regularization: Regularization = field(default_factory=Regularization)
+    regularization: Regularization = Regularization()
     train: Train = Train()
-    calibration: Annotated[Spec, "calibration of probabilities, fitted on validation"] = field(
-        default_factory=lambda: Spec("none")
+    calibration: Annotated[Spec, "calibration of probabilities, fitted on validation"] = Spec(
+        "none"
     )
-    threshold: Annotated[Spec, "thresholds of the labels, fitted on validation"] = field(
-        default_factory=lambda: Spec("per_label")
-    )
+    threshold: Annotated[Spec, "thresholds of the labels, fitted on validation"] = Spec("per_label")
     seed: Annotated[int, Bound(0, 2**31), "of initialization, order, dropout, augmentation"] = 0

@@ -6,8 +6,6 @@ parameters are the options of its name. This module is below those, so it import
 
 import ast
 import importlib
-import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,33 +36,24 @@ def signatures(key: str) -> list[str]:
     """`focal (gamma=2.0, alpha=None)` of every name, read from the source: for help, which must not
     wait for an import of jax."""
     module, _, registry = REGISTRIES[key].partition(":")
-    package, _, path = module.partition(".")
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    file = Path(spec.submodule_search_locations[0], *path.split(".")).with_suffix(".py")
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        names = {target.id for target in targets if isinstance(target, ast.Name)}
-        if registry in names:
-            return [_signature(name, functions) for name in _names(node.value)]  # type: ignore
-    raise LookupError(f"{file} defines no {registry}")
+    file = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
+    functions, tables = {}, {}
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef):
+            functions[node.name] = node.args
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            tables[ast.unparse(target)] = node.value
+    table = tables[registry]
+    return [
+        _signature(ast.literal_eval(name), functions.get(ast.unparse(function)))
+        for name, function in zip(table.keys, table.values, strict=True)
+    ]
 
 
-def _names(registry: ast.expr) -> list[tuple[str, str]]:
-    """(name, name of its function) of a dict literal, or of a tuple of strings."""
-    if isinstance(registry, ast.Dict):
-        pairs = zip(registry.keys, registry.values, strict=True)
-        return [(ast.literal_eval(key), getattr(value, "id", "")) for key, value in pairs if key]
-    return [(name, "") for name in ast.literal_eval(registry)]
-
-
-def _signature(name: tuple[str, str], functions: Mapping[str, ast.FunctionDef]) -> str:
-    arguments = functions[name[1]].args if name[1] in functions else None
+def _signature(name: str, arguments: ast.arguments | None) -> str:
     if arguments is None or not arguments.kwonlyargs:
-        return name[0]
+        return name
     options = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     texts = [f"{option.arg}={ast.unparse(default)}" for option, default in options if default]
-    return f"{name[0]} ({', '.join(texts)})"
+    return f"{name} ({', '.join(texts)})"

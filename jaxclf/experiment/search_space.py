@@ -188,49 +188,36 @@ def _point_of(space: Space, base: Experiment) -> ParamValues:
     point = {}
     for key, dimension in space.items():
         value = _value_of(base, key)
-        if isinstance(dimension, Choice):
-            point[key] = _name_of_value(key, dimension, value, base)
-        else:
-            point[key] = _require_inside(key, dimension, value)
-        if not isinstance(value, Spec):
-            continue
-        options = _all_options(value, key)
-        expected = _all_options(Spec(value.name), key) | _options(dimension, value.name)
-        for option, expected_value in expected.items():
-            if isinstance(expected_value, Dimension):
-                name = f"{key}.{value.name}.{option}"
-                point[name] = _require_inside(f"{key}.{option}", expected_value, options[option])
-            elif options[option] != expected_value:
-                raise _outside_error(f"{key}.{option}", options[option])
+        name = value.name if isinstance(value, Spec) else value
+        if isinstance(dimension, Choice) and not isinstance(value, Spec):
+            # A Choice may hold the same value in another form: "a, b" for ("a", "b").
+            equal = (name for name in dimension.values if override(base, {key: name}) == base)
+            name = next(equal, value)
+        point[key] = _require_inside(key, dimension, name)
+        if isinstance(value, Spec):
+            options = _all_options(value, key)
+            expected = _all_options(Spec(value.name), key) | _options(dimension, value.name)
+            for option, inner in expected.items():
+                _require_inside(f"{key}.{option}", inner, options[option])
+                if isinstance(inner, Dimension):
+                    point[f"{key}.{value.name}.{option}"] = options[option]
     return point
 
 
-def _name_of_value(key: str, choice: Choice, value: Any, base: Experiment) -> Any:
-    """The name in a Choice of the value that the experiment has."""
-    for name in choice.values:
-        is_same = (
-            name == value.name if isinstance(value, Spec) else override(base, {key: name}) == base
-        )
-        if is_same:
-            return name
-    raise _outside_error(key, value.name if isinstance(value, Spec) else value)
-
-
-def _require_inside(key: str, dimension: Dimension, value: Any) -> Any:
+def _require_inside(key: str, dimension: Any, value: Any) -> Any:
+    """Return the value if a dimension, or else a fixed value, includes it. Raises ConfigError."""
     if isinstance(dimension, Choice):
         is_inside = value in dimension.values
-    else:
+    elif isinstance(dimension, Float | Int):
         is_inside = isinstance(value, int | float) and dimension.low <= value <= dimension.high
+    else:
+        is_inside = value == dimension
     if not is_inside:
-        raise _outside_error(key, value)
+        raise ConfigError(
+            f"space: {key}={value!r} of the experiment is outside the space; the first trial is "
+            "the experiment itself"
+        )
     return value
-
-
-def _outside_error(key: str, value: Any) -> ConfigError:
-    return ConfigError(
-        f"space: {key}={value!r} of the experiment is outside the space; the first trial is the "
-        "experiment itself"
-    )
 
 
 def _value_of(base: Experiment, key: str) -> Any:

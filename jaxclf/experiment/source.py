@@ -1,6 +1,7 @@
 """Experiments as Python source: changes to another experiment, in a file for `train --exp`."""
 
 import ast
+import contextlib
 import json
 import textwrap
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def to_python_source(name: str, experiment: Experiment, first: str, notes: Seque
     """
     name = name if name in catalog.names() else str(Path(name).resolve())
     changes = difference(catalog.load(name), experiment)
-    docstring = "\n\n".join(_paragraph(text) for text in (first, *notes))
+    docstring = "\n\n".join(map(_paragraph, (first, *notes)))
     lines = [f'"""{docstring}', '"""', "", "from jaxclf.experiment import catalog"]
     if changes:
         lines += ["from jaxclf.experiment.overrides import override", ""]
@@ -56,16 +57,12 @@ def check_writable(path: Path) -> None:
     """Raise ConfigError if the file exists and no search wrote it."""
     if path.suffix != ".py":
         raise ConfigError(f"{path}: an experiment is a .py file")
-    if path.exists() and not _is_from_search(path):
-        raise ConfigError(f"{path} exists and is not from a search; give another --save-best")
-
-
-def _is_from_search(path: Path) -> bool:
-    try:
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    except (SyntaxError, ValueError):
-        return False
-    return MARK in (docstring or "")
+    docstring = None
+    if path.exists():
+        with contextlib.suppress(SyntaxError, ValueError):
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if MARK not in (docstring or ""):
+            raise ConfigError(f"{path} exists and is not from a search; give another --save-best")
 
 
 def _paragraph(text: str) -> str:
@@ -73,11 +70,7 @@ def _paragraph(text: str) -> str:
     indent = "        " if text.startswith("    ") else ""
     # The first line shares its own with the three quotes.
     return textwrap.fill(
-        text,
-        WIDTH - 3,
-        break_long_words=False,
-        break_on_hyphens=False,
-        subsequent_indent=indent,
+        text, WIDTH - 3, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
     )
 
 

@@ -1,6 +1,5 @@
 """Checking an experiment against its bounds and registries, before any data is read."""
 
-import typing
 from collections.abc import Container, Sequence
 from typing import Any
 
@@ -82,8 +81,7 @@ def check_labels(values: Any, labels: Sequence[str]) -> None:
 def _check_value(key: str, value: Any, hint: Any) -> None:
     if not matches_type(value, hint):
         raise type_error(key, value, hint)
-    metadata = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
-    for bound in metadata:
+    for bound in getattr(hint, "__metadata__", ()):
         if isinstance(bound, Bound):
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, int | float) and not bound.contains(number):
