@@ -31,7 +31,7 @@ def _to_row(value: float | tuple[float, ...]) -> PerLabel:
     return jnp.atleast_2d(jnp.asarray(value, jnp.float32))
 
 
-def _mean_over_known(elements: Matrix, label_mask: Matrix) -> PerExample:
+def mean_over_known(elements: Matrix, label_mask: Matrix) -> PerExample:
     """The mean over an example's known labels; 0 if none is known."""
     return (elements * label_mask).sum(axis=1) / jnp.maximum(label_mask.sum(axis=1), 1)
 
@@ -74,7 +74,7 @@ def bce(
         weight = _to_row(pos_weight)
     labels = _smooth(labels, smoothing)
     log_p, log_q = _log_probs(logits)
-    return _mean_over_known(-weight * labels * log_p - (1 - labels) * log_q, label_mask)
+    return mean_over_known(-weight * labels * log_p - (1 - labels) * log_q, label_mask)
 
 
 def focal(
@@ -98,7 +98,7 @@ def focal(
     positive, negative = _focal_pair(logits, _to_row(gamma))
     if alpha is not None:
         positive, negative = _to_row(alpha) * positive, (1 - _to_row(alpha)) * negative
-    return _mean_over_known(labels * positive + (1 - labels) * negative, label_mask)
+    return mean_over_known(labels * positive + (1 - labels) * negative, label_mask)
 
 
 def asymmetric(
@@ -129,7 +129,7 @@ def asymmetric(
     log_shifted = log_p + jnp.log(-jnp.expm1(log_clip - log_p))
     negative = _focal_term(jnp.logaddexp(log_q, log_clip), log_shifted, gamma_neg)
     elements = labels * positive + (1 - labels) * jnp.where(above, negative, 0)
-    return _mean_over_known(elements, label_mask)
+    return mean_over_known(elements, label_mask)
 
 
 def class_balanced(
@@ -155,7 +155,7 @@ def class_balanced(
     labels = _smooth(labels, smoothing)
     positive, negative = _focal_pair(logits, gamma)
     elements = labels * positive + (1 - labels) * negative
-    return _mean_over_known(weight / weight.mean() * elements, label_mask)
+    return mean_over_known(weight / weight.mean() * elements, label_mask)
 
 
 LOSSES = {"bce": bce, "focal": focal, "asymmetric": asymmetric, "class_balanced": class_balanced}

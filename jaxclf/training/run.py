@@ -14,7 +14,6 @@ from jaxclf.experiment.overrides import to_dict
 from jaxclf.experiment.validation import check
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.training import checkpoint, distributed
-from jaxclf.training.averaging import AVERAGES
 from jaxclf.training.checkpoint import Metrics, Progress
 from jaxclf.training.evaluation import make_evaluate, make_predict
 from jaxclf.training.loop import init_state, run_loop
@@ -22,6 +21,7 @@ from jaxclf.training.losses import LOSSES
 from jaxclf.training.memory import TrainStep, raise_on_oom, retry_with_smaller_micro_batches
 from jaxclf.training.optimizer import learning_rate, make_optimizer
 from jaxclf.training.param_groups import stop_gradient_on
+from jaxclf.training.regularization import AVERAGES
 from jaxclf.training.results import write_html_report, write_results
 from jaxclf.training.run_folder import describe_environment, open_run
 from jaxclf.training.setup import RunSetup, init_params, make_setup

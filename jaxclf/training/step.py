@@ -10,9 +10,14 @@ import optax
 from jaxtyping import Array, Float, UInt32
 
 from jaxclf.experiment.config import Regularization
-from jaxclf.training.adversarial import ADVERSARIES
 from jaxclf.training.losses import Loss
-from jaxclf.training.mixup import mix_labels, sample_mixup
+from jaxclf.training.regularization import (
+    ADVERSARIES,
+    mix_labels,
+    sample_mixup,
+    symmetric_kl,
+    update_ema,
+)
 from jaxclf.types import Batch, LabelStats, State
 
 
@@ -94,27 +99,3 @@ def make_train_step(
         return State(state.step + 1, params, opt_state, state.key, ema), metrics  # type: ignore[arg-type]
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
-
-
-def symmetric_kl(
-    logits_a: Float[Array, "slots classes"],
-    logits_b: Float[Array, "slots classes"],
-    label_mask: Float[Array, "slots classes"],
-) -> Float[Array, " slots"]:
-    """The mean of both Kullback-Leibler divergences between two passes, averaged over an example's
-    known labels (R-Drop, Liang et al. 2021, arXiv 2106.14448)."""
-    divergence = (jax.nn.sigmoid(logits_a) - jax.nn.sigmoid(logits_b)) * (logits_a - logits_b) / 2
-    return (divergence * label_mask).sum(axis=1) / jnp.maximum(label_mask.sum(axis=1), 1)
-
-
-def update_ema(ema: Any, params: Any, step: Array, decay: float, accumulation_steps: int) -> Any:
-    """The exponential moving average of the parameters after one update; unchanged after the other
-    micro-batches.
-
-    The decay is ramped up, (1 + updates) / (10 + updates), so early weights do not dominate the
-    average.
-    """
-    updates = (step + 1) // accumulation_steps
-    ramped = jnp.minimum(decay, (1 + updates) / (10 + updates))
-    kept = jnp.where((step + 1) % accumulation_steps == 0, ramped, 1)
-    return jax.tree.map(lambda average, new: kept * average + (1 - kept) * new, ema, params)

@@ -9,19 +9,18 @@ import pytest
 from scipy.special import expit, rel_entr
 
 from jaxclf.experiment.config import Regularization, Spec
-from jaxclf.training.adversarial import ADVERSARIES, fgm
-from jaxclf.training.averaging import AVERAGES
 from jaxclf.training.checkpoint import CheckpointInfo, Progress
 from jaxclf.training.losses import LOSSES
-from jaxclf.training.mixup import mix_labels, sample_mixup
-from jaxclf.training.step import (
-    dropout_key,
-    key_implementation,
-    make_train_step,
+from jaxclf.training.regularization import (
+    ADVERSARIES,
+    AVERAGES,
+    fgm,
+    mix_labels,
+    sample_mixup,
     symmetric_kl,
     update_ema,
-    weights_of,
 )
+from jaxclf.training.step import dropout_key, key_implementation, make_train_step, weights_of
 from jaxclf.types import Batch, LabelStats, State
 
 SLOTS, FEATURES, CLASSES = 6, 5, 3
