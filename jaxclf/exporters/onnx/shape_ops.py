@@ -94,6 +94,14 @@ def _split(graph: Graph, equation: Equation, value: Value) -> list[Value]:
     return [_slice_axis(graph, value, axis, *bounds) for bounds in zip(firsts, ends, strict=True)]
 
 
+def _unstack(graph: Graph, equation: Equation, value: Value) -> list[Value]:
+    axis = equation.params["axis"]
+    value = expand_axes(graph, value, equation.in_avals[0].shape, [axis])
+    shape = (*value.shape[:axis], *value.shape[axis + 1 :])
+    indices = [constant(graph, np.int64(index)) for index in range(value.shape[axis])]
+    return [Value(node(graph, "Gather", value, index, axis=axis), shape) for index in indices]
+
+
 def _reverse(graph: Graph, equation: Equation, value: Value) -> Value:
     axes = equation.params["dimensions"]
     start, end, step = -1, np.iinfo(np.int64).min, -1
@@ -137,4 +145,5 @@ SHAPE_OPS: dict[str, Op] = {
     "split": _split,
     "squeeze": _squeeze,
     "transpose": _transpose,
+    "unstack": _unstack,
 }
