@@ -38,8 +38,11 @@ from typing import Any, NamedTuple  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import safetensors.numpy  # noqa: E402
+import tiny_models  # noqa: E402
 import tokenizers  # noqa: E402
 
+import jaxclf  # noqa: E402
+from jaxclf.decisions.calibration import Calibration  # noqa: E402
 from jaxclf.experiment import catalog  # noqa: E402
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec  # noqa: E402
 from jaxclf.experiment.overrides import override  # noqa: E402
@@ -103,6 +106,25 @@ def tiny_encoder(tiny_config, demo_rows, tmp_path_factory):
     tensors = to_tensors({"encoder": params}, bert.NAMES)
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(tiny_encoder, tmp_path_factory):
+    """A random model as the folder of a run. Its thresholds lie in the middle of its probabilities,
+    so that each label is predicted for some texts."""
+    folder = tmp_path_factory.mktemp("random") / "run"
+    calibration = Calibration("temperature", ({"temperature": 0.5},) * 3)
+    thresholds = tiny_models.fixed_thresholds(0.135, 0.345, 0.674)
+    tiny_models.make_model(
+        folder / "model", tiny_encoder, calibration=calibration, thresholds=thresholds
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier(run_folder):
+    """The random model of `run_folder`."""
+    return jaxclf.load(run_folder)
 
 
 @pytest.fixture(scope="session")

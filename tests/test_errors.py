@@ -38,14 +38,10 @@ def run_failing(error, *argv):
 
 
 @pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: type(value).__name__)
-def test_an_error_is_an_exit_code_and_one_line(capfd, error, code):
+def test_an_error_is_an_exit_code_and_one_line_after_a_traceback_with_debug(capfd, error, code):
     assert run_failing(error) == code
-    prefix = "" if isinstance(error, StoppedError) else "error: "
-    assert capfd.readouterr() == ("", f"{prefix}where: what\n")
-
-
-@pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: type(value).__name__)
-def test_debug_shows_the_traceback_before_the_line(capfd, error, code):
+    line = f"{'' if isinstance(error, StoppedError) else 'error: '}where: what\n"
+    assert capfd.readouterr() == ("", line)
     assert run_failing(error, "--debug") == code
     out, err = capfd.readouterr()
     assert out == ""

@@ -184,23 +184,11 @@ def test_the_core_imports_without_extras():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_importing_the_package_or_a_command_imports_no_jax():
-    heavy = "jax flax optax scipy sklearn matplotlib transformers optuna".split()
-    code = (
-        f"import sys, jaxclf, {', '.join(f'jaxclf.{name}' for name in COMMANDS)}\n"
-        f"assert not set({heavy!r}) & set(sys.modules), set({heavy!r}) & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_file_outgrows_its_idea(path):
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= (80 if module_of(path) in {f"jaxclf.{name}" for name in COMMANDS} else 300)
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_function_outgrows_a_screen(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def test_no_file_outgrows_its_idea_and_no_function_a_screen(path):
+    text = path.read_text(encoding="utf-8")
+    is_command = module_of(path) in {f"jaxclf.{name}" for name in COMMANDS}
+    assert len(text.splitlines()) <= (80 if is_command else 300)
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
             assert node.end_lineno - node.lineno < 75, node.name

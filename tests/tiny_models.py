@@ -1,7 +1,8 @@
-"""Folders of small random models and of an ensemble of them."""
+"""Folders of small random models of any encoder, pool, head and calibration, and of ensembles."""
 
 import numpy as np
 from flax.traverse_util import unflatten_dict
+from tiny_encoders import hf_config
 from tokenizers import processors
 
 from jaxclf.decisions.calibration import Calibration, calibration_to_json
@@ -14,9 +15,18 @@ from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("joy", "fear", "anger")
-THRESHOLDS = {name: {"value": 0.5, "split": "val", "rule": "fixed"} for name in LABELS}
-LEDGER = make_provenance({}, {"average": "best", "calibration": "none", "threshold": "fixed"})
 NONE = Calibration("none", ({}, {}, {}))
+PROVENANCE = make_provenance({}, {"average": "best", "calibration": "none", "threshold": "fixed"})
+LENGTH = 20  # tokens of a window; a text has at most three, which share four tokens
+
+
+def fixed_thresholds(*values):
+    rule = {"split": "val", "rule": "fixed"}
+    return {name: {"value": value, **rule} for name, value in zip(LABELS, values, strict=True)}
+
+
+# The second is not a float32, so its rounding decides.
+THRESHOLDS = fixed_thresholds(0.5, 0.4 + 1e-12, 0.6)
 
 
 def make_tokenizer(tiny_encoder):
@@ -27,26 +37,41 @@ def make_tokenizer(tiny_encoder):
     return tokenizer
 
 
-def make_model(folder, tiny_encoder, hf, pool, seed=0, calibration=NONE):
-    """Windows of 16 tokens, at most 3 of them, that share 4."""
+def make_model(
+    folder,
+    tiny_encoder,
+    variant="bert",
+    pool="attention",
+    head="linear",
+    seed=0,
+    calibration=NONE,
+    thresholds=THRESHOLDS,
+    dtype="float32",
+    length=LENGTH,
+):
+    """The folder of a random model; layer norms scale and shift too."""
+    config = hf_config(variant, vocab_size=400, max_position_embeddings=34, pad_token_id=0)
     experiment = Experiment(
-        Data("", "", "", max_length=16, max_windows=3, window_overlap=4),
-        encoder=Encoder(name="tiny"),
-        pool=pool,
-        head=Spec("linear"),
+        Data("", "", "", max_length=length, max_windows=3, window_overlap=4),
+        encoder=Encoder(name="tiny", dtype=dtype),
+        pool=Spec(pool),
+        head=Spec(head),
     )
     rng = np.random.default_rng(seed)
     params = {
-        path: (0.3 * rng.normal(size=leaf.shape) + (path[-1] == "scale")).astype(np.float32)
-        for path, leaf in flatten_params(param_shapes(experiment, hf, len(LABELS))).items()
+        path: (0.2 * rng.normal(size=leaf.shape) + (path[-1] == "scale")).astype(np.float32)
+        for path, leaf in flatten_params(param_shapes(experiment, config, len(LABELS))).items()
     }
     curves, params = calibration_to_json(calibration), unflatten_dict(params)
-    handover = SavedModel(experiment, hf, LABELS, THRESHOLDS, curves, LEDGER, params)
-    save_model(folder, handover, make_tokenizer(tiny_encoder), "a card")
+    model = SavedModel(experiment, config, LABELS, thresholds, curves, PROVENANCE, params)
+    save_model(folder, model, make_tokenizer(tiny_encoder), "a card\n")
     return folder
 
 
-def make_ensemble(folder, models, weights):
+def make_ensemble(folder, models, weights=None):
+    """Without weights, they are random and differ by label."""
+    if weights is None:
+        weights = np.random.default_rng(0).dirichlet(np.ones(len(models)), len(LABELS)).T
     names = tuple(model.name for model in models)
-    save_ensemble(folder, Blend(names, LABELS, weights, THRESHOLDS, LEDGER), models, "a card")
+    save_ensemble(folder, Blend(names, LABELS, weights, THRESHOLDS, PROVENANCE), models, "a card\n")
     return folder

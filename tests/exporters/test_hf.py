@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from exported_models import LABELS, make_model
 from tiny_encoders import GOLDEN
+from tiny_models import LABELS, make_model
 
 import jaxclf
 from jaxclf.decisions.calibration import Calibration

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from exported_models import LABELS, LENGTH, THRESHOLDS, make_ensemble, make_model
+from tiny_models import LABELS, LENGTH, THRESHOLDS, make_ensemble, make_model
 
 import jaxclf
 from jaxclf import export

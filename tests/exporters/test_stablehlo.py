@@ -7,7 +7,7 @@ import sys
 import jax.export
 import numpy as np
 import pytest
-from exported_models import LABELS, LENGTH, make_ensemble, make_model
+from tiny_models import LABELS, LENGTH, make_ensemble, make_model
 
 import jaxclf
 from jaxclf.decisions import calibration

@@ -5,19 +5,12 @@ from threading import Barrier
 
 import numpy as np
 import pytest
-from tiny_models import LABELS, make_model
+from tiny_models import LABELS
 
 import jaxclf
 from jaxclf.errors import DataError
-from jaxclf.experiment.config import Spec
 
 THREADS = 8
-
-
-@pytest.fixture(scope="module")
-def model_folder(tiny_encoder, tiny_config, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    return make_model(folder / "model", tiny_encoder, tiny_config, Spec("attention", hidden_dim=8))
 
 
 def call_all_methods(classifier, texts):
@@ -26,11 +19,11 @@ def call_all_methods(classifier, texts):
 
 
 @pytest.mark.slow
-def test_threads_get_the_same_bits_as_a_single_caller(model_folder, demo_rows):
+def test_threads_get_the_same_bits_as_a_single_caller(run_folder, demo_rows):
     texts = [row["text"] for row in demo_rows["val"]]
     parts = [texts[index : index + 5] for index in range(THREADS)]
     start = Barrier(THREADS)
-    classifier = jaxclf.load(model_folder)  # not yet compiled: the threads compile at once too
+    classifier = jaxclf.load(run_folder)  # not yet compiled: the threads compile at once too
 
     def call_twice(part):
         start.wait()
@@ -49,12 +42,11 @@ def test_threads_get_the_same_bits_as_a_single_caller(model_folder, demo_rows):
     assert classifier.tokenizer.truncation is None  # the tokenizer is not changed by its use
 
 
-def test_an_unreadable_text_is_named_by_its_index(model_folder):
-    classifier = jaxclf.load(model_folder)
+def test_an_unreadable_text_is_named_by_its_index(classifier):
     with pytest.raises(DataError, match="list"):
         classifier.predict("not a list")
     for method in (classifier.predict, classifier.predict_proba, classifier.explain):
-        for bad_text in (" \n", "no\ud83d"):
+        for bad_text in ("", " \n", "no\ud83d"):
             with pytest.raises(DataError, match="text 1 "):
                 method(["good", bad_text])
         assert len(method([])) == 0

@@ -1,5 +1,6 @@
 """Explanations: the words' attributions sum to the log odds, and the words are the text's own."""
 
+import jax
 import numpy as np
 import pytest
 from scipy.special import logit, softmax
@@ -9,7 +10,7 @@ import jaxclf
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, apply_calibration
 from jaxclf.errors import DataError
-from jaxclf.experiment.config import Data, Spec
+from jaxclf.experiment.config import Data
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.explanation import (
     MAX_STEPS,
@@ -36,14 +37,13 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def ensemble(tiny_encoder, tiny_config, tmp_path_factory):
+def ensemble(tiny_encoder, tmp_path_factory):
     """One network that pools by attention, and two of one architecture that pool by the mean."""
     folder = tmp_path_factory.mktemp("ensemble")
-    attention = Spec("attention", hidden_dim=8)
     models = [
-        make_model(folder / "first", tiny_encoder, tiny_config, attention, 0, PLATT),
-        make_model(folder / "second", tiny_encoder, tiny_config, Spec("mean"), 1),
-        make_model(folder / "third", tiny_encoder, tiny_config, Spec("mean"), 2, PLATT),
+        make_model(folder / "first", tiny_encoder, calibration=PLATT),
+        make_model(folder / "second", tiny_encoder, pool="mean", seed=1),
+        make_model(folder / "third", tiny_encoder, pool="mean", seed=2, calibration=PLATT),
     ]
     return jaxclf.load(make_ensemble(folder / "blend", models, WEIGHTS))
 
@@ -120,7 +120,10 @@ def test_attention_is_the_pooling_weight_of_each_word(single, explanations):
     assert np.ptp(explanations[0].attention) > 0.01
     # Without scores all tokens weigh the same; the two special tokens have the rest.
     group = single.groups[0]
-    pool = {**group.params["pool"], "score": {"kernel": np.zeros((8, 1), np.float32)}}
+    pool = {
+        **group.params["pool"],
+        "score": jax.tree.map(np.zeros_like, group.params["pool"]["score"]),
+    }
     uniform = with_weights(single, single.weights)
     uniform.groups = [group._replace(params={**group.params, "pool": pool}), *single.groups[1:]]
     for text, explanation in zip(TEXTS[:2], uniform.explain(TEXTS[:2]), strict=True):

@@ -440,7 +440,7 @@ def test_a_fingerprint_covers_everything_that_predictions_depend_on(
         "rules": ("a rule",),  # as a cascade has
         "groups": [group._replace(params=unflatten_dict(params))],
         "tokenizer": tokenizer,
-        "experiment": override(group.experiment, {"data.max_windows": 3}),
+        "experiment": override(group.experiment, {"data.max_windows": 2}),
     }
     fingerprints = {same}
     for name, value in changes.items():

@@ -16,15 +16,13 @@ import time
 import numpy as np
 import pytest
 import uvicorn
-from tiny_models import LABELS, LEDGER, NONE, THRESHOLDS, make_model
+from tiny_models import LABELS, NONE, PROVENANCE, THRESHOLDS, make_model
 
 from jaxclf import serve
-from jaxclf.experiment.config import Spec
 from jaxclf.inference.cascade.cutoffs import EarlyExit
 from jaxclf.inference.cascade.folder import CascadePlan
 from jaxclf.inference.cascade.stages import make_cascade
 from jaxclf.inference.load import load
-from jaxclf.model.storage.saved_model import open_encoder
 from jaxclf.service import requests
 from jaxclf.service.app import make_app
 from jaxclf.service.metrics import count_compilations, make_metrics
@@ -34,15 +32,6 @@ from jaxclf.text.tokenizer.tokenize import tokenize
 
 JSON = {"Content-Type": "application/json"}
 MARKER = "marker-of-distress"  # never appears in a log or in an error
-
-
-@pytest.fixture(scope="module")
-def run_folder(tiny_encoder, tmp_path_factory):
-    """A run with a random model."""
-    folder = tmp_path_factory.mktemp("served") / "tiny_run"
-    hf, _ = open_encoder(tiny_encoder)
-    make_model(folder / "model", tiny_encoder, hf, Spec("attention", hidden_dim=8))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +117,7 @@ def test_probabilities_are_the_classifiers(served, texts):
     status, reply = ask(port, "/predict", {"texts": texts})
     assert status == 200
     assert reply["labels"] == list(LABELS)
-    assert reply["thresholds"] == dict.fromkeys(LABELS, 0.5)
+    assert list(reply["thresholds"].values()) == service.classifier.thresholds.tolist()
     probs = [[result["probabilities"][name] for name in LABELS] for result in reply["results"]]
     # A text's position in its row moves float32's last digits.
     np.testing.assert_allclose(probs, expected, atol=1e-6, rtol=0)
@@ -193,13 +182,12 @@ def test_concurrent_requests_get_their_own_results(served, texts):
 
 
 def test_a_cascade_names_the_stage_that_decided(run_folder, tiny_encoder, texts, tmp_path):
-    hf, _ = open_encoder(tiny_encoder)
-    large = make_model(tmp_path / "large", tiny_encoder, hf, Spec("mean"), seed=1)
+    large = make_model(tmp_path / "large", tiny_encoder, pool="mean", seed=1)
     weights = np.zeros((2, 2, 3))
     weights[[0, 1], [0, 1]] = 1
     band = np.array([[0.45, 0.6]] * 3)
     plan = CascadePlan(
-        LABELS, ("small", "large"), weights, (EarlyExit(NONE, band),), (), THRESHOLDS, LEDGER
+        LABELS, ("small", "large"), weights, (EarlyExit(NONE, band),), (), THRESHOLDS, PROVENANCE
     )
     cascade = make_cascade(plan, [run_folder / "model", large])
     metrics = make_metrics()
@@ -657,7 +645,7 @@ def test_a_service_that_cannot_start_gives_its_reason_in_one_line(
 
     assert "--request-timeout -1" in line("--run", run_folder, "--request-timeout", -1)
     assert "--request-timeout nan" in line("--run", run_folder, "--request-timeout", "nan")
-    assert "at least 48" in line("--run", run_folder, "--port", 0, "--max-queue-tokens", 47)
+    assert "at least 60" in line("--run", run_folder, "--port", 0, "--max-queue-tokens", 59)
     assert "jaxclf.json" in line("--run", tmp_path, "--port", 0)
     with socket.create_server(("127.0.0.1", 0)) as used:
         port = used.getsockname()[1]
