@@ -14,7 +14,8 @@ from jaxclf.types import Shape, Tokens
 
 CLASSES, LENGTH = 3, 24
 SHAPE = Shape(3, LENGTH, 8)  # one shape for all batches: one compilation
-CLS, LINEAR, NATIVE = Spec("cls"), Spec("linear"), Spec("native")
+CLS, ATTENTION = Spec("cls"), Spec("attention", hidden_dim=8)
+LINEAR, NATIVE = Spec("linear"), Spec("native")
 
 
 def make_experiment(pool=CLS, head=LINEAR, length=LENGTH, **encoder):

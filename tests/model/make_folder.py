@@ -7,22 +7,20 @@ must read the folder and give the same probabilities.
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
-import jax
 import numpy as np
 import tokenizers
 
-import jaxclf
-from jaxclf.decisions.calibration import Calibration, calibration_to_json
-from jaxclf.decisions.provenance import make_provenance
-from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
-from jaxclf.inference.members import param_shapes
-from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
-from jaxclf.model.storage.saved_model import SavedModel, save_model
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-LABELS = ("joy", "fear", "anger")
-THRESHOLDS = {name: {"value": 0.5, "split": "val", "rule": "fixed"} for name in LABELS}
+from tiny_models import LABELS, make_ensemble, make_model
+
+import jaxclf
+from jaxclf.decisions.calibration import Calibration
+from jaxclf.experiment.config import Spec
+
 TEXTS = ["ok", "the bus was late again, so we walked", "word " * 40]
 CONFIG = {
     "model_type": "bert",
@@ -36,41 +34,20 @@ CONFIG = {
     "layer_norm_eps": 1e-12,
     "hidden_act": "gelu",
 }
-
-
-def make_tokenizer() -> tokenizers.Tokenizer:
-    tokenizer = tokenizers.BertWordPieceTokenizer()
-    tokenizer.train_from_iterator(TEXTS, vocab_size=CONFIG["vocab_size"], show_progress=False)
-    return tokenizer._tokenizer
-
-
-def save_random_model(folder: Path, seed: int) -> None:
-    experiment = Experiment(
-        Data("", "", "", max_length=16, max_windows=2, window_overlap=2),
-        encoder=Encoder(name="tiny"),
-        pool=Spec("attention", hidden_dim=8),
-        head=Spec("linear"),
-    )
-    shapes = param_shapes(experiment, CONFIG, len(LABELS))
-    rng = np.random.default_rng(seed)
-    params = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
-    calibration = Calibration("platt", ({"slope": 0.8, "intercept": -0.2},) * len(LABELS))
-    rules = {"average": "best", "calibration": "platt", "threshold": "fixed"}
-    provenance = make_provenance({}, rules)
-    model = SavedModel(
-        experiment, CONFIG, LABELS, THRESHOLDS, calibration_to_json(calibration), provenance, params
-    )
-    save_model(folder, model, make_tokenizer(), "A random model for tests.\n")
+POOL = Spec("attention", hidden_dim=8)
+CALIBRATION = Calibration("platt", ({"slope": 0.8, "intercept": -0.2},) * len(LABELS))
 
 
 def main(folder: Path) -> None:
-    for seed in range(2):
-        save_random_model(folder / f"model-{seed}", seed)
-    weights = np.array([[0.25, 0.5, 1.0], [0.75, 0.5, 0.0]])
-    rules = {"average": "best", "calibration": "platt", "threshold": "fixed"}
-    blend = Blend(("a", "b"), LABELS, weights, THRESHOLDS, make_provenance({}, rules))
+    tokenizer = tokenizers.BertWordPieceTokenizer()
+    tokenizer.train_from_iterator(TEXTS, vocab_size=CONFIG["vocab_size"], show_progress=False)
     models = [folder / f"model-{seed}" for seed in range(2)]
-    save_ensemble(folder / "ensemble", blend, models, "A random ensemble for tests.\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer.save(f"{scratch}/tokenizer.json")
+        for seed, path in enumerate(models):
+            make_model(path, Path(scratch), CONFIG, POOL, seed, CALIBRATION)
+    weights = np.array([[0.25, 0.5, 1.0], [0.75, 0.5, 0.0]])
+    make_ensemble(folder / "ensemble", models, weights)
     probs = {
         name: jaxclf.load(folder / name).predict_proba(TEXTS).tolist()
         for name in ("model-0", "ensemble")

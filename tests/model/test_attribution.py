@@ -4,24 +4,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import unflatten_dict
-from tiny_encoders import hf_config
+from encoder_networks import (
+    ATTENTION,
+    CLASSES,
+    LINEAR,
+    abstract_params,
+    make_experiment,
+    make_network,
+)
+from tiny_encoders import GOLDEN, hf_config
 
-from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
+from jaxclf.experiment.config import Data
 from jaxclf.model.attribution import make_slopes_step, path_gradients, slopes_shape
 from jaxclf.model.classifier import FAMILIES, build
-from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.packing import fill, plan
 from jaxclf.types import Shape, Tokens
 
-CLASSES, SHAPE = 2, Shape(2, 24, 6)
-EXPERIMENT = Experiment(
-    Data("", "", "", max_length=24),
-    encoder=Encoder(dtype="bfloat16"),
-    pool=Spec("attention", hidden_dim=8),
-    head=Spec("linear"),
-)
-EXACT = Experiment(EXPERIMENT.data, Encoder(), EXPERIMENT.pool, head=EXPERIMENT.head)
+SHAPE = Shape(2, 24, 6)
+EXPERIMENT = make_experiment(ATTENTION, dtype="bfloat16")
 # Two windows of one text, then two texts; 1 is a special token.
 TOKENS = Tokens(
     np.array([1, 9, 8, 7, 1, 1, 7, 6, 1, 1, 20, 30, 40, 50, 1, 1, 12, 1], np.int32),
@@ -31,24 +31,21 @@ TOKENS = Tokens(
 BASELINES = np.where(TOKENS.ids == 1, 1, 2).astype(np.int32)
 
 
-def packed(tokens):
-    blank = np.zeros((3, 0), np.float32)
+def pack(tokens):
+    no_labels = np.zeros((3, 0), np.float32)
     (placement,) = plan(tokens, range(3), SHAPE)
-    return fill(tokens, blank, blank, placement, SHAPE)
-
-
-def shapes_of(config):
-    init, _ = build(EXPERIMENT, config, CLASSES)
-    return jax.eval_shape(init, jax.random.key(0), packed(TOKENS))
+    return fill(tokens, no_labels, no_labels, placement, SHAPE)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_has_token_gradients(name):
     config = hf_config(name)
     step = make_slopes_step(EXPERIMENT, config, CLASSES, 1, SHAPE)
-    batch = packed(TOKENS)
+    batch = pack(TOKENS)
     shares = np.zeros(batch.ids.shape, np.float32)
-    gradients = jax.eval_shape(step, shapes_of(config), batch, batch.ids, shares)
+    gradients = jax.eval_shape(
+        step, abstract_params(config, LINEAR, ATTENTION), batch, batch.ids, shares
+    )
     assert gradients.logits.shape == (1, 6, CLASSES)
     assert gradients.slopes.shape == (1, 2, 24, CLASSES)
     assert gradients.scores.shape == (1, 2, 24)
@@ -58,13 +55,9 @@ def test_every_family_has_token_gradients(name):
 def network():
     """(config, parameters, step) of a random ELECTRA, whose embeddings are projected."""
     config = hf_config("electra")
-    rng = np.random.default_rng(0)
-    leaves = {
-        path: jnp.asarray(0.3 * rng.normal(size=leaf.shape) + (path[-1] == "scale"), jnp.float32)
-        for path, leaf in flatten_params(shapes_of(config)).items()
-    }
+    _, params = make_network(GOLDEN / "electra", ATTENTION)
     step = make_slopes_step(EXPERIMENT, config, CLASSES, 1, SHAPE)
-    return config, unflatten_dict(leaves), step
+    return config, params, step
 
 
 def slopes(network, batch, share=0.4):
@@ -79,11 +72,13 @@ def slopes(network, batch, share=0.4):
 def test_slopes_are_derivatives_by_each_token(network):
     """Forward-mode derivatives through a table that has the interpolated embeddings as new rows."""
     config, params, _ = network
-    batch = packed(TOKENS)
+    batch = pack(TOKENS)
     gradients = slopes(network, batch)
     word = params["encoder"]["embeddings"]["word"]["embedding"]
     start = len(word)
-    _, apply = build(EXACT, {**config, "vocab_size": start + batch.ids.size}, CLASSES)
+    _, apply = build(
+        make_experiment(ATTENTION), {**config, "vocab_size": start + batch.ids.size}, CLASSES
+    )
     is_token = batch.segments > 0
     baselines = np.where(batch.ids == 1, 1, np.where(is_token, 2, 0))
     ends, starts = (word[ids.reshape(-1)] for ids in (batch.ids, baselines))
@@ -109,13 +104,13 @@ def test_slopes_are_derivatives_by_each_token(network):
 
 
 def test_padding_and_special_tokens_have_zero_slopes_and_neighbors_no_effect(network):
-    batch = packed(TOKENS)
+    batch = pack(TOKENS)
     before = slopes(network, batch)
     is_word = (batch.segments > 0) & (batch.ids != 1)
     assert not before.slopes[0][~is_word].any()
     assert (np.abs(before.slopes[0][is_word]).max(axis=-1) > 1e-4).all()
     changed_gradients = slopes(
-        network, packed(TOKENS._replace(ids=np.where(TOKENS.ids > 9, 33, TOKENS.ids)))
+        network, pack(TOKENS._replace(ids=np.where(TOKENS.ids > 9, 33, TOKENS.ids)))
     )
     first = batch.examples == 0
     np.testing.assert_array_equal(before.slopes[0][first], changed_gradients.slopes[0][first])
@@ -126,19 +121,16 @@ def test_paths_are_in_the_order_of_texts_points_and_tokens(network):
     _, params, step = network
     points = np.linspace(0, 1, 6)  # enough for packing to reorder examples
     paths = path_gradients(step, params, TOKENS, BASELINES, [0, 2], points, SHAPE)
-    batch = packed(TOKENS)
+    batch = pack(TOKENS)
     for text, path in zip([0, 2], paths, strict=True):
         is_text = batch.examples == text
         for index, share in enumerate(points):
             gradients = slopes(network, batch, float(share))
             # Another batch adds in another order.
             np.testing.assert_allclose(path.logits[index, 0], gradients.logits[0, text], atol=1e-5)
-            np.testing.assert_allclose(
-                path.slopes[index, :, 0], gradients.slopes[0][is_text], atol=1e-5
-            )
-            np.testing.assert_allclose(
-                path.scores[index, :, 0], gradients.scores[0][is_text], atol=1e-5
-            )
+            for name in ("slopes", "scores"):
+                actual, expected = getattr(path, name), getattr(gradients, name)[0][is_text]
+                np.testing.assert_allclose(actual[index, :, 0], expected, atol=1e-5)
     assert step._cache_size() == 1
 
 

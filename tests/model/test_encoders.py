@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from encoder_networks import (
+    ATTENTION,
     CLASSES,
     CLS,
     LENGTH,
@@ -28,7 +29,7 @@ from jaxclf.model.storage.weights import file_name, flatten_params, open_tensors
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.types import Shape, Tokens, Windows
 
-MEAN, ATTENTION = Spec("mean"), Spec("attention", hidden_dim=8)
+MEAN = Spec("mean")
 # Every compilation of a network takes seconds: one variant is compiled by default.
 QUICK = "electra"
 COMPILED = [
@@ -96,14 +97,10 @@ def test_weights_there_and_back_are_bitwise(variant):
     family = family_of(config)
     shapes = abstract_params(config)
     params = pretrained_params(GOLDEN / variant, shapes)
-    tensors = {
-        name.removeprefix(family.prefix): tensor
-        for name, tensor in to_tensors(params, family.names).items()
-    }
-    stored = {
-        name.removeprefix(family.prefix): tensor
-        for name, tensor in open_tensors(GOLDEN / variant).items()
-    }
+    tensors, stored = (
+        {name.removeprefix(family.prefix): tensor for name, tensor in table.items()}
+        for table in (to_tensors(params, family.names), open_tensors(GOLDEN / variant))
+    )
     used = {name for name in stored if not name.startswith(family.ignored_keys)}
     assert used <= tensors.keys() <= stored.keys()
     for name, tensor in tensors.items():
@@ -142,18 +139,18 @@ def logits_alone(apply, params, tokens):
     return np.stack([apply(params, packed(example_of(tokens, index)))[0] for index in range(count)])
 
 
+def packed_logits(apply, params, tokens):
+    """The logits of a batch, which are those of each example alone."""
+    logits = apply(params, packed(tokens))[: int(tokens.example_index[-1]) + 1]
+    np.testing.assert_allclose(logits, logits_alone(apply, params, tokens), atol=1e-5, rtol=0)
+    return logits
+
+
 def test_packed_equals_one_text_per_batch(compiled):
+    """Windows of a long text are pooled together wherever they lie."""
     _, apply, params = compiled
-    tokens = ragged([5, 11, 3, 24, 2, 9, 14, 1], 2)
-    logits = apply(params, packed(tokens))
-    np.testing.assert_allclose(logits, logits_alone(apply, params, tokens), atol=1e-5, rtol=0)
-
-
-def test_windows_of_a_long_text_are_pooled_together_wherever_they_lie(compiled):
-    _, apply, params = compiled
-    tokens = ragged([4, 20, 20, 9, 6], 3, example_index=[0, 1, 1, 1, 2])
-    logits = apply(params, packed(tokens))[:3]
-    np.testing.assert_allclose(logits, logits_alone(apply, params, tokens), atol=1e-5, rtol=0)
+    tokens = ragged([5, 20, 20, 9, 2, 6, 1], 3, example_index=[0, 1, 1, 1, 2, 3, 4])
+    logits = packed_logits(apply, params, tokens)
     # Every window counts: without its later windows the long text has other logits.
     long = example_of(tokens, 1)
     first_window = Tokens(long.ids[:20], long.starts[:2], long.example_index[:1])
@@ -164,10 +161,8 @@ def test_windows_of_a_long_text_are_pooled_together_wherever_they_lie(compiled):
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", ["cls", "mean", "mean_max"])
 def test_every_pool_packs(pool):
-    apply, params = make_network(GOLDEN / "bert", Spec(pool))
     tokens = ragged([4, 20, 20, 9, 6], 3, example_index=[0, 1, 1, 1, 2])
-    logits = apply(params, packed(tokens))[:3]
-    np.testing.assert_allclose(logits, logits_alone(apply, params, tokens), atol=1e-5, rtol=0)
+    packed_logits(*make_network(GOLDEN / "bert", Spec(pool)), tokens)
 
 
 def test_the_tokens_of_a_neighbor_do_not_matter_to_the_bit(compiled):

@@ -30,27 +30,26 @@ def weigh(scores, mask, part):
     return common.attention_weights(scores, mask, jnp.dtype("float32"))
 
 
+def check_against_dense(attend, length, reach):
+    *states, segments = attention_inputs(length)
+    positions, owners = np.arange(length), np.asarray(segments)
+    mask = owners[:, :, None] == owners[:, None]
+    mask &= np.abs(positions[:, None] - positions[None])[None] <= reach
+    ours = jax.jit(functools.partial(attend, weigh=weigh))(*states, segments)
+    np.testing.assert_allclose(ours, dense_attention(*states, mask), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("length", [1, 17, 47, 64])
 @pytest.mark.parametrize("reach", [1, 15, 16, 100])
 def test_local_attention_is_attention_under_a_band(length, reach):
-    *states, segments = attention_inputs(length)
-    positions, segments_array = np.arange(length), np.asarray(segments)
-    mask = segments_array[:, :, None] == segments_array[:, None]
-    mask &= np.abs(positions[:, None] - positions[None])[None] <= reach
-    attend = functools.partial(long_attention.local_attention, reach=reach, weigh=weigh)
-    ours = jax.jit(attend)(*states, segments)
-    np.testing.assert_allclose(ours, dense_attention(*states, mask), atol=1e-5, rtol=0)
+    attend = functools.partial(long_attention.local_attention, reach=reach)
+    check_against_dense(attend, length, reach)
 
 
 @pytest.mark.parametrize("length", [7, 16, 40])
 def test_global_attention_in_parts_is_the_same(length, monkeypatch):
     monkeypatch.setattr(long_attention, "QUERIES", 16)
-    *states, segments = attention_inputs(length)
-    segments_array = np.asarray(segments)
-    mask = segments_array[:, :, None] == segments_array[:, None]
-    attend = functools.partial(long_attention.global_attention, weigh=weigh)
-    ours = jax.jit(attend)(*states, segments)
-    np.testing.assert_allclose(ours, dense_attention(*states, mask), atol=1e-5, rtol=0)
+    check_against_dense(long_attention.global_attention, length, length)
 
 
 def test_parts_of_a_row_draw_different_dropout_masks(monkeypatch):

@@ -1,12 +1,10 @@
-"""Model folders: saved parameters are loaded to the bit, tensors that do not fit are named."""
+"""Model folders: saved parameters are loaded to the bit. test_hostile.py has what is refused."""
 
 import chex
 import jax
 import numpy as np
 import pytest
-import safetensors.numpy
 
-from jaxclf.errors import DataError
 from jaxclf.experiment.config import Spec
 from jaxclf.experiment.overrides import override
 from jaxclf.inference.members import param_shapes
@@ -47,26 +45,6 @@ def test_the_folder_serves_as_a_pretrained_encoder(saved, tiny_config):
     folder, saved_model = saved
     encoder = {"encoder": saved_model.params["encoder"]}
     chex.assert_trees_all_equal(pretrained_params(folder, encoder), encoder)
-
-
-def test_tensors_that_do_not_fit_are_all_named(saved):
-    folder, _ = saved
-    tensors = safetensors.numpy.load_file(folder / "head.safetensors")
-    tensors["head/classifier/bias"] = np.zeros(7, np.float32)
-    tensors["head/more"] = np.zeros(1, np.float32)
-    del tensors["pool/score/kernel"]
-    safetensors.numpy.save_file(tensors, folder / "head.safetensors")
-    with pytest.raises(DataError) as caught:
-        load_model(folder, param_shapes)
-    message = str(caught.value)
-    assert "missing pool/score/kernel" in message
-    assert "unexpected head/more" in message
-    assert "head/classifier/bias has shape (7,), expected (3,)" in message
-
-
-def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"jaxclf\.json: no such file"):
-        load_model(tmp_path, param_shapes)
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean"])

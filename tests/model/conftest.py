@@ -1,0 +1,1 @@
+"""Beside this file are modules that the tests of subfolders import too."""
