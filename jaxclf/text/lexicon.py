@@ -1,5 +1,7 @@
 """Negations, synonyms and neighboring keys, for augmentation."""
 
+from pathlib import Path
+
 NEGATIONS = frozenset(
     """
     no not never none nobody nothing nowhere neither nor without cannot hardly barely scarcely
@@ -9,159 +11,9 @@ NEGATIONS = frozenset(
     """.split()
 )  # and all words that end in n't
 
-# Groups of words that mean the same in most sentences.
-_GROUPS = """
-big large huge
-little small
-quick fast
-begin start
-begins starts
-began started
-finish complete
-finished completed
-job work
-boss manager
-kid child
-kids children
-mum mom mother
-dad father
-buy purchase
-bought purchased
-maybe perhaps
-also too
-really truly
-very extremely
-pretty fairly quite
-almost nearly
-about around
-often frequently
-sometimes occasionally
-usually normally
-because since
-but though
-however still
-while whilst
-many several
-lots plenty
-all every
-anyway anyhow
-probably likely
-certainly surely definitely
-exactly precisely
-suddenly abruptly
-finally eventually
-simply just
-talk speak
-talks speaks
-talking speaking
-talked spoke
-say tell
-think believe
-thinks believes
-thought believed
-guess suppose
-know realise
-understand grasp
-look glance
-looks seems
-looked seemed
-show display
-shows displays
-need require
-needs requires
-get receive
-gets receives
-got received
-give hand
-keep hold
-choose pick
-chose picked
-answer reply
-answered replied
-ask question
-house home
-flat apartment
-street road
-car vehicle
-shop store
-film movie
-photo picture
-meal dinner
-phone mobile
-email message
-school college
-teacher tutor
-exam test
-exams tests
-homework assignment
-project task
-deadline cutoff
-meeting appointment
-holiday vacation
-trip journey
-weekend break
-evening night
-problem issue
-problems issues
-story tale
-money cash
-bill invoice
-bills invoices
-rent lease
-friend mate
-friends mates
-guy man
-guys men
-folks people
-nice pleasant
-great wonderful
-good decent
-awesome amazing fantastic
-funny amusing
-weird strange odd
-hard difficult tough
-easy simple
-strong powerful
-clever smart
-stupid silly dumb
-rich wealthy
-busy occupied
-new fresh
-old aged
-beautiful lovely
-ugly unsightly
-true real
-wrong incorrect
-right correct
-whole entire
-main chief
-certain particular
-glad pleased
-happy joyful cheerful
-sad unhappy
-mad furious
-annoyed irritated
-surprised astonished
-confused puzzled
-curious interested
-grateful thankful
-proud honoured
-thanks cheers
-hello hi hey
-yes yeah yep
-""".strip()
 
 # The keys beside each key.
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-
-
-def _synonyms() -> dict[str, tuple[str, ...]]:
-    groups = [line.split() for line in _GROUPS.split("\n")]
-    return {
-        word: tuple(member for member in group if member != word)
-        for group in groups
-        for word in group
-    }
 
 
 def _neighbors() -> dict[str, str]:
@@ -177,5 +29,11 @@ def _neighbors() -> dict[str, str]:
     return neighbors
 
 
-SYNONYMS = _synonyms()
+# The words of a line of synonyms.txt mean the same in most sentences.
+_GROUPS = Path(__file__).with_name("synonyms.txt").read_text(encoding="utf-8").splitlines()
+SYNONYMS = {
+    word: tuple(member for member in group if member != word)
+    for group in map(str.split, _GROUPS)
+    for word in group
+}
 NEIGHBORS = _neighbors()
