@@ -47,6 +47,7 @@ from jaxclf.experiment import catalog  # noqa: E402
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec  # noqa: E402
 from jaxclf.experiment.overrides import override  # noqa: E402
 from jaxclf.model.encoders import bert  # noqa: E402
+from jaxclf.model.encoders.common import Settings  # noqa: E402
 from jaxclf.model.storage.weights import to_tensors  # noqa: E402
 from jaxclf.training.run import train  # noqa: E402
 
@@ -100,7 +101,7 @@ def tiny_encoder(tiny_config, demo_rows, tmp_path_factory):
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "config.json").write_text(json.dumps(tiny_config))
-    module = bert.Bert(bert.from_hf(tiny_config), jax.numpy.dtype("float32"), 0.1, 0.1)
+    module = bert.Bert(Settings(bert.from_hf(tiny_config), jax.numpy.dtype("float32"), 0.1, 0.1))
     ids = jax.numpy.zeros((1, 8), np.int32)
     params = module.init(jax.random.key(0), ids, ids, ids, True)["params"]
     tensors = to_tensors({"encoder": params}, bert.NAMES)

@@ -234,6 +234,7 @@ def make_encoder(folder: Path, texts: list[str]) -> None:
     import tokenizers
 
     from jaxclf.model.encoders import bert
+    from jaxclf.model.encoders.common import Settings
     from jaxclf.model.storage.weights import to_tensors
 
     folder.mkdir()
@@ -253,7 +254,7 @@ def make_encoder(folder: Path, texts: list[str]) -> None:
         "hidden_act": "gelu",
     }
     (folder / "config.json").write_text(json.dumps(config))
-    module = bert.Bert(bert.from_hf(config), jax.numpy.dtype("float32"), 0.1, 0.1)
+    module = bert.Bert(Settings(bert.from_hf(config), jax.numpy.dtype("float32"), 0.1, 0.1))
     ids = jax.numpy.zeros((1, 8), np.int32)
     params = module.init(jax.random.key(0), ids, ids, ids, True)["params"]
     tensors = to_tensors({"encoder": params}, bert.NAMES)

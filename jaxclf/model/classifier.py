@@ -1,7 +1,7 @@
 """Build the network of an experiment: encoder, pool and head."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -18,47 +18,20 @@ from jaxclf.model.encoders import (
     modernbert,
     roberta,
 )
-from jaxclf.model.encoders.common import Native
+from jaxclf.model.encoders.common import Family, Native, Settings
 from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.types import Batch, Mix
 
-
-class Family(NamedTuple):
-    """One encoder architecture: config reader, module, head and tensor names."""
-
-    from_hf: Callable[[Mapping[str, Any]], Any]
-    module: Callable[..., nn.Module]
-    native: Callable[[Mapping[str, Any]], Native]
-    names: Mapping[str, str]
-    classifier: Mapping[str, str]
-    ignored_keys: tuple[str, ...]
-    prefix: str
-    task: str  # name of transformers' classifier class
-
-
-def _family(file: Any, module: Callable[..., nn.Module], task: str) -> Family:
-    return Family(
-        file.from_hf,
-        module,
-        file.native,
-        file.NAMES,
-        file.CLASSIFIER,
-        file.IGNORED_KEYS,
-        file.PREFIX,
-        f"{task}ForSequenceClassification",
-    )
-
-
 # By the `model_type` of a config.json.
 FAMILIES = {
-    "bert": _family(bert, bert.Bert, "Bert"),
-    "roberta": _family(roberta, roberta.Roberta, "Roberta"),
-    "xlm-roberta": _family(roberta, roberta.Roberta, "XLMRoberta"),
-    "distilbert": _family(distilbert, distilbert.DistilBert, "DistilBert"),
-    "electra": _family(electra, electra.Electra, "Electra"),
-    "deberta": _family(deberta, deberta.Deberta, "Deberta"),
-    "deberta-v2": _family(deberta_v2, deberta_v2.DebertaV2, "DebertaV2"),
-    "modernbert": _family(modernbert, modernbert.ModernBert, "ModernBert"),
+    "bert": bert.FAMILY,
+    "roberta": roberta.FAMILY,
+    "xlm-roberta": roberta.FAMILY._replace(task="XLMRobertaForSequenceClassification"),
+    "distilbert": distilbert.FAMILY,
+    "electra": electra.FAMILY,
+    "deberta": deberta.FAMILY,
+    "deberta-v2": deberta_v2.FAMILY,
+    "modernbert": modernbert.FAMILY,
 }
 
 
@@ -165,13 +138,12 @@ def make_network(
             "head=native needs a pool as wide as the encoder, and pool=mean_max is twice as wide; "
             "use head=linear or head=residual"
         )
+    encoder = experiment.encoder
+    settings = Settings(
+        config, jnp.dtype(encoder.dtype), encoder.dropout, encoder.attention_dropout
+    )
     return Network(
-        family.module(
-            config,
-            jnp.dtype(experiment.encoder.dtype),
-            experiment.encoder.dropout,
-            experiment.encoder.attention_dropout,
-        ),
+        family.module(settings),
         Pool(experiment.pool),
-        Head(experiment.head, classes, family.native(hf_config)),
+        Head(experiment.head, classes, config.head),
     )

@@ -7,6 +7,7 @@ from flax.traverse_util import unflatten_dict
 
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.model.classifier import build, family_of
+from jaxclf.model.encoders.common import Settings
 from jaxclf.model.storage.saved_model import pretrained_params, read_hf_config
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.packing import fill, plan
@@ -65,7 +66,7 @@ def hidden_states(folder, ids, mask):
     """Hidden states after the embeddings, the first layer and the last: [texts, length, hidden]."""
     config = read_hf_config(folder)
     family = family_of(config)
-    module = family.module(family.from_hf(config), jnp.dtype("float32"), 0.0, 0.0)
+    module = family.module(Settings(family.from_hf(config), jnp.dtype("float32"), 0.0, 0.0))
     positions = (np.arange(ids.shape[1])[None] * mask).astype(np.int32)
     batch = jax.tree.map(jnp.asarray, (ids, positions, mask))
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *batch, True))["params"]

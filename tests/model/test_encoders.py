@@ -75,7 +75,7 @@ def test_the_native_head_equals_transformers_classifier(variant):
     folder = GOLDEN / variant
     apply, params = make_network(folder, CLS, NATIVE)
     family = family_of(read_hf_config(folder))
-    classifier = family.classifier["head/classifier"]
+    classifier = family.names["head/classifier"]
     stored = open_tensors(folder)
     params["head"]["classifier"] = {
         "kernel": jnp.asarray(stored[f"{classifier}.weight"].read().T, jnp.float32),
@@ -116,13 +116,12 @@ def test_every_row_of_a_table_names_something():
     used = {name: set() for name in FAMILIES}
     for variant in VARIANTS:
         config = hf_config(variant)
-        family = family_of(config)
-        names = {**family.names, **family.classifier}
+        names = family_of(config).names
         paths = flatten_params(abstract_params(config))
         used[config["model_type"]] |= {
             row for row in names if any(file_name(path, {row: names[row]}) for path in paths)
         }
-    assert used == {name: {*family.names, *family.classifier} for name, family in FAMILIES.items()}
+    assert used == {name: {*family.names} for name, family in FAMILIES.items()}
 
 
 def example_of(tokens, example):

@@ -15,7 +15,7 @@ from tiny_encoders import (
 
 from jaxclf.model import pretrained
 from jaxclf.model.classifier import build
-from jaxclf.model.encoders import deberta_v2
+from jaxclf.model.encoders.disentangled import bucket
 from jaxclf.model.storage.saved_model import read_hf_config
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.types import Windows
@@ -73,7 +73,7 @@ def test_log_buckets_equal_the_reference(buckets, span):
     expected = distance
     if buckets:
         expected = make_log_bucket_position(torch.tensor(distance), buckets, span).long().numpy()
-    np.testing.assert_array_equal(deberta_v2.bucket(distance, buckets, span), expected)
+    np.testing.assert_array_equal(bucket(distance, buckets, span), expected)
 
 
 def test_modernbert_reads_8192_tokens(tmp_path):

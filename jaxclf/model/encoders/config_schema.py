@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from jaxclf.errors import DataError
+from jaxclf.model.encoders.common import ACTIVATIONS
 
 REQUIRED = object()
 
@@ -28,7 +29,17 @@ LAYERS = ConfigField(1, 256)
 VOCABULARY = ConfigField(1, 2**22)
 POSITIONS = ConfigField(1, 2**20)
 EPSILON = ConfigField(0, 0.1, integer=False)
+ACTIVATION = ConfigField(choices=tuple(ACTIVATIONS))
+EITHER = ConfigField(choices=(True, False), default=False)
 NEVER = ConfigField(choices=(False,), default=False)
+
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": SIZE,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": SIZE,
+    "intermediate_size": SIZE,
+}
 
 
 def read_fields(config: Mapping[str, Any], fields: Mapping[str, ConfigField]) -> dict[str, Any]:
@@ -41,7 +52,9 @@ def read_fields(config: Mapping[str, Any], fields: Mapping[str, ConfigField]) ->
         elif value is None:
             errors.append(f"{name} is missing")
         elif not _is_valid(value, field):
-            errors.append(f"{name}={_shorten(value)} is not {_expected(field)}")
+            text = repr(value)
+            shown = text if len(text) <= 40 else text[:40] + "…"
+            errors.append(f"{name}={shown} is not {_expected(field)}")
         else:
             values[name] = value
     if errors:
@@ -75,8 +88,3 @@ def _expected(field: ConfigField) -> str:
         return " or ".join(repr(choice) for choice in field.choices)
     kind = "an integer" if field.integer else "a number"
     return f"{kind} from {field.low} to {field.high}"
-
-
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:40] + "…"

@@ -5,75 +5,60 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxclf.model.encoders import bert
-from jaxclf.model.encoders.common import ACTIVATIONS, Native
-from jaxclf.model.encoders.config_schema import (
-    LAYERS,
-    POSITIONS,
-    SIZE,
-    VOCABULARY,
-    ConfigField,
-    check_heads,
-    read_fields,
-)
+from jaxclf.model.encoders.common import Config, Family, Native
+from jaxclf.model.encoders.config_schema import check_heads, read_fields
 
-DistilBert = bert.Bert
-
-FIELDS = {
-    "vocab_size": VOCABULARY,
-    "dim": SIZE,
-    "n_layers": LAYERS,
-    "n_heads": SIZE,
-    "hidden_dim": SIZE,
-    "activation": ConfigField(choices=tuple(ACTIVATIONS)),
-    "max_position_embeddings": POSITIONS,
+# BERT's key -> DistilBERT's.
+KEYS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "dim",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "intermediate_size": "hidden_dim",
+    "hidden_act": "activation",
+    "max_position_embeddings": "max_position_embeddings",
 }
 
 
-def from_hf(config: Mapping[str, Any]) -> bert.Config:
-    """Read a DistilBERT config.json, whose keys differ from BERT's. Raises DataError for an
-    unsupported value."""
-    values = read_fields(config, FIELDS)
+def from_hf(config: Mapping[str, Any]) -> Config:
+    """Read a Hugging Face config.json. Raises DataError for an unsupported value."""
+    values = read_fields(config, {key: bert.FIELDS[name] for name, key in KEYS.items()})
     check_heads(values["dim"], values["n_heads"])
-    return bert.Config(
-        vocab_size=values["vocab_size"],
-        hidden_size=values["dim"],
-        embedding_size=values["dim"],
-        layers=values["n_layers"],
-        heads=values["n_heads"],
-        intermediate_size=values["hidden_dim"],
-        activation=values["activation"],
-        positions=values["max_position_embeddings"],
-        first_position=0,
+    return Config(
+        **{name: values[key] for name, key in KEYS.items()},
         type_vocab_size=0,
-        norm_eps=1e-12,
+        layer_norm_eps=1e-12,
+        embedding_size=values["dim"],
+        head=Native("relu"),
     )
 
 
-def native(config: Mapping[str, Any]) -> Native:
-    return Native("relu")
-
-
-NAMES = {
-    "encoder/embeddings/word": "embeddings.word_embeddings",
-    "encoder/embeddings/position": "embeddings.position_embeddings",
-    "encoder/embeddings/norm": "embeddings.LayerNorm",
-    "encoder/layer_{i}/attention/query": "transformer.layer.{i}.attention.q_lin",
-    "encoder/layer_{i}/attention/key": "transformer.layer.{i}.attention.k_lin",
-    "encoder/layer_{i}/attention/value": "transformer.layer.{i}.attention.v_lin",
-    "encoder/layer_{i}/attention/output": "transformer.layer.{i}.attention.out_lin",
-    "encoder/layer_{i}/attention_norm": "transformer.layer.{i}.sa_layer_norm",
-    "encoder/layer_{i}/up": "transformer.layer.{i}.ffn.lin1",
-    "encoder/layer_{i}/down": "transformer.layer.{i}.ffn.lin2",
-    "encoder/layer_{i}/mlp_norm": "transformer.layer.{i}.output_layer_norm",
-    "head/pooler": "pre_classifier",
-}
-CLASSIFIER = {"head/classifier": "classifier"}
-IGNORED_KEYS = (
-    "vocab_transform.",
-    "vocab_layer_norm.",
-    "vocab_projector.",
-    "pre_classifier.",
-    "classifier.",
-    "embeddings.position_ids",
+FAMILY = Family(
+    from_hf,
+    bert.Bert,
+    names={
+        "encoder/embeddings/word": "embeddings.word_embeddings",
+        "encoder/embeddings/position": "embeddings.position_embeddings",
+        "encoder/embeddings/norm": "embeddings.LayerNorm",
+        "encoder/layer_{i}/attention/query": "transformer.layer.{i}.attention.q_lin",
+        "encoder/layer_{i}/attention/key": "transformer.layer.{i}.attention.k_lin",
+        "encoder/layer_{i}/attention/value": "transformer.layer.{i}.attention.v_lin",
+        "encoder/layer_{i}/attention/output": "transformer.layer.{i}.attention.out_lin",
+        "encoder/layer_{i}/attention_norm": "transformer.layer.{i}.sa_layer_norm",
+        "encoder/layer_{i}/up": "transformer.layer.{i}.ffn.lin1",
+        "encoder/layer_{i}/down": "transformer.layer.{i}.ffn.lin2",
+        "encoder/layer_{i}/mlp_norm": "transformer.layer.{i}.output_layer_norm",
+        "head/pooler": "pre_classifier",
+        "head/classifier": "classifier",
+    },
+    ignored_keys=(
+        "vocab_transform.",
+        "vocab_layer_norm.",
+        "vocab_projector.",
+        "pre_classifier.",
+        "classifier.",
+        "embeddings.position_ids",
+    ),
+    prefix="distilbert.",
+    task="DistilBertForSequenceClassification",
 )
-PREFIX = "distilbert."

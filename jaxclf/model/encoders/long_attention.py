@@ -5,32 +5,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float
 
-from jaxclf.model.encoders.common import Heads, attention_weights, drop, same_segment
+from jaxclf.model.encoders.common import Heads, Rows, attention_weights, drop, same_segment
 
 # Queries that global attention takes at a time.
 QUERIES = 1024
-
-Segments = Int32[Array, "rows length"]
 
 # (scores, mask, index of the chunk) -> attention weights, after dropout.
 Weigh = Callable[[Array, Array, Any], Array]
 
 
-def attention_probs(dtype: jnp.dtype, scores: Array, mask: Array, part: Any) -> Array:
-    return attention_weights(scores, mask, dtype)
-
-
 def weigh_and_drop(
-    dtype: jnp.dtype, rate: float, key: Array, scores: Array, mask: Array, part: Any
+    dtype: jnp.dtype, rate: float, key: Array | None, scores: Array, mask: Array, part: Any
 ) -> Array:
-    return drop(attention_weights(scores, mask, dtype), rate, jax.random.fold_in(key, part))
+    """Attention weights, after dropout if there is a key."""
+    weights = attention_weights(scores, mask, dtype)
+    return weights if key is None else drop(weights, rate, jax.random.fold_in(key, part))
 
 
-def global_attention(
-    query: Heads, key: Heads, value: Heads, segments: Segments, weigh: Weigh
-) -> Heads:
+def global_attention(query: Heads, key: Heads, value: Heads, segments: Rows, weigh: Weigh) -> Heads:
     """Attention within segments; a long row in chunks whose scores are recomputed in the backward
     pass."""
     rows, heads, length, width = query.shape
@@ -57,7 +51,7 @@ def global_attention(
 
 
 def local_attention(
-    query: Heads, key: Heads, value: Heads, segments: Segments, reach: int, weigh: Weigh
+    query: Heads, key: Heads, value: Heads, segments: Rows, reach: int, weigh: Weigh
 ) -> Heads:
     """Attention within segments to tokens at most `reach` positions away.
 

@@ -24,7 +24,8 @@ from jaxclf.experiment.overrides import from_dict, to_dict
 from jaxclf.experiment.validation import check
 from jaxclf.files.atomic import write_folder
 from jaxclf.files.untrusted import has_entry, printable, read_json
-from jaxclf.model.classifier import Family, family_of
+from jaxclf.model.classifier import family_of
+from jaxclf.model.encoders.common import Family
 from jaxclf.model.storage.metadata import (
     check_format,
     read_calibration,
@@ -76,7 +77,7 @@ def _check_depth(folder: Path, hf_config: Mapping[str, Any]) -> None:
     Tracing a network of many layers is slow, so this comes before.
     """
     family = family_of(hf_config)
-    last = family.from_hf(hf_config).layers - 1
+    last = family.from_hf(hf_config).num_hidden_layers - 1
     prefixes = tuple(
         name.replace("{i}", str(last)) + "." for name in family.names.values() if "{i}" in name
     )
@@ -107,7 +108,8 @@ def pretrained_params(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]
     """Read the parameters that an encoder's folder holds: all of the encoder, and of the head the
     pretrained layers."""
     family = family_of(read_hf_config(folder))
-    return _read_params(folder, shapes, family, family.names, optional=("head/",))
+    names = {path: name for path, name in family.names.items() if path != "head/classifier"}
+    return _read_params(folder, shapes, family, names, optional=("head/",))
 
 
 def _read_params(
@@ -142,7 +144,7 @@ def save_model(
     head = {"/".join(path): leaf for path, leaf in flatten_params(head_params).items()}
     if as_transformers:
         tensors = {family.prefix + name: tensor for name, tensor in tensors.items()}
-        tensors |= to_tensors(head_params, {**family.names, **family.classifier})
+        tensors |= to_tensors(head_params, family.names)
     meta = {
         "format": FORMAT,
         "experiment": to_dict(model.experiment),
@@ -188,8 +190,7 @@ def load_model(folder: Path, param_shapes: Callable[..., Mapping[str, Any]]) -> 
     experiment = _read_experiment(meta, file, family.from_hf(hf_config).max_positions)
     shapes = param_shapes(experiment, hf_config, len(labels))
     if is_transformers_classifier(experiment) and not has_entry(folder, HEAD):
-        names = {**family.names, **family.classifier}
-        params = _read_params(folder, shapes, family, names, optional=())
+        params = _read_params(folder, shapes, family, family.names, optional=())
     else:
         params = pretrained_params(folder, {"encoder": shapes["encoder"]})
         head_shapes = {key: value for key, value in shapes.items() if key != "encoder"}
