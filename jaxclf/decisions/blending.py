@@ -17,9 +17,8 @@ from scipy.optimize import nnls
 
 from jaxclf.decisions.arrays import LOG_LOSS_EDGE, Labels, Probs, mean_where_known, ratio
 from jaxclf.decisions.calibration import CALIBRATION_FOLDS
-from jaxclf.decisions.folds import assign_folds
+from jaxclf.decisions.folds import held_out_masks
 from jaxclf.decisions.ranking import average_precision
-from jaxclf.errors import ConfigError
 from jaxclf.types import NON_NEGATIVE, Bound
 
 Members = Float[np.ndarray, "members examples classes"]
@@ -124,11 +123,8 @@ def blend_out_of_fold(
     seed: int = 0,
 ) -> Blended:
     """Blend every example with weights fitted on the other folds."""
-    if folds < 2:
-        raise ConfigError(f"folds={folds!r} must be at least 2")
-    fold_of, blended = assign_folds(labels, folds, seed), np.empty(labels.shape, np.float32)
-    for fold in range(folds):
-        held_out = fold_of == fold
+    blended = np.empty(labels.shape, np.float32)
+    for held_out in held_out_masks(labels, folds, seed):
         weights = blender(labels[~held_out], probs[:, ~held_out])
         blended[held_out] = blend(probs[:, held_out], weights)
     return blended

@@ -17,8 +17,8 @@ from scipy.special import expit, log_expit, logit
 
 from jaxclf.decisions.arrays import Labels, Probs
 from jaxclf.decisions.calibration_curves import CURVES, NUMPY
-from jaxclf.decisions.folds import assign_folds
-from jaxclf.errors import ConfigError, DataError
+from jaxclf.decisions.folds import held_out_masks
+from jaxclf.errors import DataError
 from jaxclf.types import NON_NEGATIVE
 
 Calibrated = Float32[np.ndarray, "examples classes"]
@@ -153,11 +153,8 @@ def calibrate_out_of_fold(
 
     A label whose positives all lie in one fold has the pooled curve there.
     """
-    if folds < 2:
-        raise ConfigError(f"folds={folds!r} must be at least 2")
-    fold_of, calibrated = assign_folds(labels, folds, seed), np.empty(probs.shape, np.float32)
-    for fold in range(folds):
-        held_out = fold_of == fold
+    calibrated = np.empty(probs.shape, np.float32)
+    for held_out in held_out_masks(labels, folds, seed):
         calibration = calibrator(labels[~held_out], probs[~held_out])
         calibrated[held_out] = apply_calibration(calibration, probs[held_out])
     return calibrated

@@ -6,13 +6,12 @@ the cross-fitted one.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxclf.decisions.arrays import Decided, Labels, Probs, Thresholds
-from jaxclf.decisions.folds import assign_folds
+from jaxclf.decisions.folds import held_out_masks
 from jaxclf.decisions.intervals import LEVEL
 from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.thresholds import decide
@@ -22,47 +21,25 @@ FOLDS, THRESHOLD_RESAMPLES = 10, 200
 Rule = Callable[[Labels, Probs], Thresholds]
 
 
-class Crossfit(NamedTuple):
-    """The metrics with thresholds fitted on all examples, and on other folds.
-
-    intervals: [classes, 2], 95 % intervals of the thresholds over resampled examples.
-    """
-
-    naive: dict[str, float]
-    crossfit: dict[str, float]
-    intervals: Float[np.ndarray, "classes 2"]
-
-    def optimism(self, metric: str) -> float:
-        return self.naive[metric] - self.crossfit[metric]
-
-
-def decide_crossfit(
-    labels: Labels, probs: Probs, rule: Rule, folds: int = FOLDS, seed: int = 0
-) -> Decided:
+def decide_crossfit(labels: Labels, probs: Probs, rule: Rule, folds: int = FOLDS) -> Decided:
     """Decide every example by thresholds fitted without its fold."""
-    fold_of = assign_folds(labels, folds, seed)
     decided = np.zeros(probs.shape, bool)
-    for fold in range(folds):
-        held_out = fold_of == fold
-        if held_out.any():
-            thresholds = rule(labels[~held_out], probs[~held_out])
-            decided[held_out] = decide(probs[held_out], thresholds)
+    for held_out in held_out_masks(labels, folds):
+        thresholds = rule(labels[~held_out], probs[~held_out])
+        decided[held_out] = decide(probs[held_out], thresholds)
     return decided
 
 
-def crossfit(labels: Labels, probs: Probs, rule: Rule, seed: int = 0) -> Crossfit:
-    """Naive and cross-fitted metrics of a rule, and intervals of its thresholds."""
-    naive = decide(probs, rule(labels, probs))
-    cross_fitted = decide_crossfit(labels, probs, rule, seed=seed)
-    rng = np.random.default_rng(seed)
-    count = len(labels)
+def crossfit(
+    labels: Labels, probs: Probs, rule: Rule
+) -> tuple[dict[str, float], Float[np.ndarray, "classes 2"]]:
+    """The cross-fitted metrics of a rule, and 95 % intervals of its thresholds over resampled
+    examples."""
+    rng, count = np.random.default_rng(0), len(labels)
     resampled = []
     for _ in range(THRESHOLD_RESAMPLES):
         rows = rng.integers(0, count, count)
         resampled.append(rule(labels[rows], probs[rows]))
     ends = np.quantile(np.array(resampled), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return Crossfit(
-        compute_metrics(labels, probs, naive),
-        compute_metrics(labels, probs, cross_fitted),
-        np.ascontiguousarray(ends.T),
-    )
+    scores = compute_metrics(labels, probs, decide_crossfit(labels, probs, rule))
+    return scores, np.ascontiguousarray(ends.T)

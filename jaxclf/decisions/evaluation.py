@@ -65,16 +65,34 @@ def score_run(
     """
     val, rule = predictions["val"], make_rule(spec, names)
     thresholds = rule(val.labels, val.probs)
-    cross_fitted = crossfit(val.labels, val.probs, rule)
-    report = {
+    scores, intervals = crossfit(val.labels, val.probs, rule)
+    report = make_report(predictions, thresholds, names, provenance, scores)
+    return report, threshold_record(thresholds, intervals, spec, "val", names)
+
+
+def make_report(
+    predictions: Mapping[str, Predictions],
+    thresholds: np.ndarray,
+    names: tuple[str, ...],
+    provenance: Provenance,
+    crossfit_scores: Mapping[str, float],
+) -> dict[str, Any]:
+    """The content of report.json.
+
+    crossfit_scores: the metrics of val under thresholds that were fitted on other folds.
+    """
+    report: dict[str, Any] = {
         split: evaluate_split(part, thresholds, names) | {"fitted": fitted_by(provenance, split)}
         for split, part in predictions.items()
     }
     report["val"]["crossfit"] = {
-        metric: {"score": cross_fitted.crossfit[metric], "optimism": cross_fitted.optimism(metric)}
+        metric: {
+            "score": crossfit_scores[metric],
+            "optimism": report["val"][metric] - crossfit_scores[metric],
+        }
         for metric in ("macro_f1", "micro_f1")
     }
-    return report, threshold_record(thresholds, cross_fitted.intervals, spec, "val", names)
+    return report
 
 
 def calibrate(

@@ -1,11 +1,26 @@
 """Stratified folds: every label's positives are spread evenly (Sechidis et al. 2011)."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxclf.decisions.arrays import Labels
+from jaxclf.errors import ConfigError
 
 Folds = Int[np.ndarray, " examples"]
+
+
+def held_out_masks(
+    labels: Labels, count: int, seed: int = 0
+) -> Iterator[Bool[np.ndarray, " examples"]]:
+    """Yield the examples that each fold holds out; a fold without examples is left out."""
+    if count < 2:
+        raise ConfigError(f"folds={count!r} must be at least 2")
+    folds = assign_folds(labels, count, seed)
+    for fold in range(count):
+        if (held_out := folds == fold).any():
+            yield held_out
 
 
 def assign_folds(labels: Labels, count: int, seed: int = 0) -> Folds:

@@ -23,7 +23,7 @@ def check(experiment: Experiment, specs: Container[str] = REGISTRIES) -> Experim
     Returns the experiment unchanged; raises ConfigError. Reads no file.
     """
     for key, value in iter_fields(experiment):
-        _check_value(key, value, hint_of(experiment, key))
+        check_value(key, value, hint_of(experiment, key))
         if isinstance(value, Spec) and key in specs:
             check_spec(key, value)
     metric = experiment.train.metric
@@ -55,7 +55,7 @@ def check_spec(key: str, spec: Spec) -> None:
         if name not in options:
             nearest = did_you_mean(name, options) if options else "; it has no options"
             raise ConfigError(f"{key}.{name}: unknown option {name!r} of {spec.name!r}{nearest}")
-        _check_value(f"{key}.{name}", value, options[name].annotation)
+        check_value(f"{key}.{name}", value, options[name].annotation)
 
 
 def check_labels(values: Any, labels: Sequence[str]) -> None:
@@ -78,7 +78,8 @@ def check_labels(values: Any, labels: Sequence[str]) -> None:
                 )
 
 
-def _check_value(key: str, value: Any, hint: Any) -> None:
+def check_value(key: str, value: Any, hint: Any) -> None:
+    """Check a value against its type and Bound. Raises ConfigError."""
     if not matches_type(value, hint):
         raise type_error(key, value, hint)
     for bound in getattr(hint, "__metadata__", ()):

@@ -126,11 +126,14 @@ def validate_texts(texts: Iterable[str]) -> list[str]:
     return texts
 
 
-def make_groups(members: Sequence[SavedModel], tokenizers: Sequence[Tokenizer]) -> list[ModelGroup]:
-    """Group the networks that can run as one program, in the order of their first members."""
+def make_groups(
+    members: Sequence[SavedModel], tokenizers: Sequence[Tokenizer], indices: Iterable[int]
+) -> list[ModelGroup]:
+    """Group the networks at some indices that can run as one program, in the order of their first
+    members."""
     groups: dict[str, list[int]] = {}
-    for index, (member, tokenizer) in enumerate(zip(members, tokenizers, strict=True)):
-        groups.setdefault(_group_key(member, tokenizer), []).append(index)
+    for index in indices:
+        groups.setdefault(_group_key(members[index], tokenizers[index]), []).append(index)
     return [
         make_group([members[index] for index in indices], indices, tokenizers[indices[0]])
         for indices in groups.values()

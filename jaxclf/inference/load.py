@@ -21,7 +21,7 @@ def load(path: str | Path) -> Classifier:
         models.labels,
         models.thresholds,
         models.provenance,
-        make_groups(models.members, models.tokenizers),
+        make_groups(models.members, models.tokenizers, range(len(models.members))),
         [calibration_from_json(member.calibration) for member in models.members],
         models.weights,
     )

@@ -9,21 +9,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf.decisions.calibration import apply_calibration, platt
-from jaxclf.decisions.evaluation import evaluate_split, make_rule
+from jaxclf.decisions.evaluation import make_report, make_rule
 from jaxclf.decisions.members import Members, read_members
 from jaxclf.decisions.metrics import compute_metrics, log_loss
 from jaxclf.decisions.predictions import save_predictions
-from jaxclf.decisions.provenance import fitted_by, join_provenances, with_fitted
+from jaxclf.decisions.provenance import join_provenances, with_fitted
 from jaxclf.errors import ConfigError, DataError, did_you_mean
 from jaxclf.experiment.config import Encoder, Spec
-from jaxclf.experiment.overrides import to_dict
+from jaxclf.experiment.overrides import hint_of, iter_fields, to_dict
+from jaxclf.experiment.validation import check_value
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.files.untrusted import parse_json
-from jaxclf.inference.cascade.config import CascadeConfig, check_config
+from jaxclf.inference.cascade.config import CascadeConfig
 from jaxclf.inference.cascade.cost import measure_cost
 from jaxclf.inference.cascade.cutoffs import (
     Goal,
-    OutOfFold,
     RuleMatches,
     fit_exits,
     fit_out_of_fold,
@@ -31,7 +31,6 @@ from jaxclf.inference.cascade.cutoffs import (
     run_stages,
 )
 from jaxclf.inference.cascade.folder import CascadePlan, pool_networks, save_cascade
-from jaxclf.inference.cascade.margins import METRICS
 from jaxclf.inference.cascade.rules import Rule, apply_rules, read_rules
 from jaxclf.inference.cascade.stages import make_cascade
 from jaxclf.inference.cascade.summary import STAGES, summarize
@@ -101,15 +100,19 @@ def fit_cascade(
     provenance = _join_provenance(runs, rule)
     summary = summarize(members, outputs, matches, exits, out_of_fold, final.thresholds, goal)
     summary |= {"config": to_dict(config), "threshold": to_dict(rule)}
-    stage_names = _stage_names(runs)
-    for stage, name, run in zip(summary["stages"], stage_names, runs, strict=True):
-        stage |= {"name": name, "run": str(run)}
+    run_names = [run.name for run in runs]
+    for index, (stage, run) in enumerate(zip(summary["stages"], runs, strict=True)):
+        is_distinct = run_names.count(run.name) == 1
+        stage["name"] = run.name if is_distinct else f"{run.name} (stage {index})"
+        stage["run"] = str(run)
     _warn(val, summary, config)
 
+    stage_names = tuple(stage["name"] for stage in summary["stages"])
     plan = CascadePlan(names, stage_names, weights, tuple(exits), rules, thresholds, provenance)
     cascade = make_cascade(plan, networks)
     summary["cost"] = measure_cost(cascade, final, outputs["test"].stage, texts["test"])
-    report = _make_report(predictions, out_of_fold, final.thresholds, names, provenance)
+    scores = compute_metrics(labels, out_of_fold.outputs.probs, out_of_fold.decisions)
+    report = make_report(predictions, final.thresholds, names, provenance, scores)
     return FittedCascade(plan, networks, final, rule, predictions, report, summary)
 
 
@@ -131,16 +134,13 @@ def write_cascade(out: Path, fitted: FittedCascade, card: str) -> None:
 
 def make_goal(config: CascadeConfig, names: tuple[str, ...]) -> Goal:
     """The goal of a config. Raises ConfigError for a value out of range or an unknown name."""
-    if config.metric not in METRICS:
-        raise ConfigError(f"metric={config.metric!r}" + did_you_mean(config.metric, METRICS))
-    check_config(config, names)
-    return Goal(
-        config.metric,
-        config.max_metric_loss,
-        config.confidence,
-        np.array([name in config.final_stage_labels for name in names]),
-        config.max_miss_rate,
-    )
+    for key, value in iter_fields(config):
+        check_value(key, value, hint_of(config, key))
+    for name in config.final_stage_labels:
+        if name not in names:
+            nearest = did_you_mean(name, names)
+            raise ConfigError(f"final_stage_labels: unknown label {name!r}{nearest}")
+    return Goal(config, np.array([name in config.final_stage_labels for name in names]))
 
 
 def read_encoders(networks: Sequence[Path]) -> list[Encoder]:
@@ -148,21 +148,10 @@ def read_encoders(networks: Sequence[Path]) -> list[Encoder]:
     return [Encoder(**read_json(path / META)["experiment"]["encoder"]) for path in networks]
 
 
-def _stage_names(runs: Sequence[Path]) -> tuple[str, ...]:
-    names = [run.name for run in runs]
-    return tuple(
-        name if names.count(name) == 1 else f"{name} (stage {index})"
-        for index, name in enumerate(names)
-    )
-
-
 def _threshold_rule(record: Mapping[str, Any]) -> Spec:
     """The rule of a label's entry in thresholds.json, with its options."""
-    options = {
-        key: value
-        for key, value in record.items()
-        if key not in ("value", "interval", "split", "rule")
-    }
+    own = ("value", "interval", "split", "rule")
+    options = {key: value for key, value in record.items() if key not in own}
     return Spec(record["rule"], **options)
 
 
@@ -199,26 +188,6 @@ def _join_provenance(runs: Sequence[Path], rule: Spec) -> dict[str, Any]:
     if rule.name != "fixed":
         provenance = with_fitted(provenance, f"the thresholds ({rule.name})", "val")
     return with_fitted(provenance, "the cut-offs of the cascade", "val")
-
-
-def _make_report(
-    predictions: Mapping[str, Predictions],
-    out_of_fold: OutOfFold,
-    thresholds: np.ndarray,
-    names: tuple[str, ...],
-    provenance: Mapping[str, Any],
-) -> dict[str, Any]:
-    report: dict[str, Any] = {
-        split: evaluate_split(part, thresholds, names) | {"fitted": fitted_by(provenance, split)}
-        for split, part in predictions.items()
-    }
-    labels = predictions["val"].labels
-    scores = compute_metrics(labels, out_of_fold.outputs.probs, out_of_fold.decisions)
-    report["val"]["crossfit"] = {
-        metric: {"score": scores[metric], "optimism": report["val"][metric] - scores[metric]}
-        for metric in ("macro_f1", "micro_f1")
-    }
-    return report
 
 
 def _warn(val: Members, summary: Mapping[str, Any], config: CascadeConfig) -> None:

@@ -29,19 +29,23 @@ def measure_cost(
     Returns `tokens`: the share of multiplications, each network weighted by its size and the tokens
     it reads; `time`: the share of the time on these texts; and the texts per second of both.
     """
-    sizes = np.array([sum(map(_size, groups)) for groups in cascade.new_groups], np.float64)
-    final_size = sum(map(_size, final.groups))
     if texts is None:
-        share = count_cost(stage, np.ones(len(stage), np.int64), sizes, final_size)
-        return {"tokens": share, "time": None, "texts_per_second": None}
-    windows = cascade.experiment.data.windows
-    num_tokens = lengths(tokenize(cascade.tokenizer, list(texts), windows))
-    share = count_cost(stage, num_tokens, sizes, final_size)
-    seconds = _time(cascade, final, texts)
+        num_tokens, time_cost = (
+            np.ones(len(stage), np.int64),
+            {"time": None, "texts_per_second": None},
+        )
+    else:
+        windows = cascade.experiment.data.windows
+        num_tokens = lengths(tokenize(cascade.tokenizer, list(texts), windows))
+        seconds = _time(cascade, final, texts)
+        time_cost = {
+            "time": seconds["cascade"] / seconds["final_stage"],
+            "texts_per_second": {name: len(texts) / value for name, value in seconds.items()},
+        }
+    sizes = np.array([sum(map(_size, groups)) for groups in cascade.new_groups], np.float64)
     return {
-        "tokens": share,
-        "time": seconds["cascade"] / seconds["final_stage"],
-        "texts_per_second": {name: len(texts) / value for name, value in seconds.items()},
+        "tokens": count_cost(stage, num_tokens, sizes, sum(map(_size, final.groups))),
+        **time_cost,
     }
 
 
@@ -62,13 +66,8 @@ def count_cost(
 
 def _size(group: ModelGroup) -> float:
     """Multiplications for a token: all parameters except the embeddings, which are looked up."""
-    return float(
-        sum(
-            leaf.size
-            for path, leaf in flatten_params(group.params).items()
-            if "embeddings" not in path
-        )
-    )
+    leaves = flatten_params(group.params).items()
+    return float(sum(leaf.size for path, leaf in leaves if "embeddings" not in path))
 
 
 def _time(cascade: Cascade, final: Classifier, texts: Sequence[str]) -> dict[str, float]:

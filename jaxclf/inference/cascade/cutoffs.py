@@ -11,19 +11,25 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from scipy.special import expit, logit
 
-from jaxclf.decisions.arrays import Decided, Labels
-from jaxclf.decisions.calibration import EDGE, Calibration, apply_calibration, beta, platt
+from jaxclf.decisions.arrays import Decided, Labels, Probs, Thresholds
+from jaxclf.decisions.calibration import (
+    EDGE,
+    Calibrated,
+    Calibration,
+    apply_calibration,
+    beta,
+    platt,
+)
 from jaxclf.decisions.crossfit import FOLDS, Rule
-from jaxclf.decisions.folds import assign_folds
+from jaxclf.decisions.folds import held_out_masks
 from jaxclf.decisions.thresholds import decide
+from jaxclf.inference.cascade.config import CascadeConfig
 from jaxclf.inference.cascade.margins import (
-    Gains,
     PerCell,
     conformal_floor,
-    evaluate,
     expected_cost,
     fit_labels,
     fit_risk_level,
@@ -32,28 +38,18 @@ from jaxclf.inference.cascade.margins import (
 )
 
 StageProbs = Float[np.ndarray, "stages examples classes"]
-Probs = Float32[np.ndarray, "examples classes"]
-Thresholds = Float[np.ndarray, " classes"]
+Ranges = Float64[np.ndarray, "classes 2"]
 Rows = Int[np.ndarray, " rows"]
-ScoreStage = Callable[[int, Rows], Probs]
+ScoreStage = Callable[[int, Rows], Calibrated]
 
 NO_LIMIT = 2.0  # an upper end of uncertainty above every probability
 
 
 class Goal(NamedTuple):
-    """What early exits may cost.
+    """What early exits may cost, and which labels only the final stage may predict."""
 
-    metric: a key of METRICS. max_metric_loss: how much of it may be lost against the final stage
-        alone, measured on as many texts as it is fitted on, with this confidence.
-    is_final: labels that only the final stage may predict. max_miss_rate: the share of texts with
-        such a label that may exit early without it.
-    """
-
-    metric: str
-    max_metric_loss: float
-    confidence: float
+    config: CascadeConfig
     is_final: Bool[np.ndarray, " classes"]
-    max_miss_rate: float
 
 
 class EarlyExit(NamedTuple):
@@ -64,14 +60,14 @@ class EarlyExit(NamedTuple):
     """
 
     calibration: Calibration
-    uncertain: Float64[np.ndarray, "classes 2"]
+    uncertain: Ranges
 
 
 class StageOutputs(NamedTuple):
     """The stage at which each text exits, from 0, and its probabilities at that stage."""
 
     stage: Int[np.ndarray, " examples"]
-    probs: Probs
+    probs: Calibrated
 
 
 class RuleMatches(NamedTuple):
@@ -81,9 +77,7 @@ class RuleMatches(NamedTuple):
     forced: Decided
 
 
-def is_uncertain(
-    probs: Probs, uncertain: Float64[np.ndarray, "classes 2"]
-) -> Bool[np.ndarray, " examples"]:
+def is_uncertain(probs: Calibrated, uncertain: Ranges) -> Bool[np.ndarray, " examples"]:
     """Texts with at least one uncertain label; they continue to the next stage."""
     return np.any((probs >= uncertain[:, 0]) & (probs < uncertain[:, 1]), axis=1)
 
@@ -129,30 +123,6 @@ def no_matches(probs: StageProbs) -> RuleMatches:
     return RuleMatches(np.zeros(probs.shape[1], bool), np.zeros(probs.shape[1:], bool))
 
 
-class _FinalStage(NamedTuple):
-    """The final stage's estimate of the labels, its decisions, and what each decision gains.
-
-    centers: thresholds as log odds.
-    """
-
-    truth: PerCell
-    decisions: Decided
-    gains: Gains
-    thresholds: Thresholds
-    centers: Float64[np.ndarray, " classes"]
-
-
-class _StageFit(NamedTuple):
-    """A stage's curve, each label's exponential and floor, and expectations for each text."""
-
-    curve: Calibration
-    exponentials: tuple[Float64[np.ndarray, " classes"], Float64[np.ndarray, " classes"]]
-    floors: Float64[np.ndarray, " classes"]
-    risk: Float64[np.ndarray, " examples"]
-    loss: Float64[np.ndarray, " examples"]
-    square: Float64[np.ndarray, " examples"]
-
-
 def fit_exits(
     labels: Labels, probs: StageProbs, thresholds: Thresholds, goal: Goal
 ) -> list[EarlyExit]:
@@ -160,63 +130,44 @@ def fit_exits(
 
     probs: of all stages. thresholds: the final stage's.
     """
-    truth, decisions = _truth(labels, probs[-1]), decide(probs[-1], thresholds)
-    gains = marginal_gain(labels, truth, decisions, goal.metric)
+    config, is_final = goal
+    truth, final = _truth(labels, probs[-1]), decide(probs[-1], thresholds)
+    gains = marginal_gain(labels, truth, final, config.metric)
+    unit = gains[0] - gains[1]
     centers = logit(np.clip(thresholds.astype(np.float64), EDGE, 1 - EDGE))
-    final = _FinalStage(truth, decisions, gains, thresholds, centers)
-    miss_rate = goal.max_miss_rate / (len(probs) - 1)
-    fits = [_fit_stage(p, beta(probs[-1], p), final, goal.is_final, miss_rate) for p in probs[:-1]]
-    risks, losses, squares = np.array([fit[-3:] for fit in fits]).swapaxes(0, 1)
-    level = fit_risk_level(risks, losses, squares, goal.max_metric_loss, goal.confidence)
-    return [_make_exit(fit, centers, level, goal.is_final) for fit in fits]
-
-
-def _fit_stage(
-    stage_probs: Float[np.ndarray, "examples classes"],
-    curve: Calibration,
-    final: _FinalStage,
-    is_final: Bool[np.ndarray, " classes"],
-    max_miss_rate: float,
-) -> _StageFit:
-    probs = apply_calibration(curve, stage_probs)
-    decisions = decide(probs, final.thresholds)
-    losses, squares = expected_cost(final.truth, final.decisions, decisions, final.gains)
-    distance = np.abs(logit(probs.astype(np.float64)) - final.centers)
-    unit, num_different = final.gains[0] - final.gains[1], int(np.sum(squares > 0))
-    exponentials = fit_labels(distance, losses, unit, num_different)
-    expected = evaluate(exponentials, distance)
-    variance = evaluate(fit_labels(distance, squares, unit**2, num_different), distance)
-    floors = np.array(
-        [
-            conformal_floor(probs[is_predicted, label], max_miss_rate)
-            for label, is_predicted in enumerate(final.decisions.T)
-        ]
-    )
-    never_exits = (probs[:, is_final] >= floors[is_final]).any(axis=1)
-    risk = np.where(never_exits, np.inf, expected.max(axis=1))
-    return _StageFit(curve, exponentials, floors, risk, expected.sum(axis=1), variance.sum(axis=1))
-
-
-def _make_exit(
-    fit: _StageFit,
-    centers: Float64[np.ndarray, " classes"],
-    level: float,
-    is_final: Bool[np.ndarray, " classes"],
-) -> EarlyExit:
-    pairs = zip(*fit.exponentials, strict=True)
-    margins = np.array([margin_at(height, decay, level) for height, decay in pairs])
-    uncertain = np.stack([expit(centers - margins), expit(centers + margins)], axis=1)
-    uncertain[is_final, 0] = np.minimum(uncertain[is_final, 0], fit.floors[is_final])
-    uncertain[is_final, 1] = NO_LIMIT
-    return EarlyExit(fit.curve, uncertain)
+    miss_rate = config.max_miss_rate / (len(probs) - 1)
+    fits, expectations = [], []
+    for stage_probs in probs[:-1]:
+        curve = beta(probs[-1], stage_probs)
+        early = apply_calibration(curve, stage_probs)
+        losses, squares = expected_cost(truth, final, decide(early, thresholds), gains)
+        distance = np.abs(logit(early.astype(np.float64)) - centers)
+        num_different = int(np.sum(squares > 0))
+        heights, decays = fit_labels(distance, losses, unit, num_different)
+        square_heights, square_decays = fit_labels(distance, squares, unit**2, num_different)
+        expected = np.exp(heights - decays * distance)
+        variance = np.exp(square_heights - square_decays * distance)
+        columns = zip(early.T, final.T, strict=True)
+        floors = np.array([conformal_floor(p[predicted], miss_rate) for p, predicted in columns])
+        never_exits = (early[:, is_final] >= floors[is_final]).any(axis=1)
+        risk = np.where(never_exits, np.inf, expected.max(axis=1))
+        fits.append((curve, heights, decays, floors))
+        expectations.append((risk, expected.sum(axis=1), variance.sum(axis=1)))
+    risks, losses, squares = np.array(expectations).swapaxes(0, 1)
+    level = fit_risk_level(risks, losses, squares, config.max_metric_loss, config.confidence)
+    exits = []
+    for curve, heights, decays, floors in fits:
+        pairs = zip(heights, decays, strict=True)
+        margins = np.array([margin_at(height, decay, level) for height, decay in pairs])
+        uncertain = np.stack([expit(centers - margins), expit(centers + margins)], axis=1)
+        uncertain[is_final, 0] = np.minimum(uncertain[is_final, 0], floors[is_final])
+        uncertain[is_final, 1] = NO_LIMIT
+        exits.append(EarlyExit(curve, uncertain))
+    return exits
 
 
 def expected_loss(
-    labels: Labels,
-    final_probs: Float[np.ndarray, "examples classes"],
-    final: Decided,
-    decisions: Decided,
-    metric: str,
+    labels: Labels, final_probs: Probs, final: Decided, decisions: Decided, metric: str
 ) -> tuple[float, float]:
     """(loss, standard deviation) of the metric if `decisions` replace the final stage's decisions.
 
@@ -239,30 +190,23 @@ class OutOfFold(NamedTuple):
 
 
 def fit_out_of_fold(
-    labels: Labels,
-    probs: StageProbs,
-    rule: Rule,
-    goal: Goal,
-    matches: RuleMatches | None = None,
+    labels: Labels, probs: StageProbs, rule: Rule, goal: Goal, matches: RuleMatches | None = None
 ) -> OutOfFold:
     """Fit thresholds by `rule` and exits on all folds but one, and run them on that one."""
     matches = matches or no_matches(probs)
-    fold = assign_folds(labels, FOLDS)
     stage, outputs = np.zeros(len(labels), np.int64), np.zeros(labels.shape, np.float32)
     decisions, final = np.zeros((2, *labels.shape), bool)
-    for index in range(FOLDS):
-        inside = fold == index
-        if inside.any():
-            fit_probs, probs_inside = probs[:, ~inside], probs[:, inside]
-            thresholds = rule(labels[~inside], fit_probs[-1].astype(np.float32))
-            exits = fit_exits(labels[~inside], fit_probs, thresholds, goal)
-            part = RuleMatches(matches.escalate[inside], matches.forced[inside])
-            stage[inside], outputs[inside] = run_stages(exits, probs_inside, part)
-            decisions[inside] = decide(outputs[inside], thresholds)
-            final[inside] = decide(probs_inside[-1], thresholds)
+    for inside in held_out_masks(labels, FOLDS):
+        fit_probs, probs_inside = probs[:, ~inside], probs[:, inside]
+        thresholds = rule(labels[~inside], fit_probs[-1].astype(np.float32))
+        exits = fit_exits(labels[~inside], fit_probs, thresholds, goal)
+        part = RuleMatches(matches.escalate[inside], matches.forced[inside])
+        stage[inside], outputs[inside] = run_stages(exits, probs_inside, part)
+        decisions[inside] = decide(outputs[inside], thresholds)
+        final[inside] = decide(probs_inside[-1], thresholds)
     return OutOfFold(StageOutputs(stage, outputs), decisions, final)
 
 
-def _truth(labels: Labels, final_probs: Float[np.ndarray, "examples classes"]) -> PerCell:
+def _truth(labels: Labels, final_probs: Probs) -> PerCell:
     """The probability that each label is true, from the final stage calibrated on the labels."""
     return apply_calibration(platt(labels, final_probs), final_probs).astype(np.float64)

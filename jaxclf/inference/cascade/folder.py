@@ -7,7 +7,6 @@ network-0, …      model folders; a network that several stages share is stored
 README.md         the model card
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,12 +48,6 @@ class CascadePlan(NamedTuple):
 
 def save_cascade(folder: Path, plan: CascadePlan, networks: Sequence[Path], card: str) -> None:
     """Write the folder atomically, with a copy of each network's folder; replaces an older one."""
-    parts = {f"network-{index}": network for index, network in enumerate(networks)}
-    save_combination(folder, CASCADE, to_json_values(plan), parts, card)
-
-
-def to_json_values(plan: CascadePlan) -> dict[str, Any]:
-    """The content of cascade.json."""
     stages: list[dict[str, Any]] = [
         {"name": name, "weights": dict(zip(plan.labels, weights.T.tolist(), strict=True))}
         for name, weights in zip(plan.stages, plan.weights, strict=True)
@@ -62,15 +55,17 @@ def to_json_values(plan: CascadePlan) -> dict[str, Any]:
     for stage, early_exit in zip(stages[:-1], plan.exits, strict=True):
         stage["calibration"] = calibration_to_json(early_exit.calibration)
         stage["uncertain"] = dict(zip(plan.labels, early_exit.uncertain.tolist(), strict=True))
-    return {
+    meta = {
         "format": FORMAT,
-        "networks": plan.weights.shape[1],
+        "networks": len(networks),
         "labels": list(plan.labels),
         "stages": stages,
         "rules": [rule._asdict() for rule in plan.rules],
         "thresholds": plan.thresholds,
         "provenance": plan.provenance,
     }
+    copies = {f"network-{index}": network for index, network in enumerate(networks)}
+    save_combination(folder, CASCADE, meta, copies, card)
 
 
 def pool_networks(
@@ -80,8 +75,8 @@ def pool_networks(
 
     Raises ConfigError for a stage that adds no network to the stages before it.
     """
-    pool: dict[str, Path] = {}
-    stages: list[dict[str, np.ndarray]] = []
+    pool: dict[Any, Path] = {}
+    stages: list[dict[Any, np.ndarray]] = []
     for folder in folders:
         if has_entry(folder, CASCADE):
             raise ConfigError(
@@ -92,13 +87,13 @@ def pool_networks(
             weights = ensemble.weights
         else:
             networks, weights = [folder], np.ones((1, classes))
-        stage: dict[str, np.ndarray] = {}
+        stage, num_before = {}, len(pool)
         for network, network_weights in zip(networks, weights, strict=True):
             if network_weights.any():
                 key = _digest(network)
                 stage[key] = stage.get(key, 0) + network_weights
                 pool.setdefault(key, network)
-        if not stage.keys() - {key for earlier in stages for key in earlier}:
+        if len(pool) == num_before:
             raise ConfigError(f"{folder}: adds no network to the stages before it; leave it out")
         stages.append(stage)
     unused = np.zeros(classes)
@@ -106,13 +101,10 @@ def pool_networks(
     return list(pool.values()), np.array(rows, np.float64)
 
 
-def _digest(network: Path) -> str:
+def _digest(network: Path) -> frozenset[tuple[str, str]]:
     """Equal for copies of one network, with its calibration and tokenizer."""
-    digest = hashlib.sha256()
-    for file in sorted(network.iterdir()):
-        if file.name != "README.md" and file.is_file():
-            digest.update(f"{file.name} {sha256(file)}\n".encode())
-    return digest.hexdigest()
+    files = (file for file in network.iterdir() if file.is_file() and file.name != "README.md")
+    return frozenset((file.name, sha256(file)) for file in files)
 
 
 def load_cascade(folder: Path) -> tuple[CascadePlan, list[Path]]:
@@ -128,7 +120,13 @@ def load_cascade(folder: Path) -> tuple[CascadePlan, list[Path]]:
     networks = meta.get("networks")
     if type(networks) is not int or not 0 < networks <= MAX_NETWORKS:
         raise DataError(f"{file}: networks is not a number from 1 to {MAX_NETWORKS}")
-    stages = _read_stages(meta, file)
+    stages = meta.get("stages")
+    if (
+        not isinstance(stages, list)
+        or not 2 <= len(stages) <= MAX_STAGES
+        or not all(isinstance(part, dict) and isinstance(part.get("name"), str) for part in stages)
+    ):
+        raise DataError(f"{file}: stages is not a list of 2 to {MAX_STAGES} objects with a name")
     plan = CascadePlan(
         labels,
         tuple(stage["name"] for stage in stages),
@@ -149,19 +147,6 @@ def new_networks(weights: Float64[np.ndarray, "stages networks classes"]) -> lis
     is_used = np.any(weights, axis=2)
     earlier = np.cumsum(is_used, axis=0) - is_used
     return [np.flatnonzero(row).tolist() for row in is_used & (earlier == 0)]
-
-
-def _read_stages(meta: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:
-    stages = meta.get("stages")
-    if (
-        not isinstance(stages, list)
-        or not 2 <= len(stages) <= MAX_STAGES
-        or not all(
-            isinstance(stage, dict) and isinstance(stage.get("name"), str) for stage in stages
-        )
-    ):
-        raise DataError(f"{file}: stages is not a list of 2 to {MAX_STAGES} objects with a name")
-    return stages
 
 
 def _read_weights(

@@ -25,29 +25,19 @@ MAX_DECAY = 64.0  # of an exponential, per unit of log odds
 PRIOR_STRENGTH = 20.0  # cells of all labels together that count in each label's exponential
 
 
-def _f1_gains(truth: PerCell, decisions: Decided) -> tuple[PerLabel, PerLabel]:
-    size = np.maximum(decisions.sum(axis=0) + truth.sum(axis=0), 1e-9)
-    f1 = 2 * (truth * decisions).sum(axis=0) / size
-    return (2 - f1) / size, -f1 / size
-
-
-def _recall_gains(truth: PerCell, decisions: Decided) -> tuple[PerLabel, PerLabel]:
-    positives = np.maximum(truth.sum(axis=0), 1e-9)
-    return 1 / positives, np.zeros_like(positives)
-
-
-# How each label's metric changes with one more true positive, and with one more false positive.
-METRICS = {"macro_f1": _f1_gains, "macro_recall": _recall_gains}
-
-
 def marginal_gain(labels: Labels, truth: PerCell, decisions: Decided, metric: str) -> Gains:
     """Change of the macro metric with one more true positive and one more false positive of each
     label.
 
     truth: the probability that each label is true. Labels without positives do not count.
     """
-    has_positives = (labels == 1).any(axis=0)
-    gains = np.array(METRICS[metric](truth, decisions))
+    positives, has_positives = truth.sum(axis=0), (labels == 1).any(axis=0)
+    if metric == "macro_f1":
+        size = np.maximum(decisions.sum(axis=0) + positives, 1e-9)
+        f1 = 2 * (truth * decisions).sum(axis=0) / size
+        gains = np.array([(2 - f1) / size, -f1 / size])
+    else:
+        gains = np.array([1 / np.maximum(positives, 1e-9), np.zeros_like(positives)])
     return gains * has_positives / max(has_positives.sum(), 1)
 
 
@@ -81,12 +71,6 @@ def fit_labels(
         height, decays[label] = fit_exponential(x.ravel(), y.ravel(), weights.ravel())
         heights[label] = height + np.log(unit[label])
     return heights, decays
-
-
-def evaluate(exponentials: tuple[PerLabel, PerLabel], distance: PerCell) -> PerCell:
-    """The values of the labels' exponentials at these distances."""
-    heights, decays = exponentials
-    return np.exp(heights - decays * distance)
 
 
 def fit_exponential(

@@ -31,18 +31,11 @@ class Cascade(Classifier):
     """
 
     def __init__(
-        self,
-        plan: CascadePlan,
-        new_groups: list[list[ModelGroup]],
-        calibrations: list[Calibration],
+        self, plan: CascadePlan, new_groups: list[list[ModelGroup]], calibrations: list[Calibration]
     ):
+        groups, weights = [group for part in new_groups for group in part], plan.weights[-1]
         super().__init__(
-            plan.labels,
-            plan.thresholds,
-            plan.provenance,
-            [group for groups in new_groups for group in groups],
-            calibrations,
-            plan.weights[-1],
+            plan.labels, plan.thresholds, plan.provenance, groups, calibrations, weights
         )
         final = new_groups[-1][0]
         self.experiment, self.tokenizer = final.experiment, final.tokenizer
@@ -81,17 +74,6 @@ def make_cascade(plan: CascadePlan, folders: Sequence[Path]) -> Cascade:
     """The cascade of a plan and the folders of its networks. Raises DataError if one has other
     labels."""
     members, tokenizers = load_members(folders, plan.labels)
-    new_groups = []
-    for indices in new_networks(plan.weights):
-        groups = make_groups(
-            [members[index] for index in indices], [tokenizers[index] for index in indices]
-        )
-        new_groups.append(
-            [
-                group._replace(members=tuple(indices[member] for member in group.members))
-                for group in groups
-            ]
-        )
-    return Cascade(
-        plan, new_groups, [calibration_from_json(member.calibration) for member in members]
-    )
+    groups = [make_groups(members, tokenizers, part) for part in new_networks(plan.weights)]
+    calibrations = [calibration_from_json(member.calibration) for member in members]
+    return Cascade(plan, groups, calibrations)

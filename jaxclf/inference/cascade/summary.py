@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import betaincinv
 
+from jaxclf.decisions.arrays import Thresholds
 from jaxclf.decisions.calibration import apply_calibration
 from jaxclf.decisions.comparison import paired
 from jaxclf.decisions.members import Members
-from jaxclf.decisions.metrics import compute_metrics
+from jaxclf.decisions.metrics import macro_f1
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.cutoffs import (
     EarlyExit,
@@ -18,7 +19,6 @@ from jaxclf.inference.cascade.cutoffs import (
     OutOfFold,
     RuleMatches,
     StageOutputs,
-    Thresholds,
     expected_loss,
     run_stages,
 )
@@ -41,12 +41,19 @@ def summarize(
 
     members, outputs, matches: by split, `val` and `test`.
     """
-    splits = list(members)
+    labels, final_probs = members["val"].reference.labels, members["val"].probs[-1]
+    final = decide(final_probs, thresholds)
+    decisions = decide(run_stages(exits, members["val"].probs).probs, thresholds)
+    metric = goal.config.metric
+    expected, deviation = expected_loss(labels, final_probs, final, decisions, metric)
+    out_of_fold_loss, _ = expected_loss(
+        labels, final_probs, out_of_fold.final, out_of_fold.decisions, metric
+    )
     return {
         "stages": [
             {
                 "exit_rate": {
-                    split: float(np.mean(outputs[split].stage == index)) for split in splits
+                    split: float(np.mean(part.stage == index)) for split, part in outputs.items()
                 },
                 "macro_f1_alone": _macro_f1_alone(members["test"], index, exits, thresholds),
             }
@@ -60,9 +67,12 @@ def summarize(
             for split, part in matches.items()
         },
         "metric_loss": {
-            **_expected_losses(members["val"], exits, out_of_fold, thresholds, goal.metric),
+            "expected": expected,
+            "standard_deviation": deviation,
+            "expected_out_of_fold": out_of_fold_loss,
             **{
-                split: _measure_loss(members[split], outputs[split], thresholds) for split in splits
+                split: _measure_loss(part, outputs[split], thresholds)
+                for split, part in members.items()
             },
         },
         "final_stage_labels": {
@@ -80,48 +90,27 @@ def summarize(
     }
 
 
-def _expected_losses(
-    val: Members,
-    exits: Sequence[EarlyExit],
-    out_of_fold: OutOfFold,
-    thresholds: Thresholds,
-    metric: str,
-) -> dict[str, float]:
-    labels, final_probs = val.reference.labels, val.probs[-1]
-    final = decide(final_probs, thresholds)
-    decisions = decide(run_stages(exits, val.probs).probs, thresholds)
-    loss, standard_deviation = expected_loss(labels, final_probs, final, decisions, metric)
-    return {
-        "expected": loss,
-        "standard_deviation": standard_deviation,
-        "expected_out_of_fold": expected_loss(
-            labels, final_probs, out_of_fold.final, out_of_fold.decisions, metric
-        )[0],
-    }
-
-
 def _measure_loss(part: Members, outputs: StageOutputs, thresholds: Thresholds) -> dict[str, Any]:
     """Macro F1 of the cascade, of its final stage alone, and their difference with its interval."""
     final = part.probs[-1].astype(np.float32), decide(part.probs[-1], thresholds)
     ours = outputs.probs, decide(outputs.probs, thresholds)
     comparison = paired(part.reference.labels, ours, final, resamples=NUM_RESAMPLES, swaps=1)
-    macro_f1 = comparison.metrics["macro_f1"]
+    scores = comparison.metrics["macro_f1"]
     return {
-        "macro_f1": macro_f1.first,
-        "final_stage_macro_f1": macro_f1.second,
-        "difference": macro_f1.value,
-        "interval": list(macro_f1.bca),
+        "macro_f1": scores.first,
+        "final_stage_macro_f1": scores.second,
+        "difference": scores.value,
+        "interval": list(scores.bca),
     }
 
 
 def _macro_f1_alone(
     part: Members, index: int, exits: Sequence[EarlyExit], thresholds: Thresholds
 ) -> float:
-    """Macro F1 of a stage that decides all texts."""
     probs = part.probs[index].astype(np.float32)
     if index < len(exits):
         probs = apply_calibration(exits[index].calibration, probs)
-    return compute_metrics(part.reference.labels, probs, decide(probs, thresholds))["macro_f1"]
+    return macro_f1(part.reference.labels, probs, decide(probs, thresholds))
 
 
 def count_missed(
