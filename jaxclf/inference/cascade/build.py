@@ -150,8 +150,8 @@ def read_encoders(networks: Sequence[Path]) -> list[Encoder]:
 
 def _threshold_rule(record: Mapping[str, Any]) -> Spec:
     """The rule of a label's entry in thresholds.json, with its options."""
-    own = ("value", "interval", "split", "rule")
-    options = {key: value for key, value in record.items() if key not in own}
+    fixed = ("value", "interval", "split", "rule")
+    options = {key: value for key, value in record.items() if key not in fixed}
     return Spec(record["rule"], **options)
 
 
