@@ -48,9 +48,12 @@ def make_model(
     thresholds=THRESHOLDS,
     dtype="float32",
     length=LENGTH,
+    config=None,
 ):
-    """The folder of a random model; layer norms scale and shift too."""
-    config = hf_config(variant, vocab_size=400, max_position_embeddings=34, pad_token_id=0)
+    """The folder of a random model; layer norms scale and shift too. A config needs no variant."""
+    config = config or hf_config(
+        variant, vocab_size=400, max_position_embeddings=34, pad_token_id=0
+    )
     experiment = Experiment(
         Data("", "", "", max_length=length, max_windows=3, window_overlap=4),
         encoder=Encoder(name="tiny", dtype=dtype),

@@ -19,7 +19,6 @@ from tiny_models import LABELS, make_ensemble, make_model
 
 import jaxclf
 from jaxclf.decisions.calibration import Calibration
-from jaxclf.experiment.config import Spec
 
 TEXTS = ["ok", "the bus was late again, so we walked", "word " * 40]
 CONFIG = {
@@ -34,7 +33,6 @@ CONFIG = {
     "layer_norm_eps": 1e-12,
     "hidden_act": "gelu",
 }
-POOL = Spec("attention", hidden_dim=8)
 CALIBRATION = Calibration("platt", ({"slope": 0.8, "intercept": -0.2},) * len(LABELS))
 
 
@@ -45,7 +43,9 @@ def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer.save(f"{scratch}/tokenizer.json")
         for seed, path in enumerate(models):
-            make_model(path, Path(scratch), CONFIG, POOL, seed, CALIBRATION)
+            make_model(
+                path, Path(scratch), seed=seed, calibration=CALIBRATION, length=16, config=CONFIG
+            )
     weights = np.array([[0.25, 0.5, 1.0], [0.75, 0.5, 0.0]])
     make_ensemble(folder / "ensemble", models, weights)
     probs = {

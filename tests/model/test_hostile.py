@@ -34,7 +34,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 import jaxclf
 from jaxclf.decisions.calibration import Calibration
 from jaxclf.errors import JaxclfError
-from jaxclf.experiment.config import Data, Experiment, Spec
+from jaxclf.experiment.config import Data, Experiment
 from jaxclf.inference.members import param_shapes
 from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
 
@@ -552,8 +552,8 @@ def good(tiny_config, tiny_encoder, tmp_path_factory):
     as_vocabulary(root / "vocabulary")
     curves = Calibration("temperature", ({"temperature": 1.5},) * len(tiny_models.LABELS))
     for start, values in CONFIGS.items():
-        config, pool = {**tiny_config, **values}, Spec("attention", hidden_dim=8)
-        tiny_models.make_model(root / start, tiny_encoder, config, pool, calibration=curves)
+        options = {"config": {**tiny_config, **values}, "calibration": curves, "length": 16}
+        tiny_models.make_model(root / start, tiny_encoder, **options)
     as_byte_pairs(root / "roberta")
     return {start: root / start for start in HOSTILE}
 
