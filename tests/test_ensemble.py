@@ -114,24 +114,6 @@ def test_options_stand_anywhere_on_the_line(capsys, copies, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--runs", "a", "loss=bce", "--out", "x"], "only blend and threshold"),
-        (["--runs", "a", "--folds", 2, "--out", "x"], "only blend and threshold"),
-        (["--out", "x"], "--runs DIR"),
-        (["--runs", "a", "--exp", "baseline", "--out", "x"], "--runs DIR"),
-        (["--exp", "baseline", "--folds", 1, "--out", "x"], "--folds"),
-        (["--runs", "a", "blend=nothing", "--out", "x"], "blend='nothing'"),
-        (["--runs", "a", "--out", "x"], "a/labels.json"),
-    ],
-)
-def test_a_mistake_is_one_line(capsys, words, message):
-    assert call(*words) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
-
-
-@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"format": 9}, "newer version"),

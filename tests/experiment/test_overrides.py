@@ -133,12 +133,6 @@ def test_a_value_of_a_wrong_type_names_the_key_and_the_type(key, value, start):
     assert error_of(override, PLAIN, {key: value}).startswith(start)
 
 
-@EXPERIMENTS
-def test_json_round_trip_of_the_catalog(name):
-    experiment = catalog.load(name)
-    assert from_dict(json.loads(json.dumps(to_dict(experiment)))) == experiment
-
-
 @settings(deadline=None, max_examples=40)
 @given(options=OPTIONS, texts=st.lists(st.text(), min_size=3, max_size=3), lr=st.floats(0, 1))
 def test_json_round_trip_of_any_values(options, texts, lr):

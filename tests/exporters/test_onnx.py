@@ -451,14 +451,3 @@ def test_a_missing_package_is_named_with_its_extra(package, model, tmp_path, mon
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"{package} .*pip install 'jaxclf\[onnx\]'"):
         to_onnx(model, tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("to", "option"),
-    [("hf", "--int8"), ("stablehlo", "--input=padded"), ("onnx", "--platforms=cpu")],
-)
-def test_an_option_of_another_format_is_refused(to, option, model, tmp_path, capsys, monkeypatch):
-    arguments = ["x", "--run", str(model), "--to", to, "--out", str(tmp_path / "out"), option]
-    monkeypatch.setattr(sys, "argv", arguments)
-    assert export.main() == 2
-    assert f"does not apply to --to {to}" in capsys.readouterr().err

@@ -9,7 +9,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxclf.experiment.overrides import options_of
@@ -45,36 +44,10 @@ def assert_identical(loss_a, loss_b, labels):
     )
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_bce_and_focal_with_gamma_zero_are_those_of_optax(smoothing):
-    labels = LABELS * (1 - smoothing) + smoothing / 2
-    expected = optax.sigmoid_binary_cross_entropy(LOGITS, labels).mean(axis=1)
-    for loss in (bce, functools.partial(focal, gamma=0.0)):
-        value = loss(LOGITS, LABELS, MASK, STATS, smoothing=smoothing)
-        np.testing.assert_allclose(value, expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("alpha", [None, 0.25])
-def test_focal_is_that_of_optax_on_hard_labels(alpha):
-    expected = optax.losses.sigmoid_focal_loss(LOGITS, LABELS, alpha=alpha, gamma=2.0)
-    value = focal(LOGITS, LABELS, MASK, STATS, gamma=2.0, alpha=alpha)
-    np.testing.assert_allclose(value, expected.mean(axis=1), rtol=1e-5)
-
-
 def test_balanced_pos_weight_is_negatives_by_positives():
     ratios = (15.0, 7.0, 3.0, 1.0, 16.0)  # a label without positives counts as one
     balanced = bce(LOGITS, LABELS, MASK, STATS, pos_weight="balanced")
     np.testing.assert_array_equal(balanced, bce(LOGITS, LABELS, MASK, STATS, pos_weight=ratios))
-
-
-def test_an_option_per_label_applies_to_each_label():
-    gammas = (0.0, 1.0, 2.0, 3.0, 0.5)
-    columns = [
-        focal(LOGITS[:, [c]], LABELS[:, [c]], MASK[:, [c]], STATS, gamma=gammas[c])
-        for c in range(C)
-    ]
-    value = focal(LOGITS, LABELS, MASK, STATS, gamma=gammas)
-    np.testing.assert_allclose(value, np.mean(columns, axis=0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("labels", [LABELS, SOFT_LABELS], ids=["hard", "soft"])
@@ -108,14 +81,6 @@ def test_gradients_at_the_clipping_point_are_finite(clip, gamma):
     assert 0 < (gradient == 0).sum() < gradient.size
 
 
-def test_class_balanced_with_equal_counts_is_unweighted():
-    stats = LabelStats(jnp.full(C, 7.0), STATS.known)
-    for gamma, unweighted in ((0.0, bce), (2.0, focal)):
-        value = class_balanced(LOGITS, SOFT_LABELS, MASK, stats, gamma=gamma)
-        expected = unweighted(LOGITS, SOFT_LABELS, MASK, stats)
-        np.testing.assert_allclose(value, expected, rtol=1e-6)
-
-
 def test_class_balanced_with_beta_near_one_weights_by_inverse_counts():
     counts = np.array([1.0, 2.0, 4.0, 8.0, 1.0])  # a label without positives counts as one
     loss = functools.partial(class_balanced, beta=1 - 1e-12)
@@ -131,11 +96,16 @@ def paper_bce(p, y, n, pos_weight):
     return -np.mean(pos_weight * y * np.log(p) + (1 - y) * np.log(1 - p))
 
 
-def paper_focal(p, y, n, gamma_pos=2.0, gamma_neg=2.0, clip=0.0):
+def paper_asymmetric(p, y, n, gamma_pos, gamma_neg, clip=0.0, weights=(1, 1)):
     shifted = np.maximum(p - clip, 0)
-    positive = (1 - p) ** gamma_pos * np.log(p)
-    negative = shifted**gamma_neg * np.log(1 - shifted)
+    positive = weights[0] * (1 - p) ** gamma_pos * np.log(p)
+    negative = weights[1] * shifted**gamma_neg * np.log(1 - shifted)
     return -np.mean(y * positive + (1 - y) * negative)
+
+
+def paper_focal(p, y, n, gamma=2.0, alpha=None):
+    weights = (1, 1) if alpha is None else (alpha, 1 - alpha)
+    return paper_asymmetric(p, y, n, np.array(gamma), np.array(gamma), weights=weights)
 
 
 def paper_class_balanced(p, y, n, beta, gamma):
@@ -145,18 +115,20 @@ def paper_class_balanced(p, y, n, beta, gamma):
     return -np.mean(weight * loss)
 
 
-PAPERS = {
-    "bce": (bce, paper_bce, {"pos_weight": (1.0, 2.0, 3.0, 0.5, 10.0)}),
-    "focal": (focal, paper_focal, {}),
-    "asymmetric": (asymmetric, paper_focal, {"gamma_pos": 0.5, "gamma_neg": 3.0, "clip": 0.1}),
-    "class_balanced": (class_balanced, paper_class_balanced, {"beta": 0.9, "gamma": 1.5}),
-}
+PAPERS = [
+    (bce, paper_bce, {"pos_weight": (1.0, 2.0, 3.0, 0.5, 10.0)}),
+    (focal, paper_focal, {}),
+    (focal, paper_focal, {"alpha": 0.25}),
+    (focal, paper_focal, {"gamma": (0.0, 1.0, 2.0, 3.0, 0.5)}),
+    (asymmetric, paper_asymmetric, {"gamma_pos": 0.5, "gamma_neg": 3.0, "clip": 0.1}),
+    (class_balanced, paper_class_balanced, {"beta": 0.9, "gamma": 1.5}),
+    (class_balanced, paper_class_balanced, {"beta": 0.9, "gamma": 0.0}),
+]
 
 
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize(("loss", "paper", "options"), PAPERS)
 @pytest.mark.parametrize("labels", [LABELS.at[:, 0].set(1), SOFT_LABELS], ids=["hard", "soft"])
-def test_a_loss_is_the_formula_of_its_paper(name, labels):
-    loss, paper, options = PAPERS[name]
+def test_a_loss_is_the_formula_of_its_paper(loss, paper, options, labels):
     loss, paper = functools.partial(loss, **options), functools.partial(paper, **options)
     stats = LabelStats(jnp.asarray([1.0, 2.0, 4.0, 8.0, 3.0]), STATS.known)
     n, logits, y = (np.asarray(array, float) for array in (stats.positives, LOGITS, labels))
@@ -218,13 +190,6 @@ def test_the_order_of_labels_has_no_effect(name):
     arrays = (LOGITS, SOFT_LABELS, PARTLY_KNOWN)
     reordered = LOSSES[name](*(a[:, order] for a in arrays), select_labels(STATS, order))
     np.testing.assert_allclose(LOSSES[name](*arrays, STATS), reordered, rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_the_loss_is_continuous_at_hard_labels(name):
-    nearly_hard = jnp.where(LABELS > 0, 1 - 2.0**-24, 1e-30)
-    hard, soft = (LOSSES[name](LOGITS, labels, MASK, STATS) for labels in (LABELS, nearly_hard))
-    np.testing.assert_allclose(soft, hard, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
