@@ -506,7 +506,7 @@ OPENED = {
 }
 for start, names in OPENED.items():
     for name in names:
-        quick = ("quick",) if name == CONFIG else ()
+        quick = ("quick",) if name in (CONFIG, VOCABULARY) else ()
         HOSTILE[start] |= {
             f"{name} linked from outside": (move_out(name), f"{name}: .*{OUTSIDE}", *quick),
             f"{name} a pipe": (make(name, os.mkfifo), f"{name}: .*not a plain file"),

@@ -125,18 +125,6 @@ def test_weights_change_the_weight_of_a_slot_alone(problem):
     assert not fill(tokens, labels, known, None, shape, weights).weight.any()
 
 
-def test_a_batch_written_by_hand():
-    tokens = ragged([[3], [2, 4], [1]])
-    placements = list(plan(tokens, [0, 1, 2], Shape(2, 5, 3)))
-    labels, known = labels_of(3)
-    batch = fill(tokens, labels, known, placements[0], Shape(2, 5, 3))
-    assert len(placements) == 1
-    assert batch.ids.tolist() == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
-    assert batch.positions.tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 3, 0]]
-    assert batch.segments.tolist() == [[1, 1, 1, 2, 2], [3, 3, 3, 3, 4]]
-    assert batch.examples.tolist() == [[0, 0, 0, 1, 1], [1, 1, 1, 1, 2]]
-
-
 def test_no_placement_is_a_batch_of_padding():
     tokens, shape = ragged([[3]]), Shape(2, 5, 4)
     batch = fill(tokens, *labels_of(1), None, shape)

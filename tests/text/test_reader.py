@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -206,96 +207,16 @@ def test_texts_alone_are_read_for_prediction(tmp_path):
 
 # Files with errors
 
+# (name of the file, its content, line of the error, a part of the reason)
 ERRORS = {
-    "a row is not an object": (
-        "a.json",
-        f'\n[{ROW},\n\n"raven"]',
-        4,
-        'must be an object {"text": …',
-    ),
-    "no text": ("a.jsonl", f'{ROW}\n{{"txt": "raven"}}', 2, "no 'text' column or key"),
-    "text null": ("a.jsonl", '{"text": null, "x": 1}', 1, "no 'text' column or key"),
-    "text a number": ("a.jsonl", '{"text": 5, "x": 1}', 1, "'text' must be a string"),
-    "text blank": ("a.tsv", "text\tx\n \t1", 2, "the text is empty; remove the row"),
-    "half a pair in the text": (
-        "a.jsonl",
-        '{"text": "raven \\ud83d", "x": 1}',
-        1,
-        "write the character itself",
-    ),
-    "half a pair in the id": (
-        "a.jsonl",
-        '{"id": "\\ud83d", "text": "raven", "x": 1}',
-        1,
-        "surrogate",
-    ),
-    "half a pair in a label": ("a.jsonl", '{"text": "raven", "x\\ud83d": 1}', 1, "surrogate"),
-    "id a list": ("a.json", '[{"text": "raven", "id": [1]}]', 1, "'id' must be a string or"),
-    "labels a string": ("a.csv", "text,labels\nraven,x", 2, "'labels' must be an object of 0, 1"),
-    "label not named": ("a.json", '[{"text": "raven", "labels": [1]}]', 1, "list label names"),
-    "label 2": ("a.csv", "text,x\nraven,1\nraven,2", 3, "must be 0, 1, or empty where not known"),
-    "label NaN": (
-        "a.json",
-        '[{"text": "raven", "x": NaN}]',
-        1,
-        "must be 0, 1, or empty where not known",
-    ),
-    "unknown label": (
-        "a.jsonl",
-        f"{ROW}\n{ROW}\n{ROW[:-2]}" + ', "labels_x": 1}}',
-        3,
-        "unknown label 'labels_x'",
-    ),
-    "label misspelt": (
-        "a.jsonl",
-        '{"text": "raven", "fear": 1}\n{"text": "raven", "faer": 1}',
-        2,
-        "unknown label 'faer'; did you mean 'fear'?",
-    ),
-    "label missing": (
-        "a.jsonl",
-        f'{ROW}\n{{"text": "raven", "x": 1}}',
-        2,
-        "no label 'y'",
-    ),
-    "first row without labels": ("a.jsonl", f'{{"text": "raven"}}\n{ROW}', 1, "label 'x'"),
-    "duplicate key": (
-        "a.jsonl",
-        f'{ROW}\n{{"text": "raven", "text": "raven"}}',
-        2,
-        "duplicate key 'text'",
-    ),
-    "duplicate key in a list": ("a.json", f'[{ROW},\n{{"x": 1, "x": 1}}]', 2, "duplicate key 'x'"),
-    "duplicate id": (
-        "a.csv",
-        'id,text,x\np,"raven\n",1\nq,raven,1\np,raven,0',
-        5,
-        "duplicate id 'p'",
-    ),
-    "not JSON": ("a.jsonl", f"{ROW}\n\nraven", 3, "not JSON: "),
-    "list cut in a row": ("a.json", f"[{ROW},\n{ROW[:-9]}", 2, "not JSON: "),
-    "list cut after a row": ("a.json", f"[\n{ROW},\n{ROW}", 3, "not JSON: "),
-    "list cut after a comma": ("a.json", f"[\n{ROW},", 2, "not JSON: "),
-    "no comma": ("a.json", f"[\n{ROW}\n{ROW}]", 3, "expected ',' or ']' after a row"),
-    "text after the list": ("a.json", f"[\n{ROW}\n]\nraven", 4, "text after the closing ']'"),
+    **{
+        case["error"]: (case["file"], case["content"], case["line"], case["reason"])
+        for case in json.loads((Path(__file__).parent / "bad_files.json").read_text("utf-8"))
+    },
     "endless nesting": ("a.json", "[" * 100_000, 1, ""),
     "endless number": ("a.jsonl", '{"text": "raven", "x": ' + "9" * 5000 + "}", 1, ""),
-    "cells": ("a.csv", "text,x\nraven,1\nraven,a,1", 3, "3 cells under 2 columns; quote a text"),
-    "no header": (
-        "a.csv",
-        "\n\nraven,1\nraven,0",
-        3,
-        "must name the columns",
-    ),
-    "duplicate column": ("a.csv", "text,x,x\nraven,1,0", 1, "must name the columns"),
-    "quote never closed": ("a.csv", 'text,x\nraven,1\n"raven\n\nraven,1\n', 3, ""),
-    "words after a quote": ("a.tsv", 'text\tx\n"raven" raven\t1\n', 2, "expected after"),
     "not UTF-8": ("a.csv", b'text,x\n"raven\n",1\nraven\xe9,1', 4, "save the file as UTF-8"),
     "UTF-16": ("a.json", f"[{ROW}]".encode("utf-16"), 1, "save the file as UTF-8"),
-    "empty": ("a.json", "", 1, "no rows"),
-    "an empty list": ("a.json", " [ ]\n", 1, "no rows"),
-    "blank lines": ("a.jsonl", "\n\n", 1, "no rows"),
-    "a header alone": ("a.tsv", "text\tx\n", 1, "no rows"),
 }
 
 

@@ -19,20 +19,11 @@ def test_case_and_white_space_make_no_difference():
     assert shared_texts(seen, examples("  the RAVEN \n croaks ", "STRASSE", "raven croaks")) == 2
 
 
-def test_words_and_punctuation_make_a_difference():
-    seen = examples("the raven croaks")
-    assert shared_texts(seen, examples("the raven croaks.", "theraven croaks", "the croaks")) == 0
-
-
-def test_each_text_of_the_second_split_counts_once():
-    assert shared_texts(examples("a", "a", "b"), examples("a")) == 1
-    assert shared_texts(examples("a"), examples("a", "A", "b")) == 2
-    assert shared_texts(examples(), examples("a")) == shared_texts(examples("a"), examples()) == 0
-
-
 @settings(deadline=None)
-@given(*[st.lists(st.text("aB ", min_size=1)) for _ in range(2)])
+@given(*[st.lists(st.text("aB. ", min_size=1)) for _ in range(2)])
 def test_it_agrees_with_comparing_all_pairs(train, test):
+    """Each text of the second split counts once."""
+
     def equal(left, right):
         return left.lower().split() == right.lower().split()
 

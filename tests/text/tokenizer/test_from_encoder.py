@@ -1,7 +1,5 @@
 """Tokenizers converted from vocabulary files give transformers' ids; damaged files are named."""
 
-# ruff: noqa: RUF001 (letters that look alike are wanted here)
-
 import importlib
 import io
 import json
@@ -12,6 +10,7 @@ import struct
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,19 +23,9 @@ from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 schema = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
 
-# One text after each bar and on each line.
-WRITTEN = r"""
-Don't stop; it's 'fine' -- isn't it?|a.b,c;d:e!f?g|-–—−|…...|{[(<>)]}|`~^\|“curly” «it»|####
-😀😃|👩‍👩‍👧‍👦 family|🏳️‍🌈 🇩🇪🇫🇷 🇺|👍🏽👍🏿|❤️ vs ❤|🧑‍🚀 go|ﬁ ﬂ ﬃ ﬆ ĳ|Å Å Å|Zalgo: Z̸̢̛a̶̧l̷g̸o̴
-我爱北京天安门|東京タワー、ﾄｳｷｮｳ。|한국어 텍스트 가각|中文English混合123|𠀀𠀁 豈 㐀|שָׁלוֹם עולם
-السلام عليكم ورحمة الله|مُحَمَّد ـــ ٱلْكِتَاب|ﷺ ﻻ ﷽|नमस्ते दुनिया क्षत्रिय|สวัสดีชาวโลก น้ำ|தமிழ் মেঘ
-ខ្មែរ မြန်မာ|ᠮᠣᠩᠭᠣᠯ ⵜⵉⴼⵉⵏⴰⵖ|Straße ẞ İstanbul ıI ŉ ǅ ŒœÆ|ÀÉÎÕÜ ñ ç ø đ ł|Ά Έ ΐ ς Σ ὀδός|Ёлка и й
-ＦＵＬＬ　ｗｉｄｔｈ １２３！|①②③ ½ ¾ x² H₂O ™ ℃ Ⅷ ㎏ ㍿
-3.14159 1,000,000 -5e-10 0x1F|€5 £6 ¥7 50% §9
-[CLS] text [SEP]|a[MASK]b [MASK] c|[PAD][UNK]|<s> </s> <mask> <pad> <unk>|x <mask>y|  <mask>  [SEP]
-[sep] [Mask]|##ing un##able|▁under ▁▁score|Ġg Ċ|<0x0A> <unk|$A:0 :1|<new> word<new> <new>s|NEW new
-tok1 xtok1y  tok1|https://example.org/a?b=c&d=%20#e|me@mail.com @you #tag_1|C:\dir\x.txt ~/.cfg
-"""
+# One text or alphabet after each bar and on each line.
+HERE = Path(__file__).parent
+WRITTEN = (HERE / "hard_texts.txt").read_text("utf-8")
 HARD = [
     *re.split(r"[|\n]", WRITTEN),
     *(" ", "\t", "\n", " lead", "trail ", "  two  spaces  ", "a\tb\nc\r\nd\re\n\nf", "<mask>  "),
@@ -55,11 +44,7 @@ HARD = [
         "\ue000 \uf8ff",
     ),
 ]
-LETTERS = r"""
-abcdefghijklmnopqrstuvwxyz    |ABCDEF éèêëüöäß ñ |[]<>/SEPCLMKmask |0123456789.,-+%$ |▁Ġ# ab
-的一是不了人我在有他这 ，。|あいうえおアイウエオー。 |가나다라마바사 각|ابتثجحخدذرز ًٌٍَ|कखगघङचछज ािीुूेैोौ्
-กขคงจฉ ะาำิีึืุูเแโใไ่้|😀🎉👩👨👧🏽🇩🇪 |𝐀𝒜𝔸 Ａａ①½ﬁ |!"#$%&'()*+,-./:;<=>?@[\]^_`{}~ z
-""".strip()
+LETTERS = (HERE / "alphabets.txt").read_text("utf-8").strip()
 ALPHABETS = [
     *re.split(r"[|\n]", LETTERS),
     *("\u0300\u0301\u0323\u0327\u20ddaeio ", "👩👧\u200d\ufe0f ", "\t\n\r \u3000 c"),
@@ -161,134 +146,10 @@ def added(content, **flags):
     return {"content": content, **off, **flags}
 
 
-def typed(content, **flags):
-    return {"__type": "AddedToken", **added(content, **flags)}
-
-
-def config(**options):
-    return {"tokenizer_config": options}
-
-
-def last(*tokens):
-    """An added_tokens_decoder for the vocabulary of 900 pieces."""
-    return {str(900 + number): token for number, token in enumerate(tokens)}
-
-
+# The vocabulary, the model type and the JSON files beside it, by their names before .json.
 CASES = {
-    "bert": ("uncased", "bert", {}),
-    "bert, by its class": ("cased", "roberta", config(tokenizer_class="BertTokenizerFast")),
-    "bert cased": ("cased", "bert", config(do_lower_case=False)),
-    "bert cased, accents off": ("cased", "bert", config(do_lower_case=False, strip_accents=True)),
-    "bert, accents kept": ("uncased", "bert", config(strip_accents=False)),
-    "bert, Chinese unsplit": ("uncased", "bert", config(tokenize_chinese_chars=False)),
-    "distilbert": ("uncased", "distilbert", config(tokenizer_class="DistilBertTokenizer")),
-    "electra": (
-        "uncased",
-        "electra",
-        config(tokenizer_class="ElectraTokenizer", strip_accents=None),
-    ),
-    "bert, renamed": (
-        "cased",
-        "bert",
-        {
-            "special_tokens_map": {
-                "cls_token": "the",
-                "sep_token": added("and", lstrip=True),
-                "mask_token": added("[MASK]", lstrip=True, rstrip=True),
-                "additional_special_tokens": ["tok1", "<s>"],
-            },
-            "tokenizer_config": {"do_lower_case": False, "pad_token": None, "sep_token": "[SEP]"},
-        },
-    ),
-    "bert, added": (
-        "uncased",
-        "bert",
-        {
-            "added_tokens": {"<new>": 2500, "tok1": 2501, "É": 2502},
-            "special_tokens_map": {"additional_special_tokens": ["tok1"], "mask_token": "<new>"},
-        },
-    ),
-    "bert, added tokens decoder": (
-        "uncased",
-        "bert",
-        {
-            "tokenizer_config": {
-                "added_tokens_decoder": {
-                    "4": added("[MASK]", special=True, lstrip=True),
-                    "2500": added("NEW", normalized=True, single_word=True),
-                    "2501": added("tok1", rstrip=True),
-                },
-                "mask_token": typed("[MASK]"),
-                "extra_special_tokens": {},
-                "additional_special_tokens": ["tok1", typed("<s>", lstrip=True), "NEW"],
-                "own_token": "https",
-            },
-            "added_tokens": {"ignored": 7},
-            "special_tokens_map": {"cls_token": "ignored"},
-        },
-    ),
-    "roberta": ("roberta", "roberta", {}),
-    "roberta, spaced": ("roberta", "roberta", config(add_prefix_space=True, trim_offsets=True)),
-    "roberta, as saved": (
-        "roberta",
-        "roberta",
-        {
-            "special_tokens_map": {"mask_token": added("<mask>", lstrip=True), "bos_token": "<s>"},
-            "tokenizer_config": {"errors": "replace", "tokenizer_class": "RobertaTokenizer"},
-        },
-    ),
-    "deberta": ("deberta", "deberta", config(do_lower_case=False)),
-    "deberta, spaced": ("deberta", "deberta", config(add_prefix_space=True, add_bos_token=False)),
-    "deberta_v2": ("deberta_v2", "deberta-v2", config(do_lower_case=False, vocab_type="spm")),
-    "deberta_v2, lower": ("deberta_v2", "deberta-v2", config(do_lower_case=True)),
-    "deberta_v2, punctuation": ("deberta_v2", "deberta-v2", config(split_by_punct=True)),
-    "deberta_v2, unspaced": (
-        "deberta_v2",
-        "deberta-v2",
-        config(add_prefix_space=False, split_by_punct=True, do_lower_case=True),
-    ),
-    "deberta_v2, as saved": (
-        "deberta_v2",
-        "deberta-v2",
-        {
-            "added_tokens": {"[MASK]": 900},
-            "special_tokens_map": {"mask_token": "[MASK]", "unk_token": "[UNK]"},
-            "tokenizer_config": {"split_by_punct": False, "sp_model_kwargs": {}},
-        },
-    ),
-    "deberta_v2, unnamed mask": ("deberta_v2", "deberta-v2", {"added_tokens": {"[MASK]": 900}}),
-    "deberta_v2, added tokens decoder": (
-        "deberta_v2",
-        "deberta-v2",
-        config(
-            added_tokens_decoder=last(
-                added("[MASK]", special=True), added("<new>", normalized=True)
-            )
-            | {"3": added("[UNK]", normalized=True, special=True)},
-            additional_special_tokens=[],
-        ),
-    ),
-    "deberta_v2, own symbols": (
-        "deberta_v2_own",
-        "deberta-v2",
-        {"special_tokens_map": {"mask_token": added("[MASK]", lstrip=True)}},
-    ),
-    "xlm_roberta": ("xlm_roberta", "xlm-roberta", {}),
-    "xlm_roberta, its file in a bert": (
-        "xlm_roberta",
-        "bert",
-        config(tokenizer_class="XLMRobertaTokenizer", add_prefix_space=False),
-    ),
-    "xlm_roberta, as saved": (
-        "xlm_roberta",
-        "xlm-roberta",
-        {
-            "special_tokens_map": {"mask_token": added("<mask>", lstrip=True, normalized=True)},
-            "tokenizer_config": {"model_max_length": 512},
-        },
-    ),
-    "xlm_roberta, renamed": ("xlm_roberta", "xlm-roberta", config(bos_token="<a>", pad_token="$A")),
-    "xlm_roberta, no charsmap": ("xlm_roberta_raw", "xlm-roberta", {}),
+    case["case"]: (case["vocabulary"], case["model_type"], case["files"])
+    for case in json.loads((HERE / "settings.json").read_text("utf-8"))
 }
 
 
@@ -416,16 +277,6 @@ def test_a_damaged_folder_is_named_in_one_line(case, vocabularies, tmp_path):
         load_tokenizer(tmp_path)
     assert str(caught.value).startswith(str(tmp_path))
     assert len(str(caught.value).splitlines()) == 1
-
-
-def test_files_are_read_from_inside_the_folder_only(vocabularies, tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    save(folder, vocabularies["uncased"], "bert")
-    (folder / VOCAB).rename(tmp_path / VOCAB)
-    (folder / VOCAB).symlink_to(tmp_path / VOCAB)
-    with pytest.raises(DataError, match="a link that leads out of the folder"):
-        load_tokenizer(folder)
 
 
 @pytest.mark.parametrize("name", [TOKENIZER, MAP])

@@ -115,16 +115,6 @@ def test_text_beyond_the_last_window_is_cut(tokenizer, texts, max_windows):
 
 @settings(deadline=None)
 @given(texts=TEXTS)
-def test_a_short_text_is_one_window_of_its_plain_encoding(tokenizer, texts):
-    longest = max(len(tokenizer.encode(text).ids) for text in texts)
-    tokens = tokenize(tokenizer, texts, Windows(longest + 4, 1, 0))
-    assert windows_of(tokens) == [[tokenizer.encode(text).ids] for text in texts]
-    exact = tokenize(tokenizer, texts, Windows(max(longest, 4), 4, 1))
-    assert all(np.array_equal(*arrays) for arrays in zip(tokens, exact, strict=True))
-
-
-@settings(deadline=None)
-@given(texts=TEXTS)
 def test_owners_ascend_and_starts_frame_the_ids(tokenizer, texts):
     tokens = tokenize(tokenizer, tuple(texts), Windows(5, 2, 1))
     assert all(part.dtype == np.int32 for part in tokens)
@@ -134,14 +124,6 @@ def test_owners_ascend_and_starts_frame_the_ids(tokenizer, texts):
     assert tokens.starts[-1] == len(tokens.ids)
     assert (np.diff(tokens.starts) >= 2).all()
     assert len(tokens.starts) == len(tokens.example_index) + 1
-
-
-def test_windows_written_by_hand(tokenizer):
-    tokens = tokenize(tokenizer, ["ravens croaks at night", "", "at"], Windows(6, 4, 2))
-    ravens = [WORDS.index(piece) + len(SPECIAL) for piece in ("raven", "##s", "croak", "##s")]
-    at, night = (WORDS.index(word) + len(SPECIAL) for word in ("at", "night"))
-    long = [[CLS, *ravens, SEP], [CLS, *ravens[2:], at, night, SEP]]
-    assert windows_of(tokens) == [long, [[CLS, SEP]], [[CLS, at, SEP]]]
 
 
 def test_chunks_of_texts_leave_no_trace(tokenizer):
