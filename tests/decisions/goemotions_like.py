@@ -20,13 +20,17 @@ RARE = POSITIVES < 60
 DISTANCE = np.random.default_rng(42).uniform(1.4, 3.0, len(SHARE))
 
 
+def draw_posterior(rng, rows):
+    """(labels, their exact logits)."""
+    labels = rng.random((rows, len(SHARE))) < SHARE
+    score = rng.normal(size=labels.shape) + DISTANCE * labels
+    return labels.astype(np.float32), logit(SHARE) + DISTANCE * score - DISTANCE**2 / 2
+
+
 def draw(seed, distortion=1.0):
     """(labels, probs) of one split."""
-    rng = np.random.default_rng(seed)
-    labels = rng.random((ROWS, len(SHARE))) < SHARE
-    score = rng.normal(size=labels.shape) + DISTANCE * labels
-    posterior = logit(SHARE) + DISTANCE * score - DISTANCE**2 / 2
-    return labels.astype(np.float32), expit(posterior * distortion).astype(np.float32)
+    labels, posterior = draw_posterior(np.random.default_rng(seed), ROWS)
+    return labels, expit(posterior * distortion).astype(np.float32)
 
 
 def true_f1(thresholds, distortion=1.0):
@@ -47,13 +51,11 @@ def draw_members(seed, sharpness, noise, common=0.5, rows=ROWS):
     common: the correlation of the errors of two members.
     """
     rng = np.random.default_rng(seed)
-    labels = rng.random((rows, len(SHARE))) < SHARE
-    score = rng.normal(size=labels.shape) + DISTANCE * labels
-    posterior = logit(SHARE) + DISTANCE * score - DISTANCE**2 / 2
+    labels, posterior = draw_posterior(rng, rows)
     sharpness, noise = np.asarray(sharpness), np.asarray(noise)
     common_error = rng.normal(size=labels.shape)
     member_errors = rng.normal(size=(len(noise), *labels.shape))
     error = np.sqrt(common) * common_error + np.sqrt(1 - common) * member_errors
     error *= noise.reshape(len(noise), 1, -1)
     logits = sharpness[:, None, None] * (posterior + error)
-    return labels.astype(np.float32), expit(logits).astype(np.float32)
+    return labels, expit(logits).astype(np.float32)

@@ -30,6 +30,15 @@ def constant(labels, prob=0.3):
     return labels, np.full_like(labels, prob)
 
 
+def random_table(seed: int, rows: int, missing: float = 0.0, decimals: int = 2):
+    """(labels, probs, decided): 6 labels from frequent to rare, tied scores."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((rows, 6)) < [0.6, 0.4, 0.2, 0.1, 0.05, 0.02]).astype(np.float32)
+    probs = np.clip(0.3 * labels + rng.normal(0.3, 0.2, labels.shape), 0, 1).round(decimals)
+    labels[rng.random(labels.shape) < missing] = NAN
+    return labels, probs.astype(np.float32), probs >= 0.4
+
+
 # (labels, probs) with too little data to fit anything.
 DEGENERATE = {
     "no positives": constant(np.zeros((20, 2))),

@@ -6,7 +6,7 @@ from counting import all_metrics, count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from label_tables import DEGENERATE, tables
+from label_tables import DEGENERATE, random_table, tables
 
 from jaxclf.decisions.bootstrap_metrics import resampled_metric, smoothed_f1, weighted_metrics
 from jaxclf.decisions.metrics import METRICS
@@ -33,18 +33,9 @@ def check(labels, probs, decided, weights, atol) -> None:
         np.testing.assert_allclose(column, expected, rtol=0, atol=atol)
 
 
-def large(seed: int, missing: float, decimals: int):
-    """1000 examples, 6 labels from frequent to rare, tied scores."""
-    rng = np.random.default_rng(seed)
-    labels = (rng.random((1000, 6)) < [0.6, 0.4, 0.2, 0.1, 0.05, 0.003]).astype(np.float32)
-    probs = np.clip(0.3 * labels + rng.normal(0.3, 0.2, labels.shape), 0, 1).round(decimals)
-    labels[rng.random(labels.shape) < missing] = np.nan
-    return labels, probs.astype(np.float32), probs >= 0.4
-
-
 @pytest.mark.parametrize("name", METRICS)
 def test_resampling_equals_the_weighted_form_of_every_metric(name):
-    outputs = large(0, 0.1, 2)
+    outputs = random_table(0, 1000, 0.1)
     weights = np.random.default_rng(2).integers(0, 4, (1000, 3)).astype(np.float32)
     examples = count_examples(*outputs)
     row = list(METRICS).index(name)
@@ -64,7 +55,7 @@ def test_a_weight_is_a_number_of_copies(case):
 @pytest.mark.parametrize("missing", [0.0, 0.2])
 @pytest.mark.parametrize("decimals", [1, 2, 9])
 def test_a_weight_is_a_number_of_copies_in_a_large_table(missing, decimals):
-    outputs = large(1, missing, decimals)
+    outputs = random_table(1, 1000, missing, decimals)
     weights = np.random.default_rng(2).multinomial(1000, np.full(1000, 1 / 1000), 5).T
     check(*outputs, weights, 1e-9)
     check(*outputs, np.ones((1000, 1), np.int64), 1e-12)
@@ -79,7 +70,7 @@ def test_weights_of_degenerate_tables(kind, decision):
 
 
 def test_smoothed_f1_adds_gamma_draws_to_the_counts():
-    labels, _, decided = large(3, 0.1, 2)
+    labels, _, decided = random_table(3, 1000, 0.1)
     weights = np.random.default_rng(4).integers(0, 3, (1000, 2)).astype(np.float32)
     examples = count_examples(labels, labels, decided)
     smoothed = smoothed_f1(examples, np.repeat(weights, 4000, axis=1), np.random.default_rng(5))
@@ -95,7 +86,7 @@ def test_smoothed_f1_adds_gamma_draws_to_the_counts():
 
 
 def test_smoothed_f1_of_a_label_without_positives_is_nan():
-    labels, probs, decided = large(3, 0.0, 2)
+    labels, probs, decided = random_table(3, 1000)
     labels[:, 1] = 0
     examples, no_weight = count_examples(labels, probs, decided), np.zeros((1000, 1), np.float32)
     macro, *f1 = smoothed_f1(examples, no_weight, np.random.default_rng(0))[:, 0]

@@ -1,4 +1,4 @@
-"""Calibrators recover a known miscalibration, keep the ranking of every label, and move toward the
+"""Calibrators fit what scikit-learn fits, keep the ranking of every label, and move toward the
 pooled curve with `prior_strength`."""
 
 import functools
@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 from label_tables import NAN, column, constant, tables
 from scipy.optimize import minimize
 from scipy.special import expit, logit
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.frozen import FrozenEstimator
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -33,7 +30,7 @@ from jaxclf.decisions.calibration import (
 )
 from jaxclf.decisions.calibration_curves import CURVES
 from jaxclf.decisions.metrics import auc, expected_calibration_error
-from jaxclf.errors import ConfigError, DataError
+from jaxclf.errors import DataError
 from jaxclf.experiment.overrides import options_of
 
 INF = float("inf")
@@ -73,33 +70,6 @@ def focal_like(rows: int = 4000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return draw_labels(1, truth), probs, truth
 
 
-def test_temperature_is_recovered():
-    p, truth = draw_probs(0, 20000, 0.0, -1.5, 1.0), np.array([0.5, 1.8, 1.0])
-    calibration = temperature(draw_labels(1, expit(logit(p) / truth)), p)
-    np.testing.assert_allclose(parameters(calibration)[:, 0], truth, rtol=0.04)
-
-
-def test_platt_slope_and_intercept_are_recovered():
-    p, slopes, intercepts = draw_probs(2, 20000, 0.0, -1.5, 1.0), [0.5, 1.6, 1.0], [-1.0, 0.7, 0.0]
-    calibration = platt(draw_labels(3, expit(slopes * logit(p) + intercepts)), p)
-    np.testing.assert_allclose(
-        parameters(calibration), np.stack([slopes, intercepts], 1), atol=0.08
-    )
-
-
-def test_beta_parameters_are_recovered():
-    p, (a, b, c) = draw_probs(4, 60000, 0.0, -0.5), np.array([[0.6, 1.8], [1.5, 0.7], [-0.5, 0.4]])
-    calibration = beta(draw_labels(5, expit(a * np.log(p) - b * np.log1p(-p) + c)), p)
-    np.testing.assert_allclose(parameters(calibration), np.stack([a, b, c], 1), atol=0.1)
-
-
-def test_isotonic_fits_a_step():
-    p = draw_probs(6, 20000, 0.0)
-    truth = 0.1 + 0.5 * (p > 0.3) + 0.3 * p**3  # not linear in the logit
-    error = np.abs(apply_calibration(isotonic(draw_labels(7, truth), p), p) - truth)
-    assert error.mean() < 0.015
-
-
 @pytest.mark.parametrize("kind", FITTED)
 def test_calibration_halves_the_ece_of_focal_loss_out_of_fold(kind):
     labels, probs, _ = focal_like()
@@ -136,14 +106,6 @@ def test_ranking_is_kept(kind):
     # float32 rounds a few probabilities to the same value.
     distinct = [[len(np.unique(column)) for column in table.T] for table in (after, probs)]
     assert np.divide(*distinct).min() > 0.99
-
-
-def test_isotonic_has_a_higher_auc_than_isotonic_regression():
-    labels, probs = (table[:, [3]] for table in focal_like()[:2])
-    regression = IsotonicRegression(out_of_bounds="clip").fit(probs[::2, 0], labels[::2, 0])
-    tied = regression.predict(probs[1::2, 0])[:, None]
-    ranked = apply_calibration(isotonic(labels[::2], probs[::2]), probs[1::2])
-    assert auc(labels[1::2], tied)[0] < auc(labels[1::2], ranked)[0]
 
 
 def test_none_changes_no_bit():
@@ -191,43 +153,29 @@ def test_every_label_needs_a_curve():
         apply_calibration(calibration, np.ones((1, 2), np.float32))
 
 
-class FirstFeature(ClassifierMixin, BaseEstimator):
-    """A classifier that decides by its only feature."""
-
-    def fit(self, x, y):
-        self.classes_ = np.array([0, 1])
-        return self
-
-    def decision_function(self, x):
-        return x[:, 0]
-
-    def predict(self, x):
-        return (x[:, 0] > 0).astype(int)
+def log_odds(p):
+    return logit(p)[:, None]
 
 
-@pytest.mark.parametrize(("kind", "method"), [("platt", "sigmoid"), ("temperature", "temperature")])
-def test_platt_and_temperature_equal_scikit_learn(kind, method):
+def two_logarithms(p):
+    return np.stack([np.log(p), -np.log1p(-p)], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "features", "has_intercept"),
+    [("temperature", log_odds, False), ("platt", log_odds, True), ("beta", two_logarithms, True)],
+)
+def test_curves_are_those_of_logistic_regression(kind, features, has_intercept):
     labels, probs, _ = focal_like()
-    for index in (0, 3):
-        y, p = labels[:, index : index + 1], probs[:, index : index + 1]
-        z = logit(p.astype(np.float64))
-        model = CalibratedClassifierCV(
-            FrozenEstimator(FirstFeature().fit(None, None)), method=method
-        )
-        expected = model.fit(z, y[:, 0]).predict_proba(z)[:, 1]
-        after = apply_calibration(CALIBRATORS[kind](y, p, prior_strength=0.0), p)[:, 0]
-        np.testing.assert_allclose(after, expected, atol=2e-4)
-
-
-def test_beta_is_logistic_regression_on_two_logarithms():
-    labels, probs, _ = focal_like()
-    curves = beta(labels, probs, prior_strength=0.0).curves
-    for index in (0, 2):
-        p = probs[:, index].astype(np.float64)
-        x = np.stack([np.log(p), -np.log1p(-p)], axis=1)
-        model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(x, labels[:, index])
-        expected = [*model.coef_[0], *model.intercept_]
-        np.testing.assert_allclose(list(curves[index].values()), expected, rtol=1e-3, atol=1e-3)
+    after = apply_calibration(CALIBRATORS[kind](labels, probs, prior_strength=0.0), probs)
+    for index in (0, 2, 3):
+        x, y = features(probs[:, index].astype(np.float64)), labels[:, index]
+        if kind == "platt":  # his targets are not quite 0 and 1
+            y = np.where(y == 1, (y.sum() + 1) / (y.sum() + 2), 1 / ((1 - y).sum() + 2))
+        model = LogisticRegression(C=np.inf, fit_intercept=has_intercept, tol=1e-10, max_iter=1000)
+        # Each example is a positive and a negative, weighted by its target.
+        model.fit(np.tile(x, (2, 1)), np.repeat([1, 0], len(x)), np.append(y, 1 - y))
+        np.testing.assert_allclose(after[:, index], model.predict_proba(x)[:, 1], atol=2e-4)
 
 
 def test_the_knots_of_isotonic_are_the_plateaus_of_scikit_learn():
@@ -270,25 +218,27 @@ def test_isotonic_is_nearly_constant_for_a_reversed_ranking():
     assert len(np.unique(after)) > 0.99 * len(np.unique(p))
 
 
+def pooled_curve(kind, labels, probs):
+    """A calibration of one curve, fitted to the known cells of all labels."""
+    known = ~np.isnan(labels)
+    return CALIBRATORS[kind](labels[known][:, None], probs[known][:, None], prior_strength=0.0)
+
+
 @pytest.mark.parametrize("kind", FITTED)
-def test_without_prior_every_label_is_fitted_alone(kind):
+def test_the_prior_leads_from_labels_alone_to_the_pooled_curve(kind):
     labels, probs, _ = focal_like()
-    after = apply_calibration(CALIBRATORS[kind](labels, probs, prior_strength=0.0), probs)
+    alone, large, infinite = (
+        apply_calibration(CALIBRATORS[kind](labels, probs, prior_strength=prior), probs)
+        for prior in (0.0, 1e15, INF)
+    )
+    pooled = pooled_curve(kind, labels, probs)
     for index in range(labels.shape[1]):
-        column = probs[:, [index]]
-        alone = CALIBRATORS[kind](labels[:, [index]], column, prior_strength=0.0)
-        expected = apply_calibration(alone, column)
-        np.testing.assert_allclose(after[:, [index]], expected, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", FITTED)
-@pytest.mark.parametrize("prior", [1e15, INF])
-def test_with_a_large_prior_labels_share_the_pooled_curve(kind, prior):
-    labels, probs, _ = focal_like()
-    pooled = CALIBRATORS[kind](labels.reshape(-1, 1), probs.reshape(-1, 1), prior_strength=0.0)
-    expected = apply_calibration(pooled, probs.reshape(-1, 1)).reshape(probs.shape)
-    after = apply_calibration(CALIBRATORS[kind](labels, probs, prior_strength=prior), probs)
-    np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-6)
+        column = labels[:, [index]], probs[:, [index]]
+        expected = apply_calibration(CALIBRATORS[kind](*column, prior_strength=0.0), column[1])
+        np.testing.assert_allclose(alone[:, [index]], expected, rtol=1e-3, atol=1e-5)
+        expected = apply_calibration(pooled, column[1])
+        for table in (large, infinite):
+            np.testing.assert_allclose(table[:, [index]], expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", FITTED)
@@ -298,9 +248,8 @@ def test_a_constant_label_has_the_pooled_curve(kind, value):
     labels = labels.copy()
     labels[:, 2] = value
     after = apply_calibration(CALIBRATORS[kind](labels, probs), probs)
-    known = ~np.isnan(labels)
-    pooled = CALIBRATORS[kind](labels[known][:, None], probs[known][:, None], prior_strength=0.0)
-    np.testing.assert_allclose(after[:, 2:3], apply_calibration(pooled, probs[:, 2:3]), rtol=1e-5)
+    expected = apply_calibration(pooled_curve(kind, labels, probs), probs[:, 2:3])
+    np.testing.assert_allclose(after[:, 2:3], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", FITTED)
@@ -395,46 +344,6 @@ def test_degenerate_labels_beside_ordinary_labels(kind):
     probs[:, 5] = 0.5
     after = calibrate_out_of_fold(labels, probs, CALIBRATORS[kind])
     assert ((after > 0) & (after < 1)).all()
-
-
-@pytest.mark.parametrize("kind", FITTED)
-def test_no_example_fits_its_own_curve(kind):
-    labels, probs, _ = focal_like(400)
-    labels = labels[:, :2].copy()
-    labels[:, 1] = np.arange(400) % 2  # folds depend on the rarest label
-    probs = probs[:, :2]
-    rows = np.flatnonzero(labels[:, 0] == 0)[:1]
-    before = calibrate_out_of_fold(labels, probs, CALIBRATORS[kind])
-    changed = labels.copy()
-    changed[rows, 0] = NAN  # a negative, so the folds are unchanged
-    after = calibrate_out_of_fold(changed, probs, CALIBRATORS[kind])
-    np.testing.assert_array_equal(after[rows], before[rows])
-    assert (after != before).any()
-
-
-def test_out_of_fold_calibration_depends_only_on_folds_and_seed():
-    labels, probs, _ = focal_like(400)
-    default = calibrate_out_of_fold(labels, probs, platt)
-    same = calibrate_out_of_fold(labels, probs, platt, folds=5, seed=0)
-    assert default.tobytes() == same.tobytes()
-    for options in ({"folds": 4}, {"seed": 1}):
-        assert (default != calibrate_out_of_fold(labels, probs, platt, **options)).any()
-    with pytest.raises(ConfigError, match="at least 2"):
-        calibrate_out_of_fold(labels, probs, platt, folds=1)
-
-
-def test_rare_positives_are_in_every_fold():
-    labels = np.zeros((1000, 3), np.float32)
-    labels[:500, 0] = labels[490:510, 1] = labels[495:505, 2] = 1
-    counts = []
-
-    def counting(labels, probs):
-        counts.append(labels.sum(axis=0))
-        return none(labels, probs)
-
-    calibrate_out_of_fold(labels, np.full_like(labels, 0.5), counting)
-    assert [positives[2] for positives in counts] == [8] * 5
-    assert np.ptp(counts, axis=0).max() <= 2
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])

@@ -67,20 +67,6 @@ def test_a_fixed_threshold_has_no_optimism():
     assert (intervals == 0.5).all()
 
 
-def test_no_example_is_decided_by_its_own_fold():
-    labels = np.zeros((40, 1), np.float32)
-    probs = (np.arange(1, 41, dtype=np.float32) / 41)[:, None]
-    seen = []
-
-    def rule(labels, probs):
-        seen.append(set(probs[:, 0].tolist()))
-        return np.array([0.5])
-
-    decide_crossfit(labels, probs, rule, folds=4)
-    assert [len(probs) for probs in seen] == [30] * 4
-    assert set.intersection(*seen) == set()
-
-
 @pytest.mark.parametrize("count", [2, 5, 10])
 def test_folds_spread_every_label(count):
     labels, _ = draw(2)

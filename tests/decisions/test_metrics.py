@@ -11,7 +11,7 @@ from counting import count, f1_per_label
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from label_tables import DEGENERATE, NAN, tables
+from label_tables import DEGENERATE, NAN, random_table, tables
 from sklearn import metrics as sklearn
 
 from jaxclf.decisions import ranking
@@ -41,15 +41,6 @@ def decided_tables(draw, **options):
     """(labels, probs, decided)."""
     labels, probs = draw(tables(**options))
     return labels, probs, draw(arrays(np.bool_, labels.shape))
-
-
-def large_table(seed: int, unknown: float):
-    """200 examples, 6 labels from frequent to rare, tied scores."""
-    rng = np.random.default_rng(seed)
-    labels = (rng.random((200, 6)) < [0.6, 0.4, 0.2, 0.1, 0.05, 0.02]).astype(np.float32)
-    probs = np.clip(0.3 * labels + rng.normal(0.3, 0.2, labels.shape), 0, 1).round(2)
-    labels[rng.random(labels.shape) < unknown] = np.nan
-    return labels, probs.astype(np.float32), probs >= 0.4
 
 
 def score_columns(score, labels, probs) -> list[float]:
@@ -133,20 +124,23 @@ def test_metrics_of_small_tables_equal_the_definitions(table):
     check_metrics(*table)
 
 
-@pytest.mark.parametrize("unknown", [0.0, 0.3])
-def test_metrics_of_a_large_table_equal_the_definitions(unknown):
-    table = large_table(0, unknown)
-    check_labels(*table)
-    check_metrics(*table)
-
-
-@pytest.mark.parametrize("kind", DEGENERATE)
-@pytest.mark.parametrize("decision", [False, True])
-def test_metrics_of_degenerate_tables_equal_the_definitions(kind, decision):
+def constant_decision(kind, decision):
     labels, probs = DEGENERATE[kind]
-    table = labels, probs, np.full(labels.shape, decision)
-    check_labels(*table)
-    check_metrics(*table)
+    return labels, probs, np.full(labels.shape, bool(decision))
+
+
+TABLES = {
+    **{f"unknown {share}": random_table(0, 200, share) for share in (0.0, 0.3)},
+    **{
+        f"{kind} {value}": constant_decision(kind, value) for kind in DEGENERATE for value in (0, 1)
+    },
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_metrics_of_large_and_degenerate_tables_equal_the_definitions(kind):
+    check_labels(*TABLES[kind])
+    check_metrics(*TABLES[kind])
 
 
 @settings(deadline=None, max_examples=40)
@@ -194,23 +188,6 @@ def test_unknown_labels_and_the_order_do_not_matter(table, data):
         assert_same([longer[name], permuted[name]], [value, value])
 
 
-@pytest.mark.parametrize("decided_absent", [False, True])
-def test_macro_means_leave_out_a_label_without_positives(decided_absent):
-    labels = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-    probs = np.array([[0.9, 0.8], [0.6, 0.7], [0.3, 0.1]])
-    decided = np.array([[True, decided_absent], [True, False], [False, False]])
-    absent = compute_label_metrics(labels, probs, decided, ("present", "absent"))["absent"]
-    assert all(np.isnan(absent[name]) for name in ("recall", "f1", "auc", "ap"))
-    assert absent["support"] == 0
-    np.testing.assert_equal(absent["precision"], 0.0 if decided_absent else NAN)
-    scores = compute_metrics(labels, probs, decided)
-    # 1 true positive, 1 false positive, 1 false negative: F1 1/2. Ranks +, -, +: AUC 1/2, AP 5/6.
-    assert scores["macro_f1"] == scores["weighted_f1"] == scores["macro_auc"] == 0.5
-    assert_same(scores["map"], 5 / 6)
-    # The absent label's false positive counts in the micro mean.
-    assert_same(scores["micro_f1"], 2 / 5 if decided_absent else 1 / 2)
-
-
 @settings(deadline=None, max_examples=60)
 @given(tables(values=(0.0, 1.0)))
 def test_cumulative_counts_equal_the_counts_at_every_threshold(table):
@@ -255,7 +232,7 @@ def test_higher_is_better_is_the_direction_of_every_metric():
 
 
 def test_compute_label_metrics_has_a_row_per_label():
-    labels, probs, decided = large_table(0, 0.2)
+    labels, probs, decided = random_table(0, 200, 0.2)
     scores = score_labels(labels, decided)
     columns = [scores.precision, scores.recall, scores.f1, auc(labels, probs)]
     columns += [average_precision(labels, probs), scores.support]
