@@ -14,15 +14,20 @@ ROOT = Path(__file__).parent.parent
 LINES = sorted({line for line in documented_lines() if line.startswith("jaxclf ")})
 
 
-def test_command_lines_are_found_indented_and_fenced():
+def test_command_lines_are_found_indented_fenced_and_inline():
     text = (
-        "Text about `jaxclf train`.\n"
+        "Text about `jaxclf train` and `jaxclf train --help`.\n"
+        "| a row | `jaxclf train --exp c` and `jaxclf audit --run …` |\n"
         "    jaxclf train --exp a \\\n        x=1  # a comment\n"
         "```bash\npython -m jaxclf.tune --exp b\n```\n"
         "    jaxclf compare DIR DIR …\n"
         "jaxclf in a sentence\n"
     )
-    assert list(command_lines(text)) == ["jaxclf train --exp a x=1", "jaxclf tune --exp b"]
+    assert list(command_lines(text)) == [
+        "jaxclf train --exp c",
+        "jaxclf train --exp a x=1",
+        "jaxclf tune --exp b",
+    ]
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -3,14 +3,16 @@
     python -m experiments.benchmarks.readme_commands
     python -m experiments.benchmarks.readme_commands --only cascade
 
-Command lines are the indented or fenced ones of every README.md, of every command's --help, and of
-the docstrings in experiments/ and data/. They run in order in a copy of the tree. Prints a line for
-each and exits with 1 if one fails. `BUDGETS` says how a command is shortened, `PARSED_ONLY` which
-are parsed but not run, because they need a network, a GPU or a second machine.
+Command lines are the indented, fenced or inline ones of every README.md, of every command's --help,
+and of the docstrings in experiments/ and data/. They run in order in a copy of the tree. Prints a
+line for each and exits with 1 if one fails. `BUDGETS` says how a command is shortened,
+`PARSED_ONLY` which are parsed but not run, and `NEEDS` which are not run where a package of an
+extra is missing. Both are counted apart.
 """
 
 import argparse
 import ast
+import collections
 import csv
 import importlib.util
 import json
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +34,7 @@ from jaxclf.errors import JaxclfError
 
 ROOT = Path(__file__).parent.parent.parent
 ENCODER = "tiny_encoder"
+PLACEHOLDERS = {"FOLDER": ENCODER, "DIR": "new_folder", "NAME": "focal_attention"}
 RUNS = ("first", "second")  # tiny runs that stand in for the runs a command reads
 EXAMPLE_RUNS = ("a", "b", "c", "blend")  # of any run in the pages: made for each command
 TRAINING = [f"encoder.name={ENCODER}", "encoder.dtype=float32", "train.epochs=1"]
@@ -42,6 +46,9 @@ BUDGETS = {
     r"jaxclf (ensemble|compare) .*--seeds": ["--seeds", "2"],
     r"jaxclf (ensemble|audit) .*--folds": ["--folds", "2"],
     r"jaxclf compare": ["--resamples", "100"],
+    # int8 is refused where decisions differ: in this run no probability is near a threshold.
+    r"train --exp baseline$": ["threshold=fixed", "threshold.value=0.95"],
+    r"--int8": ["--run", "runs/baseline"],
     r"benchmarks.(scoring|onnx_speed|paths|ray_cluster)": ["--rows", "64"],
     r"benchmarks.speed": ["--rows", "704"],  # metrics.jsonl has a line for every 10 steps
     r"benchmarks.(scoring|onnx_speed|speed)": ["--rounds", "1"],
@@ -49,43 +56,59 @@ BUDGETS = {
     r"benchmarks.load": ["--requests", "40", "--clients", "4", "--seconds", "1"],
     r"benchmarks.hf_trainer": ["--max-steps", "2"],
 }
-PARSED_ONLY = (
-    r"^(pip|pytest|curl|git|source)\b|get_goemotions|readme_(commands|results)|--storage"
-    r"|--process-id|focal_attention_base|--page|--int8"  # int8 is refused for a random network
-)
-NEEDS_TORCH = r"benchmarks.(hf_trainer|scoring|speed)"  # parsed only without torch and accelerate
-NEEDS_RAY = r"benchmarks.ray_cluster"
+PARSED_ONLY = {
+    r"^pip ": "it installs packages",
+    r"^pytest|readme_(commands|results)": "it runs for minutes",
+    r"get_goemotions": "it needs a network or the source files",
+    r"--storage": "it needs a database server",
+    r"--process-id": "it needs two machines",
+}
+NEEDS = {
+    r"benchmarks.(hf_trainer|scoring|speed) ": ("torch", "accelerate"),
+    r"benchmarks.ray_cluster": ("ray",),
+    r"jaxclf serve|benchmarks.load|^curl": ("fastapi", "uvicorn", "prometheus_client"),
+    r"--to onnx|benchmarks.(onnx_speed|scoring|paths) ": ("onnx", "onnxruntime"),
+    r"--to stablehlo": ("flatbuffers",),
+}
 COMMAND = re.compile(r"(jaxclf|python|pip|pytest|curl) \S")
+INLINE = re.compile(r"`(jaxclf [a-z]+ --[a-z-]+ [^`]+)`")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="only command lines with this text")
+    parser.add_argument(
+        "--only", metavar="REGEX", default="", help="only command lines in which this is found"
+    )
     args = parser.parse_args()
     # A line that stands in several pages runs once.
-    lines = [line for line in dict.fromkeys(documented_lines()) if args.only in line]
-    failed = 0
+    lines = [line for line in dict.fromkeys(documented_lines()) if re.search(args.only, line)]
+    counts = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "jaxclf"
         make_tree(tree)
         for line in lines:
             start = time.perf_counter()
             status, output = try_command(tree, line)
-            failed += status == "FAILED"
-            print(f"{status:<6} {time.perf_counter() - start:5.1f} s  {line}", flush=True)
-            if status == "FAILED":
-                print(output[-2000:], flush=True)
-    print(f"{len(lines)} command lines, {failed} failed")
-    return 1 if failed or not lines else 0
+            counts[status] += 1
+            print(f"{status:<7} {time.perf_counter() - start:5.1f} s  {line}", flush=True)
+            if status != "ok":
+                print(f"        {output[-2000:]}", flush=True)
+    print(
+        f"{len(lines)} command lines: {counts['ok']} ran, {counts['parsed']} were only parsed, "
+        f"{counts['not run']} were not run because a package is missing, {counts['FAILED']} failed"
+    )
+    return 1 if counts["FAILED"] or not lines else 0
 
 
 def documented_lines() -> Iterator[str]:
     """Every command line of the READMEs, the help texts and the docstrings."""
-    for path in [*sorted(ROOT.rglob("README.md")), ROOT / "CONTRIBUTING.md"]:
-        if not {"results", "runs"} & set(path.relative_to(ROOT).parts):
-            yield from command_lines(path.read_text(encoding="utf-8"))
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    for folder in ("data", "experiments", "jaxclf"):
+        pages += sorted((ROOT / folder).rglob("README.md"))
+    for page in pages:
+        yield from command_lines(page.read_text(encoding="utf-8"))
     for path in [*sorted((ROOT / "experiments").rglob("*.py")), *(ROOT / "data").glob("*.py")]:
         yield from command_lines(ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "")
     for command in COMMANDS:
@@ -95,94 +118,154 @@ def documented_lines() -> Iterator[str]:
 
 
 def command_lines(text: str) -> Iterator[str]:
-    """Indented or fenced command lines, with continued lines joined and comments removed."""
+    """Indented, fenced or inline command lines, with continued lines joined, without comments."""
     is_fenced = False
+    commands = []
     for line in re.sub(r"\\\n\s*", "", text).splitlines():
         if line.lstrip().startswith("```"):
             is_fenced = not is_fenced
         elif (is_fenced or line.startswith("  ")) and COMMAND.match(line.strip()):
-            words = shlex.split(line.strip(), comments=True)
-            if not any("…" in word or word == "..." for word in words):
-                yield shlex.join(words).replace("python -m jaxclf.", "jaxclf ")
+            commands.append(line.strip())
+        elif not is_fenced:
+            commands += INLINE.findall(line)
+    for line in commands:
+        words = shlex.split(line, comments=True)
+        if not any("…" in word or word == "..." for word in words):
+            yield shlex.join(words).replace("python -m jaxclf.", "jaxclf ")
 
 
 def try_command(tree: Path, line: str) -> tuple[str, str]:
-    """("ok", "parsed" or "FAILED", the output) of a command line."""
-    if is_parsed_only(line):
-        return parse(tree, line)
-    words = shlex.split(line)
-    for pattern, extra in BUDGETS.items():
-        if re.search(pattern, line):
-            words += extra
-    words = [ENCODER if word == "FOLDER" else word for word in words]
+    """("ok", "parsed", "not run" or "FAILED"; the output, or why it was not run)."""
+    missing = missing_packages(line)
+    reasons = [reason for pattern, reason in PARSED_ONLY.items() if re.search(pattern, line)]
+    if missing or reasons:
+        fault = parse(tree, line)
+        if fault:
+            return "FAILED", fault
+        return (
+            ("not run", f"not installed: {', '.join(missing)}")
+            if missing
+            else ("parsed", reasons[0])
+        )
+    words = within_budget(line)
     for name in EXAMPLE_RUNS:
         shutil.rmtree(tree / "runs" / name, ignore_errors=True)
-    make_runs(tree, words)
-    if words[0] == "jaxclf":
-        words = [sys.executable, "-m", *words]
-    elif words[0] == "python":
-        words[0] = sys.executable
-    run = run_service if "jaxclf serve" in line else run_to_end
-    code, output = run(tree, words)
+    make_inputs(tree, words)
+    if words[0] == "curl":
+        code, output = ask_service(tree, line)
+    elif line.startswith("jaxclf serve"):
+        code, output = run_service(tree, words)
+    else:
+        code, output = run_to_end(tree, words)
     return ("FAILED" if code else "ok"), output
 
 
-def is_parsed_only(line: str) -> bool:
-    has_torch = all(importlib.util.find_spec(name) for name in ("torch", "accelerate"))
-    return bool(
-        re.search(PARSED_ONLY, line)
-        or (re.search(NEEDS_TORCH, line) and not has_torch)
-        or (re.search(NEEDS_RAY, line) and not importlib.util.find_spec("ray"))
-    )
+def missing_packages(line: str) -> list[str]:
+    names = [name for pattern in NEEDS if re.search(pattern, line) for name in NEEDS[pattern]]
+    return [name for name in names if not importlib.util.find_spec(name)]
 
 
-def parse(tree: Path, line: str) -> tuple[str, str]:
-    """Parse a command line without running it: its options must exist."""
+def within_budget(line: str) -> list[str]:
+    """The words of a command line, with placeholders filled in and its budget appended."""
+    words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line)]
+    return words + [word for key in BUDGETS if re.search(key, line) for word in BUDGETS[key]]
+
+
+def parse(tree: Path, line: str) -> str:
+    """What is wrong with a command line that does not run: its options, files and extras exist."""
     words = shlex.split(line)
+    options = [word for word in words if word.startswith("--")]
     try:
         if words[0] == "jaxclf":
             load_parser(words[1]).parse(words[2:])
         elif words[0] == "python":
-            options = [word for word in words if word.startswith("--")]
-            script = words[1:3] if words[1] == "-m" else words[1:2]
-            code, output = run_to_end(tree, [sys.executable, *script, "--help"])
-            if code or not all(option in output for option in options):
-                return "FAILED", output
-        return "parsed", ""
-    except (JaxclfError, SystemExit) as error:
-        return "FAILED", str(error)
+            path = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
+            source = (tree / path).read_text(encoding="utf-8")
+            return ", ".join(option for option in options if f'"{option}"' not in source)
+        elif words[0] == "pip":
+            project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+            extras = ",".join(re.findall(r"\[(.*?)\]", line)).split(",")
+            return ", ".join({*extras} - {"", *project["optional-dependencies"]})
+        elif words[0] == "pytest":
+            paths = [word for word in words if word.startswith("tests/")]
+            return ", ".join(path for path in paths if not (ROOT / path).exists())
+        return ""
+    except (JaxclfError, SystemExit, OSError) as error:
+        return str(error)
 
 
 def environment(tree: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu"}
+    """Offline, on the CPU, importing the copy; what one command compiles serves the others."""
+    variables = {
+        "JAX_COMPILATION_CACHE_DIR": str(tree / "compiled"),
+        **os.environ,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PLATFORMS": "cpu",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(tree),
+    }
+    if variables.pop("PYTHONDONTWRITEBYTECODE", ""):
+        variables["PYTHONPYCACHEPREFIX"] = str(tree / "bytecode")
+    return variables
+
+
+def program(words: list[str]) -> list[str]:
+    """The words with this interpreter in place of `jaxclf` or `python`."""
+    if words[0] == "jaxclf":
+        return [sys.executable, "-m", *words]
+    return [sys.executable, *words[1:]] if words[0] == "python" else words
 
 
 def run_to_end(tree: Path, words: list[str]) -> tuple[int, str]:
     process = subprocess.run(
-        words, cwd=tree, env=environment(tree), capture_output=True, text=True, check=False
+        program(words),
+        cwd=tree,
+        env=environment(tree),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return process.returncode, process.stdout + process.stderr
 
 
-def run_service(tree: Path, words: list[str]) -> tuple[int, str]:
-    """Start a service, wait until it prints its address, and stop it."""
-    with (tree / "service.log").open("w+") as log:
-        words = [*words, "--port", "0"]
+def run_service(tree: Path, words: list[str], request: str = "") -> tuple[int, str]:
+    """Start a service, wait until it prints its address, send a request to it, and stop it."""
+    path = tree / "service.log"
+    with path.open("w+") as log:
         process = subprocess.Popen(
-            words, cwd=tree, env=environment(tree), stdout=log, stderr=subprocess.STDOUT
+            program([*words, "--port", "0"]),
+            cwd=tree,
+            env=environment(tree),
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
-        path = tree / "service.log"
         while process.poll() is None and "http://" not in path.read_text():
             time.sleep(0.2)
+        code, output = 0, ""
+        address = re.search(r"http://([\w.:]+)", path.read_text())
+        if request and address:
+            # Until it is ready it answers 503, after which curl tries again.
+            command = shlex.split(request.replace("localhost:8000", address[1]))
+            code, output = run_to_end(tree, [*command, "--fail", "--silent", "--retry", "60"])
         process.send_signal(signal.SIGTERM)
-        code = process.wait()
+        stopped = process.wait()
         # Before it is ready, the signal ends it at once.
-        stopped = code in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
-        return (0 if stopped else code or 1), path.read_text()
+        if stopped not in (0, 128 + signal.SIGTERM, -signal.SIGTERM):
+            code = stopped or 1
+        return code, path.read_text() + output
+
+
+def ask_service(tree: Path, line: str) -> tuple[int, str]:
+    """Send a documented request to a service of the example run."""
+    if not shutil.which("curl"):
+        return 1, "curl is not installed"
+    words = ["jaxclf", "serve", "--run", "runs/focal_attention"]
+    make_inputs(tree, words)
+    return run_service(tree, words, line)
 
 
 def make_tree(tree: Path) -> None:
-    """Copy the tree, cut its data to a few rows, and make an encoder, files and two runs."""
+    """Copy the tree, cut its data to a few rows, and make an encoder and files."""
     for name in ("jaxclf", "experiments", "data"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for split, count in (("train", 96), ("val", 48), ("test", 48)):
@@ -195,15 +278,6 @@ def make_tree(tree: Path) -> None:
     for name in ("texts.csv", "more.csv"):
         shutil.copy(tree / "c.csv", tree / name)
     make_encoder(tree / ENCODER, [row["text"] for row in rows])
-    runs = [
-        ["goemotions_ekman", "--out", f"tiny_runs/{name}", f"seed={seed}"]
-        for seed, name in enumerate(RUNS)
-    ]
-    for words in [*runs, ["baseline"], ["focal_attention"]]:  # the last two to runs/NAME
-        code, output = run_to_end(
-            tree, [sys.executable, "-m", "jaxclf", "train", "--exp", *words, *TRAINING]
-        )
-        assert code == 0, output
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
@@ -261,13 +335,35 @@ def make_encoder(folder: Path, texts: list[str]) -> None:
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
 
 
-def make_runs(tree: Path, words: list[str]) -> None:
-    """Copy a tiny run to each folder that a command reads and no earlier command wrote."""
+def make_inputs(tree: Path, words: list[str]) -> None:
+    """Make what a command reads and no earlier command wrote: runs and searched experiments."""
     written = words[words.index("--out") + 1] if "--out" in words else ""
+    paths = [path for word in words for path in word.split(",") if path.startswith("runs/")]
+    for i, path in enumerate(path for path in paths if path != written):
+        if (tree / path / "diagnosis.json").exists():
+            continue
+        if path in ("runs/focal_attention", "runs/baseline"):
+            train_example(tree, within_budget(f"jaxclf train --exp {Path(path).name}"))
+        else:
+            shutil.copytree(example_run(tree, i % 2), tree / path, dirs_exist_ok=True)
     for word in words:
-        if word.startswith("runs/") and word != written and not (tree / word).exists():
-            count = sum(1 for _ in (tree / "runs").glob("*")) if (tree / "runs").exists() else 0
-            shutil.copytree(tree / "tiny_runs" / RUNS[count % 2], tree / word)
+        searched = tree / "experiments" / f"{word}.py"
+        if word.endswith("_tuned") and not searched.exists():
+            shutil.copy(tree / "experiments" / f"{word.removesuffix('_tuned')}.py", searched)
+
+
+def example_run(tree: Path, seed: int) -> Path:
+    """The folder of a tiny run on GoEmotions' format, trained where it is first wanted."""
+    folder = tree / "tiny_runs" / RUNS[seed]
+    if not folder.exists():
+        words = ["jaxclf", "train", "--exp", "goemotions_ekman", "--out", str(folder)]
+        train_example(tree, [*words, f"seed={seed}", *TRAINING])
+    return folder
+
+
+def train_example(tree: Path, words: list[str]) -> None:
+    code, output = run_to_end(tree, words)
+    assert code == 0, output
 
 
 if __name__ == "__main__":
