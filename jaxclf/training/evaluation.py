@@ -1,26 +1,37 @@
-"""Predictions of a split, and the validation metrics that choose the epoch."""
+"""Predictions of a split, the validation metrics that choose the epoch, and the results of a
+finished run: predictions, thresholds, the model and its card, the report."""
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from jaxclf.decisions.evaluation import calibrate, fit_thresholds
+from jaxclf.decisions.calibration import calibration_to_json
+from jaxclf.decisions.evaluation import calibrate, fit_thresholds, score_run
 from jaxclf.decisions.metrics import compute_metrics, log_loss
-from jaxclf.decisions.predictions import with_unknown
+from jaxclf.decisions.predictions import save_predictions, with_unknown
 from jaxclf.decisions.thresholds import decide
+from jaxclf.files.json_file import write_json
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
+from jaxclf.model.storage.saved_model import SavedModel, save_model
+from jaxclf.reports.diagnosis import diagnose
+from jaxclf.reports.html_report import write_page
+from jaxclf.reports.model_card import make_card
+from jaxclf.text.tokenizer.tokenize import lengths
 from jaxclf.training.checkpoint import Metrics
 from jaxclf.training.setup import RunSetup
 from jaxclf.types import Predictions
 
 log = logging.getLogger(__name__)
 
+# (params, split) -> predictions with the network's probabilities, not calibrated.
+Predict = Callable[[dict, str], Predictions]
 
-def make_predict(setup: RunSetup) -> Callable[[dict, str], Predictions]:
-    """Make (params, split) -> predictions with the network's probabilities, not calibrated."""
-    windows, classes = setup.experiment.data.windows, len(setup.names)
-    shape = prediction_shape(windows)
+
+def make_predict(setup: RunSetup) -> Predict:
+    shape, classes = prediction_shape(setup.experiment.data.windows), len(setup.names)
     predict_step = make_predict_step(setup.apply)
 
     def predict(params: dict, split: str) -> Predictions:
@@ -33,23 +44,59 @@ def make_predict(setup: RunSetup) -> Callable[[dict, str], Predictions]:
     return predict
 
 
-def make_evaluate(
-    setup: RunSetup, predict: Callable[[dict, str], Predictions]
-) -> Callable[[dict], Metrics]:
-    """Make params -> validation metrics with thresholds fitted on the same split.
+def evaluate(setup: RunSetup, predict: Predict, params: dict) -> Metrics:
+    """Validation metrics with thresholds fitted on the same split; `score` is `train.metric`'s."""
+    experiment, metric = setup.experiment, setup.experiment.train.metric
+    calibrated, _ = calibrate({"val": predict(params, "val")}, experiment.calibration)
+    val = calibrated["val"]
+    thresholds = fit_thresholds(val, experiment.threshold, setup.names)
+    metrics = compute_metrics(val.labels, val.probs, decide(val.probs, thresholds))
+    loss = log_loss(val.labels, val.probs)
+    log.info("  val %s %.4f, log loss %.4f", metric, metrics[metric], loss)
+    return {"score": metrics[metric], **metrics}
 
-    `score` is the value of `train.metric`.
+
+def write_results(
+    out: Path, setup: RunSetup, params: dict[str, Any], predict: Predict, history: list[Metrics]
+) -> dict[str, Any]:
+    """Calibrate, fit thresholds, score validation and test, and write all results but the page.
+
+    params: the trained parameters.
+    report.json marks a finished run and is written last. Returns its content.
     """
-    experiment = setup.experiment
-    metric = experiment.train.metric
+    experiment, names, provenance = setup.experiment, setup.names, setup.provenance
+    predictions = {split: predict(params, split) for split in setup.tokens}
+    predictions, calibration = calibrate(predictions, experiment.calibration)
+    for split, split_predictions in predictions.items():
+        save_predictions(out / "predictions" / f"{split}.npz", split_predictions)
+    reported = {split: predictions[split] for split in ("val", "test")}
+    report, thresholds = score_run(reported, experiment.threshold, names, provenance)
+    write_json(out / "thresholds.json", thresholds)
+    model_card = make_card(
+        out.name,
+        [experiment.encoder],
+        report,
+        experiment.threshold.name,
+        experiment.calibration.name,
+        {split: len(examples.ids) for split, examples in setup.splits.items()},
+        experiment.data.label_descriptions,
+    )
+    model = SavedModel(
+        experiment,
+        setup.hf_config,
+        names,
+        thresholds,
+        calibration_to_json(calibration),
+        provenance,
+        params,
+    )
+    save_model(out / "model", model, setup.tokenizer, model_card)
+    write_json(out / "diagnosis.json", diagnose(history, report))
+    write_json(out / "report.json", report)
+    return report
 
-    def evaluate(params: dict) -> Metrics:
-        calibrated, _ = calibrate({"val": predict(params, "val")}, experiment.calibration)
-        val = calibrated["val"]
-        thresholds = fit_thresholds(val, experiment.threshold, setup.names)
-        metrics = compute_metrics(val.labels, val.probs, decide(val.probs, thresholds))
-        loss = log_loss(val.labels, val.probs)
-        log.info("  val %s %.4f, log loss %.4f", metric, metrics[metric], loss)
-        return {"score": metrics[metric], **metrics}
 
-    return evaluate
+def write_html_report(out: Path, setup: RunSetup, include_texts: bool) -> None:
+    """Write report.html and its figures; `include_texts` shows the hardest test examples' texts."""
+    texts = setup.splits["test"].texts if include_texts else None
+    write_page(out, lengths(setup.tokens["test"]), texts)

@@ -15,14 +15,19 @@ from jaxclf.experiment.validation import check
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.training import checkpoint, distributed
 from jaxclf.training.checkpoint import Metrics, Progress
-from jaxclf.training.evaluation import make_evaluate, make_predict
+from jaxclf.training.evaluation import (
+    Predict,
+    evaluate,
+    make_predict,
+    write_html_report,
+    write_results,
+)
 from jaxclf.training.loop import init_state, run_loop
 from jaxclf.training.losses import LOSSES
-from jaxclf.training.memory import TrainStep, raise_on_oom, retry_with_smaller_micro_batches
+from jaxclf.training.memory import raise_on_oom, retry_with_smaller_micro_batches
 from jaxclf.training.optimizer import learning_rate, make_optimizer
 from jaxclf.training.param_groups import stop_gradient_on
 from jaxclf.training.regularization import AVERAGES
-from jaxclf.training.results import write_html_report, write_results
 from jaxclf.training.run_folder import describe_environment, open_run
 from jaxclf.training.setup import RunSetup, init_params, make_setup
 from jaxclf.training.step import dropout_key, make_train_step, weights_of
@@ -54,41 +59,33 @@ def train(
     """
 
     def attempt(experiment: Experiment, resume: str) -> dict[str, Any]:
-        return _train(experiment, out, resume, include_texts, report_score, score_test)
+        check(experiment)
+        setup = make_setup(experiment)
+        distributed.check_same([to_dict(setup.experiment), setup.provenance])
+        report = distributed.broadcast_from_primary(
+            lambda: _start_run(out, setup, resume, include_texts)
+        )
+        if report is not None:
+            return report
+        predict = make_predict(setup)
+        history, abstract = _fit(setup, out, predict, report_score)
+
+        def finish() -> dict[str, Any]:
+            averaging = setup.experiment.regularization.weight_averaging
+            params = AVERAGES[averaging.name](
+                checkpoint.epoch_checkpoints(out),
+                lambda epoch: weights_of(checkpoint.restore(out, epoch, abstract)),
+                **averaging.options,
+            )
+            if not score_test:
+                return {"val": evaluate(setup, predict, params)}
+            report = write_results(out, setup, params, predict, history)
+            write_html_report(out, setup, include_texts)
+            return report
+
+        return distributed.broadcast_from_primary(finish)
 
     return retry_with_smaller_micro_batches(attempt, experiment, out, resume)
-
-
-def _train(
-    experiment: Experiment,
-    out: Path,
-    resume: str,
-    include_texts: bool,
-    report_score: Callable[[float], None] | None,
-    score_test: bool,
-) -> dict[str, Any]:
-    check(experiment)
-    setup = make_setup(experiment)
-    distributed.check_same([to_dict(setup.experiment), setup.provenance])
-    report = distributed.broadcast_from_primary(
-        lambda: _start_run(out, setup, resume, include_texts)
-    )
-    if report is not None:
-        return report
-
-    predict = make_predict(setup)
-    evaluate = make_evaluate(setup, predict)
-    history, abstract = _fit(setup, out, evaluate, report_score)
-
-    def finish() -> dict[str, Any]:
-        params = _choose_weights(setup.experiment, out, abstract, evaluate)
-        if not score_test:
-            return {"val": evaluate(params)}
-        report = write_results(out, setup, params, predict, history)
-        write_html_report(out, setup, include_texts)
-        return report
-
-    return distributed.broadcast_from_primary(finish)
 
 
 def _start_run(
@@ -110,7 +107,7 @@ def _start_run(
 def _fit(
     setup: RunSetup,
     out: Path,
-    evaluate: Callable[[dict], Metrics],
+    predict: Predict,
     report_score: Callable[[float], None] | None,
 ) -> tuple[list[Metrics], State]:
     """Train to the end, from the newest checkpoint if there is one.
@@ -122,9 +119,19 @@ def _fit(
     updates = sum(epochs.sizes) // accumulation_steps
     tx = make_optimizer(experiment.optim, updates)
     schedule = learning_rate(experiment.optim, updates)
+    train_step = make_train_step(
+        stop_gradient_on(setup.apply, experiment.optim.freeze),
+        functools.partial(LOSSES[experiment.loss.name], **experiment.loss.options),
+        tx,
+        setup.stats,
+        experiment.train.batch_size,
+        experiment.regularization,
+        accumulation_steps,
+        distributed.sharding_for(distributed.REPLICATED),
+    )
 
     def evaluate_epoch(params: dict) -> Metrics:
-        metrics = evaluate(params)
+        metrics = evaluate(setup, predict, params)
         if report_score is not None:
             report_score(metrics["score"])
         return metrics
@@ -137,7 +144,7 @@ def _fit(
         out,
         state,
         progress,
-        raise_on_oom(_make_train_step(setup, tx)),
+        raise_on_oom(train_step),
         learning_rate_at,
         epochs,
         evaluate_epoch,
@@ -146,20 +153,6 @@ def _fit(
         keep_epochs=experiment.regularization.weight_averaging.name != "best",
     )
     return progress.history, abstract
-
-
-def _make_train_step(setup: RunSetup, tx: optax.GradientTransformation) -> TrainStep:
-    experiment = setup.experiment
-    return make_train_step(
-        stop_gradient_on(setup.apply, experiment.optim.freeze),
-        functools.partial(LOSSES[experiment.loss.name], **experiment.loss.options),
-        tx,
-        setup.stats,
-        experiment.train.batch_size,
-        experiment.regularization,
-        experiment.optim.gradient_accumulation_steps,
-        distributed.sharding_for(distributed.REPLICATED),
-    )
 
 
 def _init_or_restore(
@@ -184,15 +177,3 @@ def _init_or_restore(
 
     progress = Progress(*distributed.broadcast_from_primary(restore))
     return distributed.replicate(state), progress, abstract
-
-
-def _choose_weights(
-    experiment: Experiment, out: Path, abstract: State, evaluate: Callable[[dict], Metrics]
-) -> dict[str, Any]:
-    """Combine the checkpoints of the epochs as `regularization.weight_averaging` says."""
-    averaging = experiment.regularization.weight_averaging
-    return AVERAGES[averaging.name](
-        checkpoint.epoch_checkpoints(out),
-        lambda epoch: weights_of(checkpoint.restore(out, epoch, abstract)),
-        **averaging.options,
-    )
