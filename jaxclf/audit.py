@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--folds {args.folds}: must be at least 2")
     from jaxclf.decisions.label_issues import label_noise, write_label_issues
     from jaxclf.reports.tables import label_noise_table, print_tables
-    from jaxclf.training.held_out import load_split, predict_held_out, read_texts
+    from jaxclf.training.members import load_split, predict_held_out, read_texts
 
     if args.run:
         predictions, names = load_split(args.run, args.split)

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxclf.files.json_file import read_json
     from jaxclf.reports.ensemble import make_config, make_ensemble, systems_from_runs, write_teacher
     from jaxclf.reports.tables import members_table, print_tables, score_tables
-    from jaxclf.training.ensemble import train_members, train_student
+    from jaxclf.training.members import train_members, train_student
 
     config, changes = make_config(args.overrides)
     if args.runs and (args.folds or (changes and not args.distill)):

@@ -29,17 +29,12 @@ CHOICES = ("pool", "head", "loss", "sampler", "optim.schedule")
 def ablations(experiment: Experiment, baseline: Experiment) -> dict[str, Experiment]:
     """Name -> experiment to train: the full one, one for each choice that differs from the
     baseline's, reverted, and one with all of them reverted."""
-    full_values, baseline_values = dict(iter_fields(experiment)), dict(iter_fields(baseline))
-    reverted = {
-        key: baseline_values[key] for key in CHOICES if full_values[key] != baseline_values[key]
-    }
-    return {
-        FULL: experiment,
-        **{
-            f"{key}={spec.name}": override(experiment, {key: spec})
-            for key, spec in reverted.items()
-        },
-        BASELINE: override(experiment, reverted),
+    values = dict(iter_fields(experiment))
+    reverted = {k: v for k, v in iter_fields(baseline) if k in CHOICES and v != values[k]}
+    variants = {f"{key}={spec.name}": {key: spec} for key, spec in reverted.items()}
+    variants[BASELINE] = reverted
+    return {FULL: experiment} | {
+        label: override(experiment, changes) for label, changes in variants.items()
     }
 
 
@@ -55,22 +50,18 @@ def train_ablations(
     experiments = ablations(full, override(catalog.load(BASELINE), changes))
     for experiment in experiments.values():
         check(experiment)
-    # If one choice differs, reverting it gives the baseline; equal experiments are trained once.
-    trained_as = {
-        label: next(name for name in experiments if experiments[name] == experiment)
-        for label, experiment in experiments.items()
-    }
     runs: dict[str, list[Path]] = {label: [] for label in experiments}
     # Seeds are the outer loop, so that an interrupted ablation has comparable runs of all.
     for seed in range(seeds):
         for label, experiment in experiments.items():
-            folder = out / f"{trained_as[label].replace('=', '-')}-seed{seed}"
+            # If one choice differs, reverting it gives the baseline: equal ones are trained once.
+            trained_as = next(name for name in experiments if experiments[name] == experiment)
+            folder = out / f"{trained_as.replace('=', '-')}-seed{seed}"
             runs[label].append(folder)
-            if trained_as[label] != label:
-                continue
-            log.info("%s, seed %d: %s", label, seed, folder)
-            train(override(experiment, {"seed": seed}), folder)
-            jax.clear_caches()  # the next ablation may be another network
+            if trained_as == label:
+                log.info("%s, seed %d: %s", label, seed, folder)
+                train(override(experiment, {"seed": seed}), folder)
+                jax.clear_caches()  # the next ablation may be another network
     return runs
 
 

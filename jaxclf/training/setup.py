@@ -52,7 +52,8 @@ def make_setup(experiment: Experiment) -> RunSetup:
     """Read the data and the encoder, and check that they fit the experiment. Raises JaxclfError."""
     data, optim = experiment.data, experiment.optim
     splits = read_splits(data)
-    train, names = splits["train"], splits["train"].names
+    train = splits["train"]
+    names = train.names
     resolved = resolve(experiment.encoder.name, experiment.encoder.revision)
     experiment = override(experiment, {"encoder.revision": resolved.revision})
     hf_config, tokenizer = open_encoder(resolved.folder)
@@ -86,7 +87,14 @@ def make_setup(experiment: Experiment) -> RunSetup:
         init,
         apply,
         without_last_layers(pretrained, optim.reinit_layers),
-        _make_provenance(experiment, splits),
+        make_provenance(
+            {name: describe(split, split_file(data, name)) for name, split in splits.items()},
+            {
+                "average": experiment.regularization.weight_averaging.name,
+                "calibration": experiment.calibration.name,
+                "threshold": experiment.threshold.name,
+            },
+        ),
     )
 
 
@@ -101,20 +109,6 @@ def _check_label_descriptions(descriptions: Mapping[str, str], names: tuple[str,
             log.warning(
                 "data.label_descriptions: unknown label %r; did you mean %r?", label, matches[0]
             )
-
-
-def _make_provenance(experiment: Experiment, splits: Mapping[str, Examples]) -> dict[str, Any]:
-    return make_provenance(
-        {
-            name: describe(split, split_file(experiment.data, name))
-            for name, split in splits.items()
-        },
-        {
-            "average": experiment.regularization.weight_averaging.name,
-            "calibration": experiment.calibration.name,
-            "threshold": experiment.threshold.name,
-        },
-    )
 
 
 def init_params(setup: RunSetup) -> dict[str, Any]:

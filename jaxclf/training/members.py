@@ -1,9 +1,11 @@
-"""Probabilities of every training row from a network that did not train on it."""
+"""Several runs of one command: members of an ensemble and its student, folds that are held out."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from jaxclf.decisions.predictions import (
     HELD_OUT,
@@ -23,11 +25,46 @@ from jaxclf.types import Predictions
 log = logging.getLogger(__name__)
 
 
+def train_members(
+    names: Sequence[str], changes: Mapping[str, Any], seeds: int, folds: int, out: Path
+) -> dict[str, list[Path]]:
+    """Train each experiment with each seed, and with each fold held out if there are folds.
+
+    Returns the runs of each pair of experiment and seed. Finished runs are kept, and an interrupted
+    one is resumed.
+    """
+    tune_malloc()
+    systems: dict[str, list[Path]] = {}
+    for name in names:
+        experiment = override(catalog.load(name), changes)
+        for seed in range(seeds):
+            label = f"{Path(name).stem}-seed{seed}"
+            parts = [{"data.folds": folds, "data.fold": fold} for fold in range(folds)] or [{}]
+            systems[label] = []
+            for fold, part in enumerate(parts):
+                run = out / "members" / (f"{label}-fold{fold}" if folds else label)
+                log.info("%s", run)
+                train(override(experiment, {"seed": seed, **part}), run)
+                jax.clear_caches()  # the next member may be another network
+                systems[label].append(run)
+    return systems
+
+
+def train_student(
+    name: str, changes: Mapping[str, Any], teacher: Path, out: Path
+) -> dict[str, Any]:
+    """Train an experiment on the probabilities in the file `teacher`. Returns its report."""
+    tune_malloc()
+    soft_labels = {"data.soft_labels": str(teacher)}
+    return train(override(catalog.load(name), {**changes, **soft_labels}), out)
+
+
 def predict_held_out(
     name: str, changes: Mapping[str, Any], folds: int, out: Path
 ) -> tuple[Predictions, tuple[str, ...]]:
-    """Train an experiment with each fold of the training rows held out, in `out`/fold-0 and so on.
+    """Predict every training row with a network that did not train on it.
 
+    Trains an experiment with each fold of the training rows held out, in `out`/fold-0 and so on.
     Returns the merged predictions, which are kept in `out`/predictions/held_out.npz, and the names
     of the labels. Finished runs are kept, and an interrupted one is resumed.
     """
