@@ -62,9 +62,8 @@ def run(args: argparse.Namespace) -> None:
     results = run_search(plan, args.trials, args.workers, worker, args.worker)
     if args.worker:
         return
-    winner = save_winner(plan.winner, args.exp, plan.base, results, arguments)
-    print(f"\n{winner.summary}\n{winner.changes}\nwritten: {plan.winner}; to train it:")
-    print(f"  {winner.command}\npage: {plan.out / 'study.html'}")
+    message = save_winner(plan.winner, args.exp, plan.base, results, arguments)
+    print(f"\n{message}\npage: {plan.out / 'study.html'}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from jaxclf.model.pretrained import resolve
 from jaxclf.model.storage.saved_model import open_encoder
 from jaxclf.search import study as studies
 from jaxclf.search.report import write_report
-from jaxclf.search.results import TrialResult, find_best
+from jaxclf.search.study import TrialResult, find_best
 from jaxclf.search.trials import Search, run_trials
 from jaxclf.search.workers import run_workers
 from jaxclf.training.memory import tune_malloc

@@ -2,9 +2,10 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -17,12 +18,34 @@ from jaxclf.errors import ConfigError, StorageError
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import to_dict
 from jaxclf.experiment.search_space import ParamValues, Space
-from jaxclf.search.results import TrialResult
 
 HEARTBEAT, GRACE = 10, 60  # seconds between signs of life, and until a silent trial counts as dead
 LOCK_TIMEOUT = 180  # seconds that SQLite waits for a lock
 MAX_RETRIES = 2  # of a trial whose process died: a trial that kills every process is given up
 STATES = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+class TrialResult(NamedTuple):
+    """What a finished trial reached."""
+
+    number: int
+    state: str  # done, pruned, failed
+    score: float | None  # on validation; None unless done
+    epochs: list[float]  # the score after each epoch
+    changes: dict[str, Any]  # to the experiment, by dotted key
+    error: str  # why the trial failed
+    seconds: float
+
+
+def find_best(results: Sequence[TrialResult]) -> TrialResult | None:
+    """The first of the results with the best score; None if no trial is done."""
+    done = [result for result in results if result.score is not None]
+    return max(done, key=lambda result: result.score or 0.0, default=None)
+
+
+def initial_score(results: Sequence[TrialResult]) -> float | None:
+    """The score of the experiment itself, which is trial 0; None if that trial is not done."""
+    return next((result.score for result in results if result.number == 0), None)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import override
 from jaxclf.experiment.search_space import Choice, Dimension, Float, Space, draw
 from jaxclf.search import study as studies
-from jaxclf.search.results import TrialResult
+from jaxclf.search.study import TrialResult
 from jaxclf.signals import handle_signals
 
 POLL = 1.0  # seconds between looks at trials of other processes

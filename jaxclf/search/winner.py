@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from jaxclf.errors import DivergedError
 from jaxclf.experiment import catalog
@@ -12,13 +11,7 @@ from jaxclf.experiment.overrides import override
 from jaxclf.experiment.search_space import format_changes
 from jaxclf.experiment.source import MARK, difference, to_python_source
 from jaxclf.files.atomic import write_text
-from jaxclf.search.results import TrialResult, find_best, initial_score
-
-
-class Winner(NamedTuple):
-    summary: str  # its score, and that of the experiment before
-    changes: str  # to the experiment, as on a command line
-    command: str  # that trains it
+from jaxclf.search.study import TrialResult, find_best, initial_score
 
 
 def save_winner(
@@ -27,10 +20,11 @@ def save_winner(
     base: Experiment,
     results: Sequence[TrialResult],
     arguments: Sequence[str],
-) -> Winner:
+) -> str:
     """Write the best trial as a Python file that `jaxclf train --exp` takes.
 
     name: of the experiment that was searched. arguments: of the search's command line.
+    Returns a message: its score and that of the experiment before, its changes, how to train it.
     Raises DivergedError if no trial is done.
     """
     best = find_best(results)
@@ -40,8 +34,11 @@ def save_winner(
     winner_name = path.stem if path.parent == catalog.folder() else str(path)
     command = f"jaxclf train --exp {shlex.quote(winner_name)}"
     initial = initial_score(results)
+    before = "n/a before the search"
+    if initial is not None:
+        before = f"{initial:.4f} before the search (trial 0)"
     summary = f"Validation {base.train.metric} {best.score:.4f} (trial {best.number} of "
-    summary += f"{len(results)}), {format_initial(initial)}."
+    summary += f"{len(results)}), {before}."
     source = to_python_source(
         name,
         winner,
@@ -56,9 +53,4 @@ def save_winner(
     )
     write_text(path, source)
     changes = format_changes(difference(base, winner)) or "no change to the experiment is better"
-    return Winner(summary, changes, command)
-
-
-def format_initial(score: float | None) -> str:
-    """The score of the experiment before the search, in words."""
-    return "n/a before the search" if score is None else f"{score:.4f} before the search (trial 0)"
+    return f"{summary}\n{changes}\nwritten: {path}; to train it:\n  {command}"
