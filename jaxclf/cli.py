@@ -53,15 +53,11 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.overrides_help = overrides
+        self.takes_overrides, self.overrides_help = bool(overrides), overrides
         self.lazy_epilog = epilog
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
         self.add_argument("--quiet", action="store_true", help="print only results and warnings")
         self.add_argument("--verbose", action="store_true", help="print details of the work")
-
-    @property
-    def takes_overrides(self) -> bool:
-        return bool(self.overrides_help)
 
     def format_help(self) -> str:
         self._declare_overrides()
@@ -89,9 +85,6 @@ class CommandParser(argparse.ArgumentParser):
             self.add_argument(
                 "overrides", nargs="*", default=[], metavar="key=value", help=self.overrides_help
             )
-
-    def option_names(self) -> list[str]:
-        return [option for action in self._actions for option in action.option_strings]
 
     def _split_overrides(self, argv: Sequence[str]) -> tuple[list[str], list[str]]:
         """The `key=value` words and all others. A word after an option that takes one value is
@@ -140,10 +133,8 @@ def run_command(
 
 def _describe_error(error: BaseException) -> tuple[int, str]:
     """(exit code, line for stderr) of an error that a user can meet."""
-    if isinstance(error, StoppedError):
-        return error.exit_code, str(error)
     if isinstance(error, JaxclfError):
-        return error.exit_code, f"error: {error}"
+        return error.exit_code, "error: " * (not isinstance(error, StoppedError)) + str(error)
     if isinstance(error, OSError):
         file = error.filename or "disk"
         return StorageError.exit_code, f"error: {file}: {error.strerror or error}"
@@ -188,7 +179,8 @@ def completion_script(shell: str) -> str:
     """A script for `source <(jaxclf --print-completion bash)`: commands, then their options."""
     cases = []
     for command in COMMANDS:
-        options = " ".join(load_parser(command).option_names())
+        actions = load_parser(command)._actions
+        options = " ".join(option for action in actions for option in action.option_strings)
         cases.append(f'    {command}) words="{options}" ;;')
     lines = [
         "_jaxclf() {",

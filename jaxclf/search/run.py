@@ -1,13 +1,18 @@
-"""A search of an experiment's space, from the command line's arguments to its results."""
+"""A search of an experiment's space, from the command line's arguments to its results, in one
+process or several."""
 
 import functools
+import logging
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxclf.errors import ConfigError, StoppedError
+from jaxclf.errors import ConfigError, JaxclfError, StoppedError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import override
@@ -21,9 +26,13 @@ from jaxclf.search import study as studies
 from jaxclf.search.report import write_report
 from jaxclf.search.study import TrialResult, find_best
 from jaxclf.search.trials import Search, run_trials
-from jaxclf.search.workers import run_workers
+from jaxclf.signals import handle_signals
 from jaxclf.training.memory import tune_malloc
 from jaxclf.training.run import train
+
+log = logging.getLogger(__name__)
+
+POLL = 0.2  # seconds between looks at the workers
 
 
 class Plan(NamedTuple):
@@ -72,6 +81,7 @@ def run_search(
     arguments: of the command line of a worker, if `workers` > 1. is_worker: write no page.
     Raises StoppedError after a signal, and JaxclfError.
     """
+    stopped = f"stopped; run the same command again to resume from {plan.out}"
     plan.out.mkdir(parents=True, exist_ok=True)
     with studies.raise_storage_errors(plan.url):
         study = studies.open_study(plan.url, plan.out, plan.base, plan.space, plan.initial)
@@ -83,13 +93,12 @@ def run_search(
                 tune_malloc()
                 run_trials(search, _train, functools.partial(_print_result, search))
         except StoppedError as error:
-            raise StoppedError(_resume_message(plan.out), error.exit_code - 128) from None
+            raise StoppedError(stopped, error.exit_code - 128) from None
         except KeyboardInterrupt:
-            raise StoppedError(_resume_message(plan.out), signal.SIGINT) from None
+            raise StoppedError(stopped, signal.SIGINT) from None
         results = studies.trial_results(study)
         if len(results) < trials:
-            message = f"all workers were killed; {_resume_message(plan.out)}"
-            raise StoppedError(message, signal.SIGKILL)
+            raise StoppedError(f"all workers were killed; {stopped}", signal.SIGKILL)
         if not is_worker:
             name = catalog.file_of(plan.name).stem
             write_report(plan.out / "study.html", name, plan.base.train.metric, study, plan.space)
@@ -146,5 +155,45 @@ def _print_result(search: Search, result: TrialResult) -> None:
     )
 
 
-def _resume_message(out: Path) -> str:
-    return f"stopped; run the same command again to resume from {out}"
+def run_workers(count: int, arguments: Sequence[str], out: Path) -> None:
+    """Run `jaxclf tune` with these arguments in `count` processes until all have ended.
+
+    Their logs are `out`/worker-1.log and so on. The trial of a worker that is killed is left to the
+    others. An error of a worker ends all of them and is raised here; so does a signal.
+    """
+
+    def stop(number: int) -> None:
+        raise StoppedError("stopped", number)
+
+    command = [sys.executable, "-m", "jaxclf.tune", *arguments]
+    workers: dict[Path, subprocess.Popen] = {}
+    with handle_signals(stop, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+        try:
+            for index in range(1, count + 1):
+                path = out / f"worker-{index}.log"
+                with path.open("w") as file:
+                    # In a session of its own, so that Ctrl-C reaches a worker once: from here.
+                    workers[path] = subprocess.Popen(command, stderr=file, start_new_session=True)
+            log.info("%d workers; their progress is in %s/worker-*.log", count, out)
+            while workers:
+                time.sleep(POLL)
+                for path, worker in list(workers.items()):
+                    if worker.poll() is not None:
+                        check_exit(path, workers.pop(path).returncode)
+        finally:
+            for worker in workers.values():
+                worker.terminate()
+            for worker in workers.values():
+                worker.wait()
+
+
+def check_exit(path: Path, code: int) -> None:
+    """Raise the error that ends the log of a worker; warn about a worker that was killed."""
+    if code < 0 or code >= 128:
+        log.warning("%s was stopped; the other workers take over its trial", path.stem)
+    elif code:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        message = lines[-1].removeprefix("error: ") if lines else f"exit code {code}"
+        error = JaxclfError(f"{message} (see {path})")
+        error.exit_code = code
+        raise error

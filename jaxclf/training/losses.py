@@ -36,11 +36,6 @@ def mean_over_known(elements: Matrix, label_mask: Matrix) -> PerExample:
     return (elements * label_mask).sum(axis=1) / jnp.maximum(label_mask.sum(axis=1), 1)
 
 
-def _log_probs(logits: Matrix) -> tuple[Matrix, Matrix]:
-    """The log probabilities that a label is present and that it is absent."""
-    return jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
-
-
 def _focal_term(log_correct: Matrix, log_wrong: Matrix, gamma: float | PerLabel) -> Matrix:
     """Cross-entropy times (probability of the wrong value) ** gamma; the gradient flows through
     both factors."""
@@ -48,10 +43,15 @@ def _focal_term(log_correct: Matrix, log_wrong: Matrix, gamma: float | PerLabel)
     return -jnp.exp(gamma * log_wrong) * log_correct
 
 
-def _focal_pair(logits: Matrix, gamma: float | PerLabel) -> tuple[Matrix, Matrix]:
-    """The focal loss of each label as a positive and as a negative."""
-    log_p, log_q = _log_probs(logits)
-    return _focal_term(log_p, log_q, gamma), _focal_term(log_q, log_p, gamma)
+def _focal_elements(
+    logits: Matrix, labels: Matrix, gamma: float | PerLabel, alpha: PerLabel | None = None
+) -> Matrix:
+    """The focal loss of each label; `alpha` is the weight of positives."""
+    log_p, log_q = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    positive, negative = _focal_term(log_p, log_q, gamma), _focal_term(log_q, log_p, gamma)
+    if alpha is not None:
+        positive, negative = alpha * positive, (1 - alpha) * negative
+    return labels * positive + (1 - labels) * negative
 
 
 def bce(
@@ -73,7 +73,7 @@ def bce(
     else:
         weight = _to_row(pos_weight)
     labels = _smooth(labels, smoothing)
-    log_p, log_q = _log_probs(logits)
+    log_p, log_q = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     return mean_over_known(-weight * labels * log_p - (1 - labels) * log_q, label_mask)
 
 
@@ -94,11 +94,9 @@ def focal(
     alpha: the weight of positives; that of negatives is 1 - alpha. None: both are 1.
     Not a proper score: the probabilities need calibration.
     """
-    labels = _smooth(labels, smoothing)
-    positive, negative = _focal_pair(logits, _to_row(gamma))
-    if alpha is not None:
-        positive, negative = _to_row(alpha) * positive, (1 - _to_row(alpha)) * negative
-    return mean_over_known(labels * positive + (1 - labels) * negative, label_mask)
+    weight = None if alpha is None else _to_row(alpha)
+    elements = _focal_elements(logits, _smooth(labels, smoothing), _to_row(gamma), weight)
+    return mean_over_known(elements, label_mask)
 
 
 def asymmetric(
@@ -120,7 +118,7 @@ def asymmetric(
     Not a proper score: the probabilities need calibration.
     """
     labels = _smooth(labels, smoothing)
-    log_p, log_q = _log_probs(logits)
+    log_p, log_q = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     positive = _focal_term(log_p, log_q, gamma_pos)
     log_clip = jnp.log(clip)  # -inf for clip 0, which then has no effect
     above = log_p > log_clip
@@ -152,9 +150,7 @@ def class_balanced(
     positives = jnp.maximum(stats.positives, 1)[None]
     # expm1 avoids cancellation in 1 - beta ** n.
     weight = 1 / -jnp.expm1(positives * math.log(beta))
-    labels = _smooth(labels, smoothing)
-    positive, negative = _focal_pair(logits, gamma)
-    elements = labels * positive + (1 - labels) * negative
+    elements = _focal_elements(logits, _smooth(labels, smoothing), gamma)
     return mean_over_known(weight / weight.mean() * elements, label_mask)
 
 

@@ -43,9 +43,6 @@ def tune_malloc() -> None:
 
 TrainStep = Callable[[State, Batch], tuple[State, StepMetrics]]
 
-# (experiment, "auto" or "never") -> the result of training.
-Attempt = Callable[[Experiment, str], dict[str, Any]]
-
 
 def raise_on_oom(train_step: TrainStep) -> TrainStep:
     """Wait for each step and raise OutOfMemoryError if the device runs out of memory."""
@@ -62,10 +59,13 @@ def raise_on_oom(train_step: TrainStep) -> TrainStep:
 
 
 def retry_with_smaller_micro_batches(
-    attempt: Attempt, experiment: Experiment, out: Path, resume: str
+    attempt: Callable[[Experiment, str], dict[str, Any]],
+    experiment: Experiment,
+    out: Path,
+    resume: str,
 ) -> dict[str, Any]:
-    """Call `attempt`; if the device runs out of memory, halve the micro-batch, double the
-    accumulation steps and call it again.
+    """Call `attempt(experiment, resume)`; if the device runs out of memory, halve the micro-batch,
+    double the accumulation steps and call it again.
 
     All batches have one shape, so the first one already fails. If the run has a checkpoint, other
     programs took the memory, and OutOfMemoryError is raised.

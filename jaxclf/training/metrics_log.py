@@ -25,8 +25,10 @@ class MetricsLog:
         is_primary = distributed.is_primary()
         path = run / "metrics.jsonl"
         if is_primary:
-            lines = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
-            write_text(path, "".join(f"{line}\n" for line in lines))
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
+            lines = text.split("\n")[:-1]  # a kill may have cut the last one
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            write_text(path, "".join(f"{line}\n" for line in kept))
         self.file = (path if is_primary else Path(os.devnull)).open("a", encoding="utf-8")
         self.board = tensorboardX.SummaryWriter(
             str(run / "tensorboard"), purge_step=step + 1, write_to_disk=is_primary
@@ -57,18 +59,16 @@ class MetricsLog:
         examples_per_second = self.examples / self.seconds
         tokens_per_second = self.tokens / self.seconds
         if step % LOG_EVERY == 0:
-            self._write(
-                step,
-                {
-                    "epoch": epoch + 1,
-                    "loss": loss,
-                    "grad_norm": grad_norm,
-                    "learning_rate": learning_rate,
-                    "examples_per_second": examples_per_second,
-                    "tokens_per_second": tokens_per_second,
-                    "packing_efficiency": float((batch.segments > 0).mean()),
-                },
-            )
+            metrics: Metrics = {
+                "epoch": epoch + 1,
+                "loss": loss,
+                "grad_norm": grad_norm,
+                "learning_rate": learning_rate,
+                "examples_per_second": examples_per_second,
+                "tokens_per_second": tokens_per_second,
+                "packing_efficiency": float((batch.segments > 0).mean()),
+            }
+            self._write(step, metrics)
             self.seconds = self.examples = self.tokens = 0.0
         return (
             f"loss {loss:.4f}, lr {learning_rate:.1e}, {examples_per_second:.0f} examples/s, "
@@ -86,8 +86,3 @@ class MetricsLog:
         self.file.flush()
         for name, value in metrics.items():
             self.board.add_scalar(name, value, step)
-
-
-def _complete_lines(path: Path) -> list[str]:
-    """The lines that end in a newline; a kill may have cut the last one."""
-    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []

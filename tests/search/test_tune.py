@@ -20,9 +20,8 @@ from jaxclf.errors import ConfigError, JaxclfError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.overrides import override, parse_overrides
 from jaxclf.search import study as studies
-from jaxclf.search.run import remove_fixed
+from jaxclf.search.run import check_exit, remove_fixed
 from jaxclf.search.trials import trial_folder
-from jaxclf.search.workers import check_exit
 from jaxclf.training.run import train
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
