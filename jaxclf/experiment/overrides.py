@@ -107,6 +107,21 @@ def override(values: Values, changes: Mapping[str, Any]) -> Values:
     return values
 
 
+def difference(base: Experiment, experiment: Experiment) -> dict[str, Any]:
+    """The changes under dotted keys that turn `base` into `experiment`."""
+    base_values, changes = dict(iter_fields(base)), {}
+    for key, value in iter_fields(experiment):
+        if value == base_values[key]:
+            continue
+        if isinstance(value, Spec):
+            changes[key] = value.name
+            changes.update({f"{key}.{option}": of for option, of in value.options.items()})
+        else:
+            changes[key] = value
+    assert override(base, changes) == experiment
+    return changes
+
+
 def _unknown_key(key: str, fields: Mapping[str, Any]) -> ConfigError:
     """Suggest the field with the same last part (`lr` for `optim.lr`), else the nearest key."""
     same_ending = [field for field in fields if field.rpartition(".")[2] == key]

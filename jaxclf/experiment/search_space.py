@@ -185,9 +185,12 @@ def _ends(dimension: Dimension) -> list[Any]:
 
 def _point_of(space: Space, base: Experiment) -> ParamValues:
     """The values of the experiment itself, by name of the dimension."""
-    point = {}
+    point, values = {}, dict(iter_fields(base))
+    for key, value in iter_fields(base):
+        for option, inner in _all_options(value, key).items() if isinstance(value, Spec) else ():
+            values[f"{key}.{option}"] = inner
     for key, dimension in space.items():
-        value = _value_of(base, key)
+        value = values[key]
         name = value.name if isinstance(value, Spec) else value
         if isinstance(dimension, Choice) and not isinstance(value, Spec):
             # A Choice may hold the same value in another form: "a, b" for ("a", "b").
@@ -218,14 +221,6 @@ def _require_inside(key: str, dimension: Any, value: Any) -> Any:
             "the experiment itself"
         )
     return value
-
-
-def _value_of(base: Experiment, key: str) -> Any:
-    """The value of a key or of an option of a Spec."""
-    values, (parent, _, option) = dict(iter_fields(base)), key.rpartition(".")
-    if isinstance(values.get(parent), Spec):
-        return _all_options(values[parent], parent)[option]
-    return values[key]
 
 
 def _all_options(spec: Spec, key: str) -> dict[str, Any]:

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 from jaxclf.errors import ConfigError, JaxclfError, StoppedError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment
-from jaxclf.experiment.overrides import override
+from jaxclf.experiment.overrides import difference, override
 from jaxclf.experiment.search_space import Choice, ParamValues, Space, check_space, format_changes
-from jaxclf.experiment.source import check_writable, difference
 from jaxclf.experiment.validation import check
 from jaxclf.model.classifier import build
 from jaxclf.model.pretrained import resolve
@@ -26,6 +25,7 @@ from jaxclf.search import study as studies
 from jaxclf.search.report import write_report
 from jaxclf.search.study import TrialResult, find_best
 from jaxclf.search.trials import Search, run_trials
+from jaxclf.search.winner import check_writable
 from jaxclf.signals import handle_signals
 from jaxclf.training.memory import tune_malloc
 from jaxclf.training.run import train

@@ -1,17 +1,25 @@
-"""The best trial of a search, written as an experiment of its own."""
+"""The best trial of a search, written as an experiment of its own: Python source of changes to
+another experiment, in a file for `train --exp`."""
 
+import ast
+import contextlib
+import json
 import shlex
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from jaxclf.errors import DivergedError
+from jaxclf.errors import ConfigError, DivergedError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment
-from jaxclf.experiment.overrides import override
+from jaxclf.experiment.overrides import difference, override
 from jaxclf.experiment.search_space import format_changes
-from jaxclf.experiment.source import MARK, difference, to_python_source
 from jaxclf.files.atomic import write_text
 from jaxclf.search.study import TrialResult, find_best, initial_score
+
+MARK = "Written by `jaxclf tune`"
+WIDTH = 100  # columns
 
 
 def save_winner(
@@ -54,3 +62,61 @@ def save_winner(
     write_text(path, source)
     changes = format_changes(difference(base, winner)) or "no change to the experiment is better"
     return f"{summary}\n{changes}\nwritten: {path}; to train it:\n  {command}"
+
+
+def to_python_source(name: str, experiment: Experiment, first: str, notes: Sequence[str]) -> str:
+    """Python source of an experiment as changes to the one that `catalog.load(name)` returns.
+
+    first: the docstring's first sentence. notes: its further paragraphs; one that starts with four
+        spaces stays a line of code.
+    """
+    name = name if name in catalog.names() else str(Path(name).resolve())
+    changes = difference(catalog.load(name), experiment)
+    docstring = "\n\n".join(map(_paragraph, (first, *notes)))
+    lines = [f'"""{docstring}', '"""', "", "from jaxclf.experiment import catalog"]
+    if changes:
+        lines += ["from jaxclf.experiment.overrides import override", ""]
+        lines += [f"base = catalog.load({_literal(name)})", ""]
+        lines += ["experiment = override(", "    base,", "    {"]
+        lines += [_with_noqa(f"        {_literal(k)}: {_literal(v)},") for k, v in changes.items()]
+        lines += ["    },", ")"]
+    else:
+        lines += ["", _with_noqa(f"experiment = catalog.load({_literal(name)})")]
+    return "\n".join(lines) + "\n"
+
+
+def check_writable(path: Path) -> None:
+    """Raise ConfigError if the file exists and no search wrote it."""
+    if path.suffix != ".py":
+        raise ConfigError(f"{path}: an experiment is a .py file")
+    docstring = None
+    if path.exists():
+        with contextlib.suppress(SyntaxError, ValueError):
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if MARK not in (docstring or ""):
+            raise ConfigError(f"{path} exists and is not from a search; give another --save-best")
+
+
+def _paragraph(text: str) -> str:
+    text = text.replace("\\", "\\\\").replace('"""', "'''")
+    indent = "        " if text.startswith("    ") else ""
+    # The first line shares its own with the three quotes.
+    return textwrap.fill(
+        text, WIDTH - 3, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
+    )
+
+
+def _literal(value: Any) -> str:
+    """A value as `ruff format` writes it."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_literal, value))}{',' * (len(value) == 1)})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_literal(k)}: {_literal(v)}' for k, v in value.items())}}}"
+    return repr(value)
+
+
+def _with_noqa(line: str) -> str:
+    """Mark a line that is too long and cannot be broken, such as one with a long path."""
+    return line if len(line) <= WIDTH else f"{line}  # noqa: E501"

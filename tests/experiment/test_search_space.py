@@ -4,7 +4,7 @@ import pytest
 
 from jaxclf.errors import ConfigError
 from jaxclf.experiment.config import Data, Experiment, Optim, Spec
-from jaxclf.experiment.overrides import override
+from jaxclf.experiment.overrides import difference, override
 from jaxclf.experiment.search_space import (
     Choice,
     Float,
@@ -14,7 +14,6 @@ from jaxclf.experiment.search_space import (
     draw,
     format_changes,
 )
-from jaxclf.experiment.source import difference
 from jaxclf.experiment.validation import check
 
 BASE = Experiment(Data("a", "b", "c"), loss=Spec("focal", gamma=2.0), optim=Optim(lr=1e-3))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxclf.experiment import catalog
 from jaxclf.experiment.overrides import override
-from jaxclf.experiment.source import to_python_source
+from jaxclf.search.winner import to_python_source
 
 
 def test_source_reads_back_equal_and_passes_ruff(tmp_path):
