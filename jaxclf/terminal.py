@@ -30,10 +30,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     console = _console()
     if title:
         console.print(title, style="bold", soft_wrap=True)
-    table = Table(
-        box=rich.box.SIMPLE_HEAD if console.is_terminal else None,
-        pad_edge=False,
-    )
+    table = Table(box=rich.box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for row in rows:

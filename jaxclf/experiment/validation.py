@@ -5,13 +5,7 @@ from typing import Any
 
 from jaxclf.errors import ConfigError, did_you_mean
 from jaxclf.experiment.config import Experiment, Spec
-from jaxclf.experiment.overrides import (
-    hint_of,
-    iter_fields,
-    matches_type,
-    options_of,
-    type_error,
-)
+from jaxclf.experiment.overrides import hint_of, iter_fields, matches_type, options_of, type_error
 from jaxclf.experiment.registries import REGISTRIES, load_registry
 from jaxclf.types import Bound
 

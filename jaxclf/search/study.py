@@ -65,23 +65,21 @@ def open_study(
     """Open the study of a search, or create it, under the name of the folder `out`.
 
     initial: the parameters of the experiment itself, which are the first trial of a new study.
-    Raises ConfigError if the study belongs to another search or to another version, and
-    StorageError.
+    Raises ConfigError if the study belongs to another search or to another version.
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    with raise_storage_errors(url):
-        study = optuna.create_study(
-            study_name=out.resolve().name,
-            storage=_open_storage(url),
-            direction="maximize",
-            # A step is the percentage of a trial's epochs, so trials with different numbers of
-            # epochs are compared at the same point of their schedules.
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=30),
-            load_if_exists=True,
-        )
-        _check_search(study, out, base, space)
-        if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(initial)
+    study = optuna.create_study(
+        study_name=out.resolve().name,
+        storage=_open_storage(url),
+        direction="maximize",
+        # A step is the percentage of a trial's epochs, so trials with different numbers of
+        # epochs are compared at the same point of their schedules.
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=30),
+        load_if_exists=True,
+    )
+    _check_search(study, out, base, space)
+    if not study.get_trials(deepcopy=False):
+        study.enqueue_trial(initial)
     return study
 
 

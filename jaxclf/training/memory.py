@@ -106,6 +106,5 @@ def halve_micro_batch(experiment: Experiment) -> Experiment:
             "even train.batch_size, a smaller data.max_length or a smaller encoder"
         )
     return override(
-        experiment,
-        {"train.batch_size": size // 2, "optim.gradient_accumulation_steps": 2 * steps},
+        experiment, {"train.batch_size": size // 2, "optim.gradient_accumulation_steps": 2 * steps}
     )

@@ -25,7 +25,7 @@ def check_groups(optim: Optim, params: Mapping[str, Any]) -> None:
     layers are to be reinitialized than there are."""
     paths = list(_flatten(params))
     for pattern in optim.freeze:
-        if not any(_matches(path, pattern) for path in paths):
+        if not any(is_frozen(path, (pattern,)) for path in paths):
             groups = sorted({"/".join(path.split("/")[:2]) for path in paths})
             raise ConfigError(f"optim.freeze={pattern!r} matches none of: {', '.join(groups)}, …")
     if all(is_frozen(path, optim.freeze) for path in paths):
@@ -38,11 +38,7 @@ def check_groups(optim: Optim, params: Mapping[str, Any]) -> None:
 
 def is_frozen(path: str, patterns: tuple[str, ...]) -> bool:
     """Whether a pattern matches the path or one of its parents."""
-    return any(_matches(path, pattern) for pattern in patterns)
-
-
-def _matches(path: str, pattern: str) -> bool:
-    return fnmatchcase(path, pattern) or fnmatchcase(path, pattern + "/*")
+    return any(fnmatchcase(path, p) or fnmatchcase(path, f"{p}/*") for p in patterns)
 
 
 def stop_gradient_on(

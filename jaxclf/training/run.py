@@ -105,10 +105,7 @@ def _start_run(
 
 
 def _fit(
-    setup: RunSetup,
-    out: Path,
-    predict: Predict,
-    report_score: Callable[[float], None] | None,
+    setup: RunSetup, out: Path, predict: Predict, report_score: Callable[[float], None] | None
 ) -> tuple[list[Metrics], State]:
     """Train to the end, from the newest checkpoint if there is one.
 
