@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32
 
 from jaxclf.experiment.config import Data, Experiment
 from jaxclf.model.classifier import make_network
-from jaxclf.model.inference import TOKENS_PER_SLOT
+from jaxclf.model.inference import prediction_shape
 from jaxclf.text.packing import fill, plan
 from jaxclf.types import Batch, Shape, Tokens
 
@@ -50,10 +50,8 @@ SlopesStep = Callable[[dict, Batch, TokenIds, Float32[Any, "rows length"]], Toke
 
 
 def slopes_shape(data: Data, columns: int) -> Shape:
-    """The shape of all batches, with enough rows for the longest text. columns: members times
-    classes."""
-    rows = max(CELLS // (data.max_length * columns), data.max_windows)
-    return Shape(rows, data.max_length, max(rows * data.max_length // TOKENS_PER_SLOT, 1))
+    """The shape of all batches. columns: members times classes."""
+    return prediction_shape(data.windows, CELLS // columns)
 
 
 def make_slopes_step(
@@ -147,17 +145,12 @@ def path_gradients(
             scores.append(np.asarray(gradients.scores)[:, is_token])
 
     count, sizes = len(points), np.bincount(tokens.example_index, lengths).astype(int)[texts]
-    text_logits = _by_text(logits, examples, np.ones_like(sizes), count)
-    text_slopes = _by_text(slopes, positions, sizes, count)
-    text_scores = [None] * len(texts)
-    if scores:
-        text_scores = _by_text(scores, positions, sizes, count)
-    return [
-        PathGradients(values[:, 0], gradients, pool_scores)
-        for values, gradients, pool_scores in zip(
-            text_logits, text_slopes, text_scores, strict=True
-        )
-    ]
+    columns = (
+        [values[:, 0] for values in _by_text(logits, examples, np.ones_like(sizes), count)],
+        _by_text(slopes, positions, sizes, count),
+        _by_text(scores, positions, sizes, count) if scores else [None] * len(texts),
+    )
+    return [PathGradients(*row) for row in zip(*columns, strict=True)]
 
 
 def _by_text(

@@ -9,29 +9,23 @@ from jaxtyping import Array, Float
 
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.config import Experiment, Spec
-from jaxclf.model.encoders import (
-    bert,
-    deberta,
-    deberta_v2,
-    distilbert,
-    electra,
-    modernbert,
-    roberta,
-)
+from jaxclf.model.encoders.bert import BERT, DISTILBERT, ELECTRA, ROBERTA
 from jaxclf.model.encoders.common import Family, Native, Settings
+from jaxclf.model.encoders.deberta import DEBERTA, DEBERTA_V2
+from jaxclf.model.encoders.modernbert import MODERNBERT
 from jaxclf.model.heads import HEADS, POOLS
 from jaxclf.types import Batch, Mix
 
 # By the `model_type` of a config.json.
 FAMILIES = {
-    "bert": bert.FAMILY,
-    "roberta": roberta.FAMILY,
-    "xlm-roberta": roberta.FAMILY._replace(task="XLMRobertaForSequenceClassification"),
-    "distilbert": distilbert.FAMILY,
-    "electra": electra.FAMILY,
-    "deberta": deberta.FAMILY,
-    "deberta-v2": deberta_v2.FAMILY,
-    "modernbert": modernbert.FAMILY,
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA._replace(task="XLMRobertaForSequenceClassification"),
+    "distilbert": DISTILBERT,
+    "electra": ELECTRA,
+    "deberta": DEBERTA,
+    "deberta-v2": DEBERTA_V2,
+    "modernbert": MODERNBERT,
 }
 
 

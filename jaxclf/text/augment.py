@@ -7,11 +7,11 @@ that an experiment protects.
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 
-from jaxclf.text.lexicon import NEGATIONS, NEIGHBORS, SYNONYMS
 from jaxclf.types import FRACTION
 
 Augmenter = Callable[..., str]
@@ -19,6 +19,30 @@ Augmenter = Callable[..., str]
 PUNCTUATION = re.compile(r"^[\W_]+|[\W_]+$")
 SCOPE = 2  # words after a negation that stay unchanged
 LONGEST_SPAN = 0.2  # of a text's words
+NEGATIONS = frozenset(
+    """
+    no not never none nobody nothing nowhere neither nor without cannot hardly barely scarcely
+    rarely seldom stop stopped unless except
+    aint arent cant couldnt didnt doesnt dont hadnt hasnt havent isnt mustnt neednt shouldnt wasnt
+    werent wont wouldnt
+    """.split()
+)  # and all words that end in n't
+
+# The keys beside each key of a keyboard.
+NEIGHBORS = dict(
+    pair.split(":")
+    for pair in """
+    q:wa w:qeas e:wrsd r:etdf t:ryfg y:tugh u:yihj i:uojk o:ipkl p:ol a:sqwz s:adwezx d:sferxc
+    f:dgrtcv g:fhtyvb h:gjyubn j:hkuinm k:jliom l:kop z:xas x:zcsd c:xvdf v:cbfg b:vngh n:bmhj m:njk
+    """.split()
+)
+# The words of a line of synonyms.txt mean the same in most sentences.
+_GROUPS = Path(__file__).with_name("synonyms.txt").read_text(encoding="utf-8").splitlines()
+SYNONYMS = {
+    word: tuple(member for member in group if member != word)
+    for group in map(str.split, _GROUPS)
+    for word in group
+}
 
 
 def none(text: str, rng: np.random.Generator) -> str:

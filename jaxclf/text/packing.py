@@ -132,7 +132,8 @@ def fill(
     if placement is not None:
         starts = tokens.starts[placement.windows]
         lengths = tokens.starts[placement.windows + 1] - starts
-        within = _ranges(lengths)
+        # 0, 1, … in each window.
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         target = np.repeat(placement.rows * length + placement.columns, lengths) + within
         ids[target] = tokens.ids[np.repeat(starts, lengths) + within]
         positions[target] = within
@@ -142,18 +143,7 @@ def fill(
         batch_labels[:used] = labels[placement.examples]
         batch_mask[:used] = label_mask[placement.examples]
         weight[:used] = 1 if weights is None else weights[placement.examples]
-    return Batch(
-        ids.reshape(rows, length),
-        positions.reshape(rows, length),
-        segments.reshape(rows, length),
-        examples.reshape(rows, length),
-        batch_labels,
-        batch_mask,
-        weight,
+    ids, positions, segments, examples = (
+        column.reshape(rows, length) for column in (ids, positions, segments, examples)
     )
-
-
-def _ranges(lengths: Int[np.ndarray, " windows"]) -> Int[np.ndarray, " tokens"]:
-    """0, 1, … for each length, concatenated."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+    return Batch(ids, positions, segments, examples, batch_labels, batch_mask, weight)

@@ -55,7 +55,4 @@ def example_weights(
     return np.max(labels * rarity, axis=1, initial=1.0)
 
 
-SAMPLERS = {
-    "shuffle": shuffle,
-    "balanced": balanced,
-}
+SAMPLERS = {"shuffle": shuffle, "balanced": balanced}

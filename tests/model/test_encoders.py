@@ -25,7 +25,8 @@ from jaxclf.experiment.config import Spec
 from jaxclf.model import pretrained
 from jaxclf.model.classifier import FAMILIES, build, family_of
 from jaxclf.model.storage.saved_model import pretrained_params, read_hf_config
-from jaxclf.model.storage.weights import file_name, flatten_params, open_tensors, to_tensors
+from jaxclf.model.storage.tensor_files import open_tensors
+from jaxclf.model.storage.weights import file_name, flatten_params, to_tensors
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.types import Shape, Tokens, Windows
 

@@ -6,8 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf.experiment.overrides import options_of
-from jaxclf.text.augment import AUGMENTERS, SCOPE, eda, free_words, none, plain
-from jaxclf.text.lexicon import NEGATIONS, NEIGHBORS, SYNONYMS
+from jaxclf.text.augment import (
+    AUGMENTERS,
+    NEGATIONS,
+    NEIGHBORS,
+    SCOPE,
+    SYNONYMS,
+    eda,
+    free_words,
+    none,
+    plain,
+)
 
 STILL = {"drop": 0.0, "swap": 0.0, "typo": 0.0, "synonym": 0.0, "span": 0.0}
 PROTECTED = ("i", "kill", "me", "tonight")

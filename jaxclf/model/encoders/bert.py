@@ -1,4 +1,10 @@
-"""BERT (Devlin et al. 2019, arXiv 1810.04805); MiniLM has the same architecture."""
+"""BERT (Devlin et al. 2019, arXiv 1810.04805) and the encoders with its network.
+
+MiniLM has the same architecture. RoBERTa (Liu et al. 2019, arXiv 1907.11692) and XLM-R (Conneau et
+al. 2020, arXiv 1911.02116) have another head and positions that start after the padding id, ELECTRA
+(Clark et al. 2020, arXiv 2003.10555) narrower embeddings, DistilBERT (Sanh et al. 2019,
+arXiv 1910.01108) no token types and no pooler.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,8 +30,10 @@ from jaxclf.model.encoders.config_schema import (
     POSITIONS,
     SIZE,
     SIZES,
+    VOCABULARY,
     ConfigField,
     check_heads,
+    raise_config_error,
     read_fields,
 )
 
@@ -51,6 +59,44 @@ def from_hf(config: Mapping[str, Any]) -> Config:
     return Config(**shared, embedding_size=values["hidden_size"], head=Native("tanh"))
 
 
+def _roberta_from_hf(config: Mapping[str, Any]) -> Config:
+    plain = from_hf(config)
+    padding = read_fields(config, {"pad_token_id": VOCABULARY._replace(low=0, default=1)})
+    first = padding["pad_token_id"] + 1
+    if first >= plain.max_positions:
+        raise_config_error(f"pad_token_id={first - 1} leaves no position of {plain.max_positions}")
+    return plain._replace(first_position=first)
+
+
+def _electra_from_hf(config: Mapping[str, Any]) -> Config:
+    width = read_fields(config, {"embedding_size": SIZE})
+    return from_hf(config)._replace(**width, head=Native("gelu"))
+
+
+# BERT's key -> DistilBERT's.
+DISTILBERT_KEYS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "dim",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "intermediate_size": "hidden_dim",
+    "hidden_act": "activation",
+    "max_position_embeddings": "max_position_embeddings",
+}
+
+
+def _distilbert_from_hf(config: Mapping[str, Any]) -> Config:
+    values = read_fields(config, {key: FIELDS[name] for name, key in DISTILBERT_KEYS.items()})
+    check_heads(values["dim"], values["n_heads"])
+    return Config(
+        **{name: values[key] for name, key in DISTILBERT_KEYS.items()},
+        type_vocab_size=0,
+        layer_norm_eps=1e-12,
+        embedding_size=values["dim"],
+        head=Native("relu"),
+    )
+
+
 class Bert(nn.Module):
     """Token ids -> hidden states, post-norm."""
 
@@ -73,13 +119,63 @@ NAMES = {
     "head/pooler": "bert.pooler.dense",
     "head/classifier": "classifier",
 }
-# Names of the head in RoBERTa and ELECTRA.
 DENSE_HEAD = {"head/pooler": "classifier.dense", "head/classifier": "classifier.out_proj"}
-FAMILY = Family(
+BERT = Family(
     from_hf,
     Bert,
     NAMES,
     ignored_keys=("cls.", "pooler.", "classifier.", "embeddings.position_ids"),
     prefix="bert.",
     task="BertForSequenceClassification",
+)
+ROBERTA = Family(
+    _roberta_from_hf,
+    Bert,
+    NAMES | DENSE_HEAD,
+    ignored_keys=("lm_head.", "pooler.", "classifier.", "embeddings.position_ids"),
+    prefix="roberta.",
+    task="RobertaForSequenceClassification",
+)
+ELECTRA = Family(
+    _electra_from_hf,
+    Bert,
+    NAMES | DENSE_HEAD | {"encoder/embeddings/project": "embeddings_project"},
+    ignored_keys=(
+        "discriminator_predictions.",
+        "generator_predictions.",
+        "generator_lm_head.",
+        "classifier.",
+        "embeddings.position_ids",
+    ),
+    prefix="electra.",
+    task="ElectraForSequenceClassification",
+)
+DISTILBERT = Family(
+    _distilbert_from_hf,
+    Bert,
+    names={
+        "encoder/embeddings/word": "embeddings.word_embeddings",
+        "encoder/embeddings/position": "embeddings.position_embeddings",
+        "encoder/embeddings/norm": "embeddings.LayerNorm",
+        "encoder/layer_{i}/attention/query": "transformer.layer.{i}.attention.q_lin",
+        "encoder/layer_{i}/attention/key": "transformer.layer.{i}.attention.k_lin",
+        "encoder/layer_{i}/attention/value": "transformer.layer.{i}.attention.v_lin",
+        "encoder/layer_{i}/attention/output": "transformer.layer.{i}.attention.out_lin",
+        "encoder/layer_{i}/attention_norm": "transformer.layer.{i}.sa_layer_norm",
+        "encoder/layer_{i}/up": "transformer.layer.{i}.ffn.lin1",
+        "encoder/layer_{i}/down": "transformer.layer.{i}.ffn.lin2",
+        "encoder/layer_{i}/mlp_norm": "transformer.layer.{i}.output_layer_norm",
+        "head/pooler": "pre_classifier",
+        "head/classifier": "classifier",
+    },
+    ignored_keys=(
+        "vocab_transform.",
+        "vocab_layer_norm.",
+        "vocab_projector.",
+        "pre_classifier.",
+        "classifier.",
+        "embeddings.position_ids",
+    ),
+    prefix="distilbert.",
+    task="DistilBertForSequenceClassification",
 )

@@ -213,7 +213,7 @@ def rotate(x: Heads, angles: Float[Array, "rows 1 length half"]) -> Heads:
     return rotated.astype(x.dtype)
 
 
-FAMILY = Family(
+MODERNBERT = Family(
     from_hf,
     ModernBert,
     names={

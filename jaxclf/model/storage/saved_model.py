@@ -25,22 +25,19 @@ from jaxclf.experiment.validation import check
 from jaxclf.files.atomic import write_folder
 from jaxclf.files.untrusted import has_entry, printable, read_json
 from jaxclf.model.classifier import family_of
-from jaxclf.model.encoders.common import Family
 from jaxclf.model.storage.metadata import (
     check_format,
     read_calibration,
     read_labels,
     read_provenance,
 )
+from jaxclf.model.storage.tensor_files import SINGLE, open_safetensors, open_tensors
 from jaxclf.model.storage.weights import (
-    SINGLE,
     flatten_params,
     match_tensors,
-    open_safetensors,
-    open_tensors,
     raise_if_any,
     read_all,
-    to_params,
+    read_params,
     to_tensors,
 )
 from jaxclf.text.tokenizer.tokenize import largest_id, load_tokenizer
@@ -71,19 +68,23 @@ def read_hf_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_depth(folder: Path, hf_config: Mapping[str, Any]) -> None:
-    """Raise DataError if the weights end before the config's last layer.
+def _read_config(folder: Path) -> tuple[dict[str, Any], Any]:
+    """config.json, and the values that the encoder is built from.
 
-    Tracing a network of many layers is slow, so this comes before.
+    Raises DataError, also if the weights end before the config's last layer: tracing a network of
+    many layers is slow.
     """
+    hf_config = read_hf_config(folder)
     family = family_of(hf_config)
-    last = family.from_hf(hf_config).num_hidden_layers - 1
+    config = family.from_hf(hf_config)
+    last = str(config.num_hidden_layers - 1)
     prefixes = tuple(
-        name.replace("{i}", str(last)) + "." for name in family.names.values() if "{i}" in name
+        name.replace("{i}", last) + "." for name in family.names.values() if "{i}" in name
     )
     tensors = open_tensors(folder)
     if not any(name.removeprefix(family.prefix).startswith(prefixes) for name in tensors):
         raise DataError(f"{folder}: the weights do not fit the encoder: missing {prefixes[0]}*")
+    return hf_config, config
 
 
 def open_encoder(folder: Path) -> tuple[dict[str, Any], Tokenizer]:
@@ -91,15 +92,12 @@ def open_encoder(folder: Path) -> tuple[dict[str, Any], Tokenizer]:
 
     Raises DataError if they do not fit each other or the weights.
     """
-    hf_config = read_hf_config(folder)
-    _check_depth(folder, hf_config)
+    hf_config, config = _read_config(folder)
     tokenizer = load_tokenizer(folder)
-    size = family_of(hf_config).from_hf(hf_config).vocab_size
-    largest = largest_id(tokenizer)
-    if largest >= size:
+    last, largest = config.vocab_size - 1, largest_id(tokenizer)
+    if largest > last:
         raise DataError(
-            f"{folder}: the tokenizer has ids up to {largest}, the encoder's table ends at "
-            f"{size - 1}"
+            f"{folder}: the tokenizer has ids up to {largest}, the encoder's table ends at {last}"
         )
     return hf_config, tokenizer
 
@@ -108,21 +106,7 @@ def pretrained_params(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]
     """Read the parameters that an encoder's folder holds: all of the encoder, and of the head the
     pretrained layers."""
     family = family_of(read_hf_config(folder))
-    names = {path: name for path, name in family.names.items() if path != "head/classifier"}
-    return _read_params(folder, shapes, family, names, optional=("head/",))
-
-
-def _read_params(
-    folder: Path,
-    shapes: Mapping[str, Any],
-    family: Family,
-    names: Mapping[str, str],
-    optional: tuple[str, ...],
-) -> dict[str, Any]:
-    tensors = open_tensors(folder)
-    return to_params(
-        tensors, shapes, names, family.ignored_keys, family.prefix, optional, str(folder)
-    )
+    return read_params(folder, shapes, family, has_classifier=False)
 
 
 def save_model(
@@ -184,13 +168,11 @@ def load_model(folder: Path, param_shapes: Callable[..., Mapping[str, Any]]) -> 
     meta = read_json(folder, META)
     check_format(meta, file, FORMAT)
     labels = read_labels(meta, file)
-    hf_config = read_hf_config(folder)
-    _check_depth(folder, hf_config)
-    family = family_of(hf_config)
-    experiment = _read_experiment(meta, file, family.from_hf(hf_config).max_positions)
+    hf_config, config = _read_config(folder)
+    experiment = _read_experiment(meta, file, config.max_positions)
     shapes = param_shapes(experiment, hf_config, len(labels))
     if is_transformers_classifier(experiment) and not has_entry(folder, HEAD):
-        params = _read_params(folder, shapes, family, family.names, optional=())
+        params = read_params(folder, shapes, family_of(hf_config), has_classifier=True)
     else:
         params = pretrained_params(folder, {"encoder": shapes["encoder"]})
         head_shapes = {key: value for key, value in shapes.items() if key != "encoder"}

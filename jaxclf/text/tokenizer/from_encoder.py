@@ -32,20 +32,13 @@ VOCABULARY_FILES = {
     "xlm-roberta": ["sentencepiece.bpe.model"],
 }
 # Options that may reach transformers; others of its options name files to open.
-OPTIONS = {
-    "add_bos_token",
-    "add_eos_token",
-    "add_prefix_space",
-    "added_tokens_decoder",
-    "additional_special_tokens",
-    "do_lower_case",
-    "extra_special_tokens",
-    "split_by_punct",
-    "split_special_tokens",
-    "strip_accents",
-    "tokenize_chinese_chars",
-    "trim_offsets",
-}
+OPTIONS = set(
+    """
+    add_bos_token add_eos_token add_prefix_space added_tokens_decoder additional_special_tokens
+    do_lower_case extra_special_tokens split_by_punct split_special_tokens strip_accents
+    tokenize_chinese_chars trim_offsets
+    """.split()
+)
 MAX_ADDED_TOKENS = 2048  # transformers takes quadratic time
 
 

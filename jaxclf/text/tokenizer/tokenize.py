@@ -1,9 +1,10 @@
 """Tokenization of texts into ragged token ids. Long texts become several windows."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from jaxclf.errors import DataError
 from jaxclf.files.untrusted import TOKENIZER_LIMIT, TOKENIZER_PARTS, has_entry, read_json
@@ -47,27 +48,34 @@ def largest_id(tokenizer: Tokenizer) -> int:
     return max([*tokenizer.get_vocab(with_added_tokens=True).values(), *special], default=-1)
 
 
-def tokenize(
-    tokenizer: Tokenizer,
-    texts: list[str] | tuple[str, ...],
-    windows: Windows,
-) -> Tokens:
-    """Each text as one or several windows, each with the encoder's special tokens."""
+def encode(
+    tokenizer: Tokenizer, texts: list[str] | tuple[str, ...], windows: Windows
+) -> Iterator[tuple[int, Encoding]]:
+    """Each text as one or several windows, each with the encoder's special tokens: (index of the
+    text, window)."""
     truncating = Tokenizer.from_str(tokenizer.to_str())  # truncation is a setting of the object
     truncating.enable_truncation(windows.max_length, stride=windows.overlap)
-    ids: list[np.ndarray] = []
-    lengths: list[int] = []
-    example_index: list[int] = []
     for start in range(0, len(texts), CHUNK):
         encodings = truncating.encode_batch(list(texts[start : start + CHUNK]))
         for example, encoding in enumerate(encodings, start):
             for window in [encoding, *encoding.overflowing][: windows.max_windows]:
-                ids.append(np.array(window.ids, np.int32))
-                lengths.append(len(window.ids))
-                example_index.append(example)
+                yield example, window
+
+
+def tokenize(tokenizer: Tokenizer, texts: list[str] | tuple[str, ...], windows: Windows) -> Tokens:
+    """The token ids of `encode`."""
+    return to_tokens(encode(tokenizer, texts, windows))
+
+
+def to_tokens(windows: Iterable[tuple[int, Encoding]]) -> Tokens:
+    """The token ids of windows, each with the index of its text."""
+    ids, example_index = [np.zeros(0, np.int32)], []
+    for example, window in windows:
+        ids.append(np.array(window.ids, np.int32))
+        example_index.append(example)
     return Tokens(
-        np.concatenate(ids) if ids else np.zeros(0, np.int32),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+        np.concatenate(ids),
+        np.cumsum([len(window) for window in ids]).astype(np.int32),
         np.array(example_index, np.int32),
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 
+from jaxclf.text.tokenizer.tokenize import encode, to_tokens
 from jaxclf.types import Tokens, Windows
 
 SPACE, LETTER, SIGN = -1, -2, -3
@@ -40,20 +41,10 @@ class Words(NamedTuple):
 
 def tokenize_with_spans(tokenizer: Tokenizer, texts: list[str], windows: Windows) -> TokenSpans:
     """The tokens of `tokenize`, in the same order, with their positions."""
-    truncating = Tokenizer.from_str(tokenizer.to_str())  # truncation is a setting of the object
-    truncating.enable_truncation(windows.max_length, stride=windows.overlap)
-    pairs = [
-        (example, window)
-        for example, encoding in enumerate(truncating.encode_batch(texts))
-        for window in [encoding, *encoding.overflowing][: windows.max_windows]
-    ]
+    pairs = list(encode(tokenizer, texts, windows))
     encodings = [window for _, window in pairs]
     return TokenSpans(
-        Tokens(
-            np.concatenate([np.array(window.ids, np.int32) for window in encodings]),
-            np.cumsum([0, *map(len, encodings)]).astype(np.int32),
-            np.array([example for example, _ in pairs], np.int32),
-        ),
+        to_tokens(pairs),
         np.concatenate([np.array(w.offsets, np.int64).reshape(-1, 2) for w in encodings]),
         np.concatenate([np.array(window.special_tokens_mask) for window in encodings]) == 0,
     )
