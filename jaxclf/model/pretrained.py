@@ -125,7 +125,9 @@ def _from_hub(name: str, revision: str) -> Resolved:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=HUB_FILES))
+        folder = Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=[*HUB_FILES])
+        )
         if not list(folder.glob("*.safetensors")):
             snapshot_download(name, revision=folder.name, allow_patterns=[MSGPACK])
     except HFValidationError:

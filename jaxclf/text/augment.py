@@ -29,13 +29,11 @@ NEGATIONS = frozenset(
 )  # and all words that end in n't
 
 # The keys beside each key of a keyboard.
-NEIGHBORS = dict(
-    pair.split(":")
-    for pair in """
+_PAIRS = """
     q:wa w:qeas e:wrsd r:etdf t:ryfg y:tugh u:yihj i:uojk o:ipkl p:ol a:sqwz s:adwezx d:sferxc
     f:dgrtcv g:fhtyvb h:gjyubn j:hkuinm k:jliom l:kop z:xas x:zcsd c:xvdf v:cbfg b:vngh n:bmhj m:njk
-    """.split()
-)
+    """
+NEIGHBORS = {pair[0]: pair[2:] for pair in _PAIRS.split()}
 # The words of a line of synonyms.txt mean the same in most sentences.
 _GROUPS = Path(__file__).with_name("synonyms.txt").read_text(encoding="utf-8").splitlines()
 SYNONYMS = {

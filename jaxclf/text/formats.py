@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -19,6 +20,7 @@ PARQUET_ROWS = 1024  # rows decoded at a time
 BLANK = re.compile(r"[ \t\r\n]*")
 # Where a buffer ends within an element, the parser stops at most this many characters before it.
 CUT_SHORT = 16
+TOO_DEEP = "not JSON: nested too deeply, or a number is too long"
 
 
 class RowError(Exception):
@@ -49,7 +51,6 @@ def _from_text(path: Path, parse: Callable[[TextIO], Iterator[Row]], newline: st
 
 
 def _first_bad_line(path: Path) -> int:
-    """The first line that is not UTF-8."""
     decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -120,12 +121,9 @@ def _json_list(file: TextIO) -> Iterator[Row]:
             except RowError as error:
                 raise FileFormatError(line, str(error)) from None
             except (RecursionError, ValueError):
-                raise FileFormatError(
-                    line, "not JSON: nested too deeply, or a number is too long"
-                ) from None
-            if (
-                end < len(text) - CUT_SHORT or not read_more()
-            ):  # else the buffer may end within a number
+                raise FileFormatError(line, TOO_DEEP) from None
+            # Else the buffer may end within a number.
+            if end < len(text) - CUT_SHORT or not read_more():
                 at = end
                 return fields
 
@@ -160,11 +158,7 @@ def _json_lines(file: TextIO) -> Iterator[Row]:
         except RowError as error:
             yield Row(number, error)
         except (RecursionError, ValueError):
-            yield Row(number, RowError("not JSON: nested too deeply, or a number is too long"))
-
-
-def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
-    return _from_text(path, lambda file: _delimited(file, delimiter), "")
+            yield Row(number, RowError(TOO_DEEP))
 
 
 def _delimited(file: TextIO, delimiter: str) -> Iterator[Row]:
@@ -217,7 +211,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 FORMATS = {
     ".json": _read_json,
     ".jsonl": _read_json,
-    ".csv": lambda path: ("CSV", _read_delimited(path, ",")),
-    ".tsv": lambda path: ("TSV", _read_delimited(path, "\t")),
+    ".csv": lambda path: ("CSV", _from_text(path, partial(_delimited, delimiter=","), "")),
+    ".tsv": lambda path: ("TSV", _from_text(path, partial(_delimited, delimiter="\t"), "")),
     ".parquet": lambda path: ("Parquet", _read_parquet(path)),
 }

@@ -102,7 +102,6 @@ def stream(path: str | Path) -> Iterator[ParsedRow]:
 
 
 def _open(path: Path) -> tuple[str, Iterator[Row]]:
-    """The name of a file's format, and its rows."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if path.suffix not in FORMATS:

@@ -110,11 +110,7 @@ def pretrained_params(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def save_model(
-    folder: Path,
-    model: SavedModel,
-    tokenizer: Tokenizer,
-    card: str,
-    as_transformers: bool = False,
+    folder: Path, model: SavedModel, tokenizer: Tokenizer, card: str, as_transformers: bool = False
 ) -> None:
     """Write a model folder atomically; replaces an older one.
 
@@ -177,14 +173,10 @@ def load_model(folder: Path, param_shapes: Callable[..., Mapping[str, Any]]) -> 
         params = pretrained_params(folder, {"encoder": shapes["encoder"]})
         head_shapes = {key: value for key, value in shapes.items() if key != "encoder"}
         params |= _read_head(folder, head_shapes)
+    calibration = read_calibration(meta, file, len(labels))
+    provenance = read_provenance(meta, file)
     return SavedModel(
-        experiment,
-        hf_config,
-        labels,
-        meta["thresholds"],
-        read_calibration(meta, file, len(labels)),
-        read_provenance(meta, file),
-        params,
+        experiment, hf_config, labels, meta["thresholds"], calibration, provenance, params
     )
 
 

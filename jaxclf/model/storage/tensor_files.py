@@ -96,7 +96,6 @@ def open_safetensors(folder: Path, name: str) -> dict[str, LazyTensor]:
 
 
 def _lazy_tensor(path: Path, data_start: int, entry: Mapping[str, Any]) -> LazyTensor:
-    """The tensor that an entry of a safetensors header describes."""
     shape, dtype = tuple(entry["shape"]), entry["dtype"]
     offset, count = data_start + entry["data_offsets"][0], int(np.prod(shape, dtype=np.int64))
 
