@@ -59,8 +59,19 @@ def test_per_label_does_not_depend_on_the_order_of_examples(table, data):
     np.testing.assert_array_equal(per_label(labels[order], probs[order]), per_label(labels, probs))
 
 
-def test_per_label_of_no_rows_is_a_half():
-    assert per_label(column(), column()).tolist() == [0.5]
+@pytest.mark.parametrize(
+    ("labels", "probs", "expected"),
+    [
+        # Equal F1: 3/4 or 1/8, then 15/16 or 5/16; the nearest to a half wins.
+        ((1, 0, 0, 1), (0.875, 0.625, 0.5, 0.25), 0.75),
+        ((1, 0, 0, 1), (1.0, 0.875, 0.75, 0.625), 0.3125),
+        # 3/4 and 1/4 are equally near: the higher wins.
+        ((1, 0, 0, 1), (0.875, 0.625, 0.375, 0.125), 0.75),
+        ((), (), 0.5),
+    ],
+)
+def test_per_label_decides_between_equal_thresholds(labels, probs, expected):
+    assert per_label(column(*labels), column(*probs)).tolist() == [expected]
 
 
 @given(st.floats(0, 1, width=32))
