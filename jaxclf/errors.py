@@ -1,7 +1,9 @@
 """The exceptions that a user can meet, each with its exit code."""
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class JaxclfError(Exception):
@@ -53,3 +55,11 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     choices = list(choices)
     close = difflib.get_close_matches(name, choices, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; choose from: {', '.join(choices)}"
+
+
+def import_extra(name: str, extra: str) -> Any:
+    """Import a library of an extra of jaxclf. Raises ConfigError if it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise ConfigError(f"{name} is not installed: pip install 'jaxclf[{extra}]'") from None

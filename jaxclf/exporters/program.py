@@ -5,7 +5,6 @@ thresholds, decisions.
 runtimes need one program.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from jaxclf.decisions.calibration import EDGE, Calibration, calibration_from_jso
 from jaxclf.decisions.calibration_curves import CURVES, ArrayFunctions
 from jaxclf.errors import ConfigError
 from jaxclf.experiment.config import Data
+from jaxclf.experiment.overrides import override
 from jaxclf.files.untrusted import has_entry
 from jaxclf.inference.cascade.folder import CASCADE
 from jaxclf.inference.members import load_folder, model_folder
@@ -80,18 +80,21 @@ def load_program(run: Path, dtype: str | None = None) -> InferenceProgram:
             f"export its networks one by one, --run {folder / 'network-0'} and so on"
         )
     models = load_folder(folder)
-    first = models.members[0]
-    for member, tokenizer in zip(models.members, models.tokenizers, strict=True):
-        if _input_key(member, tokenizer) != _input_key(first, models.tokenizers[0]):
-            raise ConfigError(
-                f"{folder}: members tokenize differently, and one program has one input; export "
-                f"them one by one, --run {models.folders[0]} and so on"
-            )
+    windows = {member.experiment.data.windows for member in models.members}
+    if len(windows) > 1 or len({tokenizer.to_str() for tokenizer in models.tokenizers}) > 1:
+        raise ConfigError(
+            f"{folder}: members tokenize differently, and one program has one input; export them "
+            f"one by one, --run {models.folders[0]} and so on"
+        )
     values = np.array([models.thresholds[name]["value"] for name in models.labels], np.float64)
-    members = [_with_dtype(member, dtype) for member in models.members]
+    changes = {} if dtype is None else {"encoder.dtype": dtype}
+    members = [
+        member._replace(experiment=override(member.experiment, changes))
+        for member in models.members
+    ]
     return InferenceProgram(
         models.labels,
-        first.experiment.data,
+        members[0].experiment.data,
         tuple(member.hf_config["model_type"] for member in models.members),
         tuple(member.experiment.encoder.dtype for member in models.members),
         models.tokenizers[0],
@@ -107,16 +110,10 @@ def round_up(thresholds: Float64[np.ndarray, " classes"]) -> Float32[np.ndarray,
     return np.where(nearest < thresholds, np.nextafter(nearest, np.float32(np.inf)), nearest)
 
 
-def _input_key(member: SavedModel, tokenizer: Tokenizer) -> tuple[Any, ...]:
-    """Equal for members that turn texts into equal tokens."""
-    return member.experiment.data.windows, tokenizer.to_str()
-
-
-def _with_dtype(member: SavedModel, dtype: str | None) -> SavedModel:
-    if dtype is None:
-        return member
-    encoder = dataclasses.replace(member.experiment.encoder, dtype=dtype)
-    return member._replace(experiment=dataclasses.replace(member.experiment, encoder=encoder))
+def named_params(params: Params) -> dict[str, Any]:
+    """The parameters of all members by their paths."""
+    leaves = jax.tree.leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _make_answer(

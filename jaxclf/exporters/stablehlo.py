@@ -10,9 +10,10 @@ import numpy as np
 import safetensors.numpy
 from flax.traverse_util import unflatten_dict
 
-from jaxclf.errors import ConfigError
-from jaxclf.exporters.program import InferenceProgram, Packed, load_program
-from jaxclf.exporters.verify import check_tolerance, compare, new_folder, probe_texts, write_record
+from jaxclf.errors import ConfigError, import_extra
+from jaxclf.exporters.program import InferenceProgram, Packed, load_program, named_params
+from jaxclf.exporters.verify import RECORD, check_tolerance, compare, new_folder, probe_texts
+from jaxclf.files.json_file import write_json
 from jaxclf.inference.load import load
 from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.text.tokenizer.tokenize import tokenize
@@ -49,17 +50,14 @@ def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
     Raises ConfigError if `out` exists and is not empty, or if flatbuffers is missing; DataError if
     the export's answers differ.
     """
-    import_flatbuffers()
+    import_extra("flatbuffers", "stablehlo")
     local = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     platforms = tuple(platforms) or (local,)
     if local not in platforms:
         raise ConfigError(f"--platforms must include {local}, where the program is checked")
     program = load_program(run)
     shape = prediction_shape(program.data.windows)
-    params = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree.leaves_with_path(program.params)
-    }
+    params = {name: np.asarray(leaf) for name, leaf in named_params(program.params).items()}
     exported = _export(program, params, shape, platforms)
     usage = CARD.format(
         program=PROGRAM,
@@ -76,7 +74,7 @@ def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
         probs = _score(part, program, shape, texts)
         record = compare(classifier.predict_proba(texts), probs, classifier.thresholds)
         record |= {"tolerance": check_tolerance(record, program.dtypes), "source": "sentences"}
-        write_record(part, record | {"jax": jax.__version__, "platforms": list(platforms)})
+        write_json(part / RECORD, record | {"jax": jax.__version__, "platforms": list(platforms)})
     return (
         f"{out}: {record['texts']:,} texts, probabilities within "
         f"{record['largest_difference']:.2g} of the run's\n"
@@ -111,12 +109,3 @@ def _score(folder: Path, program: InferenceProgram, shape: Shape, texts: list[st
     tokens = tokenize(program.tokenizer, texts, program.data.windows)
     scored = score(step, params, tokens, shape, len(program.labels))
     return gather(scored, len(texts), len(program.labels))
-
-
-def import_flatbuffers() -> Any:
-    """Import flatbuffers. Raises ConfigError if it is not installed."""
-    try:
-        import flatbuffers
-    except ModuleNotFoundError:
-        raise ConfigError("flatbuffers is not installed: pip install 'jaxclf[stablehlo]'") from None
-    return flatbuffers

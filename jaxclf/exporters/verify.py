@@ -14,7 +14,6 @@ from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.files.atomic import write_folder
-from jaxclf.files.json_file import write_json
 from jaxclf.files.untrusted import has_entry, safe_path
 from jaxclf.inference.members import model_folder
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE
@@ -113,7 +112,3 @@ def f1_loss(
         name: {"run": before[name], "exported": after[name], "loss": before[name] - after[name]}
         for name in ("macro_f1", "micro_f1")
     }
-
-
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    write_json(folder / RECORD, record)

@@ -59,20 +59,17 @@ def _check_support(scores: Mapping[str, Any], split: str) -> list[str]:
 
 
 def _check_scores(scores: Mapping[str, Any]) -> list[str]:
-    rows, sentences = scores["labels"], []
-    if missed := [
-        f"{name} ({row['recall']:.2f})"
-        for name, row in rows.items()
-        if row["support"] > 0 and row["recall"] < LOW_RECALL
-    ]:
+    missed, weak, sentences = [], [], []
+    for name, row in scores["labels"].items():
+        if row["support"] > 0 and row["recall"] < LOW_RECALL:
+            missed.append(f"{name} ({row['recall']:.2f})")
+        if row["support"] >= MIN_SUPPORT and row["auc"] is not None and row["auc"] < LOW_AUC:
+            weak.append(name)
+    if missed:
         sentences.append(
             f"Very low recall on test: {', '.join(missed)}. Label more examples of them."
         )
-    if weak := [
-        name
-        for name, row in rows.items()
-        if row["support"] >= MIN_SUPPORT and row["auc"] is not None and row["auc"] < LOW_AUC
-    ]:
+    if weak:
         sentences.append(
             f"Poorly separated from the other texts (AUC below {LOW_AUC}): {', '.join(weak)}."
         )

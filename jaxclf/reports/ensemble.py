@@ -53,9 +53,8 @@ def make_config(changes: Mapping[str, Any]) -> tuple[EnsembleConfig, dict[str, A
 
     Raises ConfigError for an unknown blender, threshold rule or option.
     """
-    blank = EnsembleConfig()
     keys = [key for key in changes if key.split(".")[0] in ("blend", "threshold")]
-    config = override(blank, {key: changes[key] for key in keys})
+    config = override(EnsembleConfig(), {key: changes[key] for key in keys})
     check_spec("blend", config.blend)
     check_spec("threshold", config.threshold)
     return config, {key: value for key, value in changes.items() if key not in keys}
@@ -102,7 +101,16 @@ def make_ensemble(
         out / "model",
         Blend(tuple(run.name for run in runs), names, run_weights, thresholds, provenance),
         [run / "model" for run in runs],
-        _card(out.name, experiments, config, report, predictions),
+        make_card(
+            out.name,
+            [experiment.encoder for experiment in experiments],
+            report,
+            config.threshold.name,
+            experiments[0].calibration.name,
+            {split: len(part.ids) for split, part in predictions.items()},
+            experiments[0].data.label_descriptions,
+            structure=f"{len(experiments)} networks whose probabilities are averaged",
+        ),
     )
     for name, values in (
         ("labels.json", list(names)), ("provenance.json", provenance),
@@ -155,12 +163,11 @@ def _provenance(runs: Sequence[Path], config: EnsembleConfig, split: str) -> dic
     if missing := [path for path in paths if not path.is_file()]:
         raise ConfigError(f"{missing[0]}: no such file; is it the folder of a finished run?")
     provenance = join_provenances([read_json(path) for path in paths])
-    if config.blend.name != "uniform":
-        what = f"the weights of the ensemble ({config.blend.name})"
-        provenance = with_fitted(provenance, what, split)
-    if config.threshold.name != "fixed":
-        what = f"the thresholds ({config.threshold.name})"
-        provenance = with_fitted(provenance, what, "val")
+    blender, rule = config.blend.name, config.threshold.name
+    if blender != "uniform":
+        provenance = with_fitted(provenance, f"the weights of the ensemble ({blender})", split)
+    if rule != "fixed":
+        provenance = with_fitted(provenance, f"the thresholds ({rule})", "val")
     return provenance
 
 
@@ -168,27 +175,6 @@ def _warn_uncalibrated(experiments: Sequence[Experiment]) -> None:
     count = sum(experiment.calibration.name == "none" for experiment in experiments)
     if count:
         log.warning(
-            "%d of %d members are not calibrated, and those with larger probabilities dominate "
-            "the average; train them with calibration=platt",
-            count,
-            len(experiments),
+            f"{count} of {len(experiments)} members are not calibrated, and those with larger "
+            "probabilities dominate the average; train them with calibration=platt"
         )
-
-
-def _card(
-    name: str,
-    experiments: Sequence[Experiment],
-    config: EnsembleConfig,
-    report: Mapping[str, Any],
-    predictions: Mapping[str, Predictions],
-) -> str:
-    return make_card(
-        name,
-        [experiment.encoder for experiment in experiments],
-        report,
-        config.threshold.name,
-        experiments[0].calibration.name,
-        {split: len(part.ids) for split, part in predictions.items()},
-        experiments[0].data.label_descriptions,
-        structure=f"{len(experiments)} networks whose probabilities are averaged",
-    )

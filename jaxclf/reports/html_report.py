@@ -17,12 +17,12 @@ from jaxclf.files.atomic import write_text
 from jaxclf.files.json_file import read_json
 from jaxclf.inference.cascade.summary import STAGES
 from jaxclf.reports.figures.catalog import draw_figures, make_notes, most_frequent_labels
-from jaxclf.reports.figures.figure import RunData
+from jaxclf.reports.figures.run_data import RunData
 from jaxclf.reports.rendering import render
 from jaxclf.reports.tables import LABEL_COLUMNS, members_table, stages_table
 
 MAX_EXAMPLES = 12  # hardest examples on the page
-COLUMN_TITLES = {"f1": "F1", "auc": "AUC", "ap": "AP"}
+TITLES = {"f1": "F1", "auc": "AUC", "ap": "AP"}
 MAX_CHARACTERS = 2000  # of an example's text
 SECTIONS = {
     "results": "Results",
@@ -67,18 +67,16 @@ def write_page(
         raise ValueError("lengths and texts must have one item for each row of the test split")
     config, record = _read(run, "config.json"), _read(run, "thresholds.json") or {}
     members, stages = _read(run, MEMBERS), _read(run, STAGES)
-    missing = {"members": members is None, "stages": stages is None}
+    missing = [id for id, part in (("members", members), ("stages", stages)) if part is None]
     page = render(
         "report.html",
         title=run.resolve().name,
         statement=_describe_run(config, data),
-        sections={id: title for id, title in SECTIONS.items() if not missing.get(id)},
+        sections={id: title for id, title in SECTIONS.items() if id not in missing},
         test=report["test"],
         val=report["val"],
         metrics=METRICS,
-        columns={
-            column: COLUMN_TITLES.get(column, column) for column in ("support", *LABEL_COLUMNS)
-        },
+        columns={"support": "support"} | {key: TITLES.get(key, key) for key in LABEL_COLUMNS},
         level=round(100 * LEVEL),
         resamples=RESAMPLES,
         sizes={"val": len(data.val.ids), "test": len(data.test.ids)},
@@ -126,18 +124,11 @@ def _load_data(
     val, test = (
         load_predictions(run / "predictions" / f"{split}.npz") for split in ("val", "test")
     )
-    thresholds = [test_report["labels"][name]["threshold"] for name in names]
-    log = run / "metrics.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    return RunData(
-        test=test,
-        val=val,
-        thresholds=np.array(thresholds, np.float64),
-        names=names,
-        label_indices=most_frequent_labels(test),
-        lengths=lengths,
-        log=[json.loads(line) for line in lines],
-    )
+    thresholds = np.array([test_report["labels"][name]["threshold"] for name in names], np.float64)
+    file = run / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    log = [json.loads(line) for line in lines]
+    return RunData(test, val, thresholds, names, most_frequent_labels(test), lengths, log)
 
 
 def _describe_run(config: Mapping[str, Any] | None, data: RunData) -> str:
@@ -154,11 +145,8 @@ def _describe_rule(record: Mapping[str, Any]) -> dict[str, str] | None:
         return None
     row = next(iter(record.values()))
     name, split = row["rule"], row["split"]
-    options = {
-        key: value
-        for key, value in row.items()
-        if key not in ("value", "interval", "split", "rule")
-    }
+    known = ("value", "interval", "split", "rule")
+    options = {key: value for key, value in row.items() if key not in known}
     docstring = (THRESHOLDS[name].__doc__ if name in THRESHOLDS else None) or ""
     return {
         "name": name,
@@ -169,5 +157,4 @@ def _describe_rule(record: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def _read(run: Path, name: str) -> Any:
-    """What a JSON file of the run holds; None if there is no such file."""
     return read_json(run / name) if (run / name).is_file() else None

@@ -70,9 +70,8 @@ def _make_metadata(
     """Metadata without a language, which the experiment does not record. The license is that of the
     encoders, if they are built in."""
     base_models = list(dict.fromkeys(filter(None, map(base_model, encoders))))
-    licenses = {
-        BUILT_IN[encoder.name].license if encoder.name in BUILT_IN else None for encoder in encoders
-    }
+    built_in = [BUILT_IN.get(encoder.name) for encoder in encoders]
+    licenses = {encoder and encoder.license for encoder in built_in}
     results = [
         EvalResult(
             task_type="text-classification",

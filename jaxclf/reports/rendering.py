@@ -1,6 +1,7 @@
 """HTML pages and Markdown from the templates in templates/."""
 
 import base64
+import functools
 import hashlib
 import json
 from importlib.metadata import version
@@ -39,11 +40,6 @@ def render(template: str, **values: Any) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")  # a label may hold a lone surrogate
 
 
-def format_json(value: Any) -> str:
-    """A value as indented JSON."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
-
-
 def data_url(png: bytes) -> str:
     """A PNG image as the source of an `<img>`."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
@@ -77,7 +73,7 @@ def _make_environment() -> jinja2.Environment:
         "cell": escape_cell,
         "number": format_score,
         "markdown": to_markdown,
-        "json": format_json,
+        "json": functools.partial(json.dumps, indent=2, ensure_ascii=False),
         "data_url": data_url,
         "page_size": page_size,
     }

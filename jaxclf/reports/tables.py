@@ -47,19 +47,23 @@ def ablation_table(record: Mapping[str, Any]) -> Table:
     for name, comparison in record.items():
         row = comparison["metrics"]["macro_f1"]
         helps = {"A is better": "yes", "B is better": "no, it harms"}.get(row["verdict"])
+        is_certain = helps and row["p_holm"] <= 0.05
         rows.append(
-            (
-                name,
-                format_score(row["a"]),
-                format_score(row["b"]),
-                format_score(row["difference"], signed=True),
-                format_interval(row["interval"], signed=True),
-                format_p_value(row["p_holm"]),
-                helps if helps and row["p_holm"] <= 0.05 else "no evidence",
-            )
+            (name, *_comparison_cells(row, "p_holm"), helps if is_certain else "no evidence")
         )
     columns = ("macro F1 before", "after", "gain", "95 % interval", "p (Holm)", "does it help?")
     return Table("Ablations", ("reverted", *columns), rows)
+
+
+def _comparison_cells(row: Mapping[str, Any], p: str) -> tuple[str, ...]:
+    """Both scores, their difference with its interval, and p under its key."""
+    return (
+        format_score(row["a"]),
+        format_score(row["b"]),
+        format_score(row["difference"], signed=True),
+        format_interval(row["interval"], signed=True),
+        format_p_value(row[p]),
+    )
 
 
 def members_table(ensemble: Mapping[str, Any]) -> Table:
@@ -69,16 +73,16 @@ def members_table(ensemble: Mapping[str, Any]) -> Table:
     for index, (name, member) in enumerate(ensemble["members"].items()):
         neighbors = np.delete(correlation[index], index)
         similarity = f"{neighbors.min():.2f} to {neighbors.max():.2f}" if len(neighbors) else "n/a"
-        gain = "n/a" if member["gain"] is None else f"{member['gain']:+.3f}"
+        gain = format_score(member["gain"], signed=True)
         rows.append(
             (name, f"{member['weight']:.3f}", f"{member['macro_f1']:.3f}", gain, similarity)
         )
     columns = ("member", "weight", "macro F1", "gain", "error correlation")
-    notes = [
+    note = (
         f"Scored on {ensemble['split']}. Gain: macro F1 of the ensemble minus that without the "
         "member. Error correlation: lowest and highest with another member."
-    ]
-    return Table("Members of the ensemble", columns, rows, notes)
+    )
+    return Table("Members of the ensemble", columns, rows, [note])
 
 
 def stages_table(cascade: Mapping[str, Any]) -> Table:
@@ -136,51 +140,37 @@ def _describe_cost(cost: Mapping[str, Any]) -> str:
 
 
 def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
-    """The labels and the metrics of one split's part of report.json."""
-    return label_table(scores, split), metric_table(scores)
-
-
-def label_table(scores: Mapping[str, Any], split: str) -> Table:
-    """A row per label of one split's part of report.json."""
-    rows = [
+    """One split's part of report.json: a row per label, and a row per metric with its interval."""
+    labels = [
         (name, f"{row['support']:.0f}", *(format_score(row[column]) for column in LABEL_COLUMNS))
         for name, row in scores["labels"].items()
     ]
-    return Table("", (split, "support", *LABEL_COLUMNS), rows)
-
-
-def metric_table(scores: Mapping[str, Any]) -> Table:
-    """A row per metric of one split's part of report.json, with its 95 % interval."""
     intervals = scores["intervals"]
-    rows = [
+    metrics = [
         (metric.title, format_score(scores[name]), format_interval(intervals[name]))
         for name, metric in METRICS.items()
     ]
-    rows.append(("Macro F1 at threshold 0.5", format_score(scores["macro_f1_at_half"]), ""))
+    metrics.append(("Macro F1 at threshold 0.5", format_score(scores["macro_f1_at_half"]), ""))
     if crossfit := scores.get("crossfit"):
         score, optimism = crossfit["macro_f1"]["score"], crossfit["macro_f1"]["optimism"]
-        rows.append(("Macro F1, cross-fitted thresholds", format_score(score), ""))
-        rows.append(("Optimism of macro F1", format_score(optimism, signed=True), ""))
-    return Table("", ("metric", "value", "95 % interval"), rows)
+        metrics.append(("Macro F1, cross-fitted thresholds", format_score(score), ""))
+        metrics.append(("Optimism of macro F1", format_score(optimism, signed=True), ""))
+    return (
+        Table("", (split, "support", *LABEL_COLUMNS), labels),
+        Table("", ("metric", "value", "95 % interval"), metrics),
+    )
 
 
 def comparison_tables(record: Mapping[str, Any], first: str, second: str) -> tuple[Table, Table]:
     """The metrics and the labels' F1 of two systems A and B, as `comparison_record` has them."""
     columns = ("A", "B", "A - B", "95 % interval", "p", "verdict")
+    titles = {name: metric.title for name, metric in METRICS.items()}
     metrics, labels = (
         [
-            (
-                METRICS[name].title if part == "metrics" else name,
-                format_score(row["a"]),
-                format_score(row["b"]),
-                format_score(row["difference"], signed=True),
-                format_interval(row["interval"], signed=True),
-                format_p_value(row["p"]),
-                row["verdict"],
-            )
+            (names.get(name, name), *_comparison_cells(row, "p"), row["verdict"])
             for name, row in record[part].items()
         ]
-        for part in ("metrics", "f1")
+        for part, names in (("metrics", titles), ("f1", {}))
     )
     title = "F1 by label (p adjusted by Holm over the labels)"
     return (

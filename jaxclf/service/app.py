@@ -7,7 +7,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +70,13 @@ REASONS = {
 
 def make_app(service: Service) -> FastAPI:
     """The application of a service, which runs as long as the application does."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI):
-        async with running(service):
-            yield
-
     app = FastAPI(
         title="jaxclf",
         version=importlib.metadata.version("jaxclf"),
         docs_url=None,  # FastAPI's load scripts from a network
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lifespan,
+        lifespan=lambda _: running(service),
     )
     app.state.service = service
     for error in (RefusedError, QueueFullError, TooLargeError, HTTPException):
@@ -245,9 +239,8 @@ def metrics_middleware(app: ASGIApp, service: Service, paths: frozenset[str]) ->
             await send(message)
 
         try:
-            await app(scope, receive, send_and_note)
-        except (ClientDisconnect, ClientDisconnectedError):
-            pass
+            with suppress(ClientDisconnect, ClientDisconnectedError):
+                await app(scope, receive, send_and_note)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a tokenizer's panic is not an Exception

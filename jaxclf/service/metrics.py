@@ -1,5 +1,6 @@
 """The service's metrics for Prometheus. No value of a metric's label comes from a request."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -29,39 +30,30 @@ def make_metrics() -> Metrics:
     """Metrics in a registry of their own, with the memory and CPU time of the process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-
-    def counter(name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"jaxclf_{name}", text, labels, registry=registry)
-
-    def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"jaxclf_{name}", text, labels, buckets=buckets, registry=registry)
-
+    counter = functools.partial(Counter, namespace="jaxclf", registry=registry)
+    histogram = functools.partial(Histogram, namespace="jaxclf", registry=registry)
+    by_status = "Requests by path and status; 499: the client disconnected"
+    held = "Share of a batch's positions that held a token"
     return Metrics(
         registry,
-        counter(
-            "requests", "Requests by path and status; 499: the client disconnected", "path", "code"
+        counter("requests", by_status, ["path", "code"]),
+        histogram(
+            "request_seconds", "From a request's headers to its response", ["path"], buckets=SECONDS
         ),
-        histogram("request_seconds", "From a request's headers to its response", SECONDS, "path"),
         counter("texts", "Texts answered"),
         counter("tokens", "Tokens of texts answered"),
-        histogram(
-            "packing_efficiency", "Share of a batch's positions that held a token", FRACTIONS
-        ),
-        histogram("step_seconds", "Duration of a batch", SECONDS),
+        histogram("packing_efficiency", held, buckets=FRACTIONS),
+        histogram("step_seconds", "Duration of a batch", buckets=SECONDS),
         counter("compilations", "Programs compiled"),
     )
 
 
 def add_queue_gauges(metrics: Metrics, queue: Queue, accepted: Callable[[], int]) -> None:
     """Show the tokens in a queue and the number of accepted requests without a response."""
-    requests = Gauge("jaxclf_accepted", "Requests not yet answered", registry=metrics.registry)
-    requests.set_function(accepted)
-    tokens = Gauge("jaxclf_queue_tokens", "Tokens in the queue", registry=metrics.registry)
-    tokens.set_function(lambda: queue.tokens)
-    limit = Gauge(
-        "jaxclf_queue_bound_tokens", "Most tokens in the queue", registry=metrics.registry
-    )
-    limit.set(queue.max_tokens)
+    gauge = functools.partial(Gauge, namespace="jaxclf", registry=metrics.registry)
+    gauge("accepted", "Requests not yet answered").set_function(accepted)
+    gauge("queue_tokens", "Tokens in the queue").set_function(lambda: queue.tokens)
+    gauge("queue_bound_tokens", "Most tokens in the queue").set(queue.max_tokens)
 
 
 def count_batch(metrics: Metrics, batch: BatchStats) -> None:

@@ -62,14 +62,10 @@ def predict(classifier: Classifier, texts: Sequence[str]) -> list[dict[str, Any]
 
 def explain(classifier: Classifier, text: str) -> dict[str, Any]:
     """An `ExplainResponse` of a text."""
-    explanation = classifier.explain([text])[0]
-    labels = classifier.labels
-    attention = [None] * len(explanation.words)
-    if explanation.attention is not None:
-        attention = explanation.attention.tolist()
-    rows = zip(
-        explanation.spans.tolist(), explanation.attributions.tolist(), attention, strict=True
-    )
+    explanation, labels = classifier.explain([text])[0], classifier.labels
+    attention = explanation.attention
+    weights = [None] * len(explanation.words) if attention is None else attention.tolist()
+    words = zip(explanation.spans.tolist(), explanation.attributions.tolist(), weights, strict=True)
     return {
         "labels": labels,
         "words": [
@@ -79,7 +75,7 @@ def explain(classifier: Classifier, text: str) -> dict[str, Any]:
                 "attributions": dict(zip(labels, values, strict=True)),
                 "attention": weight,
             }
-            for (start, end), values, weight in rows
+            for (start, end), values, weight in words
         ],
         "convergence_delta": dict(zip(labels, explanation.convergence_delta.tolist(), strict=True)),
     }

@@ -265,7 +265,7 @@ def test_a_similar_pattern_is_not_fused():
 
 
 def test_symbolic_sizes_are_computed_by_the_graph():
-    graph = onnx_graph.empty_graph(frozenset())
+    graph = onnx_graph.Graph(frozenset())
     graph.sizes.update({ROWS: "rows", ANY_LENGTH: "length"})
     for size in (ROWS * 8 + 1, ROWS * ANY_LENGTH * 12, ANY_LENGTH, 0, 1, 250_002):
         name = onnx_graph.size_of(graph, size)
@@ -359,7 +359,7 @@ def product_error(producer, is_known=True):
     activations[4] = 0
     scale = np.where(np.arange(64) % 16, 1, 30).astype(np.float32)
     weights = rng.normal(size=(64, 24)).astype(np.float32)
-    graph = onnx_graph.empty_graph(frozenset(["weights"]))
+    graph = onnx_graph.Graph(frozenset(["weights"]))
     graph.constants.update({"weights": weights, "scale": scale})
     more = ["scale"] if producer == "LayerNormalization" else []
     produced = onnx_graph.node(graph, producer, "activations", *more)

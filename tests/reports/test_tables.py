@@ -14,9 +14,7 @@ from jaxclf.reports.tables import (
     comparison_tables,
     format_p_value,
     label_noise_table,
-    label_table,
     members_table,
-    metric_table,
     score_tables,
     stages_table,
     to_markdown,
@@ -39,7 +37,7 @@ def scores():
 
 
 def test_every_label_has_a_row(scores):
-    table = label_table(scores, "test")
+    table = score_tables(scores, "test")[0]
     assert table.columns == ("test", "support", *LABEL_COLUMNS)
     for name, row in zip(NAMES, table.rows, strict=True):
         values = [scores["labels"][name][column] for column in LABEL_COLUMNS]
@@ -50,15 +48,15 @@ def test_every_label_has_a_row(scores):
 
 
 def test_every_metric_has_a_row_with_its_interval(scores):
-    rows = {row[0]: row[1:] for row in metric_table(scores).rows}
+    rows = {row[0]: row[1:] for row in score_tables(scores, "test")[1].rows}
     low, high = scores["intervals"]["macro_f1"]
     assert (f"{scores['macro_f1']:.3f}", f"{low:.3f} to {high:.3f}") in rows.values()
     assert len(rows) == len(scores["intervals"])  # one less for the labels, one more at 0.5
 
 
 def test_optimism_is_shown_where_thresholds_were_cross_fitted(scores):
-    plain, crossfit = metric_table(scores).rows, {"score": 0.4, "optimism": 0.012}
-    rows = metric_table({**scores, "crossfit": {"macro_f1": crossfit}}).rows
+    plain, crossfit = score_tables(scores, "test")[1].rows, {"score": 0.4, "optimism": 0.012}
+    rows = score_tables({**scores, "crossfit": {"macro_f1": crossfit}}, "test")[1].rows
     assert [row[1] for row in rows[len(plain) :]] == ["0.400", "+0.012"]
 
 

@@ -11,20 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.decisions.predictions import with_unknown
-from jaxclf.errors import ConfigError, DataError
-from jaxclf.exporters.onnx.graph import Value, empty_graph, expand, node
+from jaxclf.errors import ConfigError, DataError, import_extra
+from jaxclf.exporters.onnx.graph import Graph, Value, expand, node
 from jaxclf.exporters.onnx.jaxpr import LENGTH, ROWS, trace
-from jaxclf.exporters.onnx.model import Port, import_onnx, to_proto, write
-from jaxclf.exporters.onnx.scorer import MODEL, import_onnxruntime, onnx_scorer
-from jaxclf.exporters.program import Answer, InferenceProgram, Packed, load_program
+from jaxclf.exporters.onnx.model import Port, to_proto, write
+from jaxclf.exporters.onnx.scorer import MODEL, onnx_scorer
+from jaxclf.exporters.program import Answer, InferenceProgram, Packed, load_program, named_params
 from jaxclf.exporters.verify import (
+    RECORD,
     check_tolerance,
     compare,
     f1_loss,
     new_folder,
     probe_texts,
-    write_record,
 )
+from jaxclf.files.json_file import write_json
 from jaxclf.inference.load import load
 from jaxclf.model.inference import TOKENS_PER_SLOT
 from jaxclf.text.reader import read
@@ -114,8 +115,8 @@ def to_onnx(
     Raises ConfigError if `out` exists and is not empty, if the network has no translation, or if
     onnx or onnxruntime is missing; DataError if the export's answers differ.
     """
-    import_onnx()
-    import_onnxruntime()
+    import_extra("onnx", "onnx")
+    import_extra("onnxruntime", "onnx")
     if int8 and data is None:
         raise ConfigError("--int8 changes F1: give a labeled file, --data FILE, to measure it")
     program = load_program(run, "float32")
@@ -144,7 +145,7 @@ def to_onnx(
             "source": data.name if data else "sentences",
             "beyond_one_window": int((~is_compared).sum()),
         }
-        write_record(part, record)
+        write_json(part / RECORD, record)
     return _summary(out, record)
 
 
@@ -184,10 +185,9 @@ def _fits_one_window(program: InferenceProgram, texts: list[str] | tuple[str, ..
 
 def save(file: Path, program: InferenceProgram, input: str, int8: bool) -> None:
     """Write the graph; constants too large for one file go into a file beside it."""
-    onnx = import_onnx()
+    onnx = import_extra("onnx", "onnx")
     model = _to_model(program, input, int8)
-    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    is_large = size > MAX_PROTOBUF
+    is_large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > MAX_PROTOBUF
     location = {"location": file.name + ".data"} if is_large else {}
     onnx.save_model(model, file, save_as_external_data=is_large, **location)
 
@@ -202,28 +202,25 @@ def _to_model(program: InferenceProgram, input: str, int8: bool) -> Any:
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), program.params)
     inputs = [jax.ShapeDtypeStruct(port.shape, np.int32) for port in layout.inputs]
     traced = trace(answer, shapes, inputs)
-    leaves = jax.tree.leaves_with_path(program.params)
-    params = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-    graph = empty_graph(frozenset(filter(_is_quantized, params)) if int8 else frozenset())
+    params = named_params(program.params)
+    graph = Graph(frozenset(filter(_is_quantized, params)) if int8 else frozenset())
     graph.constants.update(params)
     first, sizes = layout.inputs[0], {layout.slots: "texts", ROWS: "rows", LENGTH: "length"}
     for axis, size in enumerate(first.shape):
         if size in sizes:
             graph.sizes[size] = node(graph, "Shape", first.name, start=axis, end=axis + 1)
     values = [Value(name, array.shape) for name, array in params.items()]
-    for port in layout.inputs:
-        name = port.name
-        if port.dtype != np.int32:
-            name = node(graph, "Cast", name, to=np.dtype(np.int32))
-        values.append(Value(name, port.shape))
-    output_values = write(graph, traced, values)
-    output_shapes = ((layout.slots, classes), (classes,), (layout.slots, classes))
-    dtypes = (np.float32, np.float32, np.bool_)
-    outputs = {
-        Port(name, dtype, shape): expand(graph, value, shape)
-        for name, dtype, shape, value in zip(
-            Answer._fields, dtypes, output_shapes, output_values, strict=True
+    for name, dtype, shape in layout.inputs:
+        is_int32 = dtype == np.int32
+        values.append(
+            Value(name if is_int32 else node(graph, "Cast", name, to=np.dtype(np.int32)), shape)
         )
+    by_text = (layout.slots, classes)
+    types = ((np.float32, by_text), (np.float32, (classes,)), (np.bool_, by_text))
+    ports = [Port(name, *type) for name, type in zip(Answer._fields, types, strict=True)]
+    outputs = {
+        port: expand(graph, value, port.shape)
+        for port, value in zip(ports, write(graph, traced, values), strict=True)
     }
     metadata = _metadata(program, input, layout, int8)
     return to_proto(graph, layout.inputs, outputs, sizes, metadata)

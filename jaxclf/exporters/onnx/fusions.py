@@ -52,7 +52,7 @@ class FusedNode(NamedTuple):
     """One node that replaces the equations that lead to an output."""
 
     op: str
-    inputs: tuple[Atom, ...]
+    inputs: list[Atom]
     attributes: dict[str, Any]
 
 
@@ -65,10 +65,10 @@ def find_fusion(equation: Equation, producers: Mapping[int, Equation]) -> FusedN
         if _traced(fusion, (2, 2)).equations[-1].primitive != equation.primitive:
             continue
         pattern = _traced(fusion, aval.shape)
-        match = _Match(producers_of(pattern), producers, {}, [])
-        if _equations_match(match, pattern.equations[-1], equation):
-            inputs = tuple(match.atoms[variable] for variable in pattern.inputs)
-            return FusedNode(fusion.op, inputs, fusion.attributes(*match.numbers))
+        if match := _match(pattern, equation, producers):
+            atoms, numbers = match
+            inputs = [atoms[variable] for variable in pattern.inputs]
+            return FusedNode(fusion.op, inputs, fusion.attributes(*numbers))
     return None
 
 
@@ -83,44 +83,37 @@ def _traced(fusion: Fusion, shape: tuple[int, ...]) -> Program:
     return trace(fusion.pattern, x, *[vector] * fusion.vectors)
 
 
-class _Match(NamedTuple):
-    """State of a comparison of a pattern with a program.
+def _match(
+    pattern: Program, last: Equation, producers: Mapping[int, Equation]
+) -> tuple[dict[int, Atom], list[float]] | None:
+    """Compare a pattern with an equation and all that lead to it: (variable of the pattern -> atom
+    of the program, numbers matched by ANY), or None if they differ."""
+    pattern_producers = producers_of(pattern)
+    atoms: dict[int, Atom] = {}
+    numbers: list[float] = []
 
-    atoms: variable of the pattern -> atom of the program. numbers: matched by ANY so far.
-    """
-
-    pattern_producers: Mapping[int, Equation]
-    producers: Mapping[int, Equation]
-    atoms: dict[int, Atom]
-    numbers: list[float]
-
-
-def _equations_match(match: _Match, pattern: Equation, equation: Equation) -> bool:
-    """Whether an equation, and every equation that leads to it, equals the pattern's."""
-    return (
-        pattern.primitive == equation.primitive
-        and pattern.params == equation.params
-        and all(
-            _atoms_match(match, *pair) for pair in zip(pattern.inputs, equation.inputs, strict=True)
+    def equations_match(expected: Equation, equation: Equation) -> bool:
+        return (
+            expected.primitive == equation.primitive
+            and expected.params == equation.params
+            and all(map(atoms_match, expected.inputs, equation.inputs))
         )
-    )
 
+    def atoms_match(expected: Atom, atom: Atom) -> bool:
+        if isinstance(expected, np.ndarray):
+            if not isinstance(atom, np.ndarray) or expected.shape != atom.shape:
+                return False
+            if np.isnan(expected).any():
+                numbers.append(float(atom))
+                return True
+            return bool(np.array_equal(expected, atom))
+        if expected in atoms:
+            known = atoms[expected]
+            return atom is known or (isinstance(atom, int) and atom == known)
+        atoms[expected] = atom
+        if expected not in pattern_producers:
+            return True  # an input of the pattern matches any atom
+        producer = None if isinstance(atom, np.ndarray) else producers.get(atom)
+        return producer is not None and equations_match(pattern_producers[expected], producer)
 
-def _atoms_match(match: _Match, pattern: Atom, atom: Atom) -> bool:
-    if isinstance(pattern, np.ndarray):
-        if not isinstance(atom, np.ndarray) or pattern.shape != atom.shape:
-            return False
-        if np.isnan(pattern).any():
-            match.numbers.append(float(atom))
-            return True
-        return bool(np.array_equal(pattern, atom))
-    if pattern in match.atoms:
-        known = match.atoms[pattern]
-        return atom is known or (isinstance(atom, int) and atom == known)
-    match.atoms[pattern] = atom
-    if pattern not in match.pattern_producers:
-        return True  # an input of the pattern matches any atom
-    producer = None if isinstance(atom, np.ndarray) else match.producers.get(atom)
-    return producer is not None and _equations_match(
-        match, match.pattern_producers[pattern], producer
-    )
+    return (atoms, numbers) if equations_match(pattern.equations[-1], last) else None

@@ -1,6 +1,7 @@
 """An ONNX graph as plain values: nodes, constants, and sizes that are known only when it runs."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,22 +33,19 @@ class Value(NamedTuple):
 Op = Callable[..., Value | list[Value]]
 
 
-class Graph(NamedTuple):
+@dataclass(frozen=True)
+class Graph:
     """A graph under construction.
 
-    nodes: by output, in order. sizes: size -> name of the int64 tensor [1] that holds it.
-    names: content of small constants and of nodes -> name. int8: names of constants to quantize.
+    int8: names of constants to quantize. nodes: by output, in order. sizes: size -> name of the
+    int64 tensor [1] that holds it. names: content of small constants and of nodes -> name.
     """
 
-    nodes: dict[str, Node]
-    constants: dict[str, np.ndarray]
-    sizes: dict[int, str]
-    names: dict[Any, str]
-    int8: frozenset[str]
-
-
-def empty_graph(int8: frozenset[str]) -> Graph:
-    return Graph({}, {}, {}, {}, int8)
+    int8: frozenset[str] = frozenset()
+    nodes: dict[str, Node] = field(default_factory=dict)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    sizes: dict[int, str] = field(default_factory=dict)
+    names: dict[Any, str] = field(default_factory=dict)
 
 
 def node(graph: Graph, op: str, *inputs: str | Value, **attributes: Any) -> str:
@@ -76,24 +74,17 @@ def integers(graph: Graph, *numbers: int | np.integer) -> Value:
     return constant(graph, np.array(numbers, np.int64))
 
 
-class SymbolicSize(NamedTuple):
-    """`factor * ROWS**rows_power * LENGTH**length_power + offset`."""
-
-    factor: int
-    rows_power: int
-    length_power: int
-    offset: int
-
-
-def _symbolic(size: int) -> SymbolicSize | None:
-    """The factors of a size that depends on rows or length, None for a constant size."""
+def _symbolic(size: int) -> tuple[int, list[int], int] | None:
+    """(factor, primes, offset) of a size `factor * product(primes) + offset`, where the primes are
+    ROWS and LENGTH; None for a constant size."""
     for offset in (0, 1):  # a pool has one bin more than slots
-        factor, powers = size - offset, [0, 0]
-        for index, prime in enumerate((ROWS, LENGTH)):
+        factor, primes = size - offset, []
+        for prime in (ROWS, LENGTH):
             while factor and factor % prime == 0:
-                factor, powers[index] = factor // prime, powers[index] + 1
-        if any(powers):
-            return SymbolicSize(factor, powers[0], powers[1], offset)
+                factor //= prime
+                primes.append(prime)
+        if primes:
+            return factor, primes, offset
     return None
 
 
@@ -103,10 +94,11 @@ def size_of(graph: Graph, size: int) -> str:
     if symbolic is None:
         return integers(graph, size).name
     if size not in graph.sizes:
-        name = integers(graph, symbolic.factor).name
-        for prime in [ROWS] * symbolic.rows_power + [LENGTH] * symbolic.length_power:
+        factor, primes, offset = symbolic
+        name = integers(graph, factor).name
+        for prime in primes:
             name = node(graph, "Mul", name, graph.sizes[prime])
-        graph.sizes[size] = node(graph, "Add", name, integers(graph, symbolic.offset))
+        graph.sizes[size] = node(graph, "Add", name, integers(graph, offset))
     return graph.sizes[size]
 
 

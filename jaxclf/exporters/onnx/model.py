@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.errors import ConfigError
+from jaxclf.errors import import_extra
 from jaxclf.exporters.onnx.fusions import find_fusion, producers_of
 from jaxclf.exporters.onnx.graph import Graph, Value, constant, expand, node
 from jaxclf.exporters.onnx.int8 import DOMAIN
@@ -68,19 +68,15 @@ def to_proto(
 
     sizes: names of the sizes that are known only when the graph runs.
     """
-    onnx = import_onnx()
+    onnx = import_extra("onnx", "onnx")
     to_onnx = onnx.helper.np_dtype_to_tensor_dtype
     nodes = []
-    for graph_node in graph.nodes.values():
+    for op, names, output, values in graph.nodes.values():
         attributes = {
             key: to_onnx(value) if isinstance(value, np.dtype) else value
-            for key, value in graph_node.attributes.items()
+            for key, value in values.items()
         }
-        nodes.append(
-            onnx.helper.make_node(
-                graph_node.op, graph_node.inputs, [graph_node.output], **attributes
-            )
-        )
+        nodes.append(onnx.helper.make_node(op, names, [output], **attributes))
     for port, value in outputs.items():
         nodes.append(onnx.helper.make_node("Identity", [value.name], [port.name]))
     used = {name for proto in nodes for name in proto.input}
@@ -92,11 +88,9 @@ def to_proto(
     ports = [
         [
             onnx.helper.make_tensor_value_info(
-                port.name,
-                to_onnx(np.dtype(port.dtype)),
-                [sizes.get(size, size) for size in port.shape],
+                name, to_onnx(np.dtype(dtype)), [sizes.get(size, size) for size in shape]
             )
-            for port in group
+            for name, dtype, shape in group
         ]
         for group in (inputs, outputs)
     ]
@@ -108,14 +102,3 @@ def to_proto(
     )
     onnx.helper.set_model_props(model, dict(metadata))
     return model
-
-
-def import_onnx() -> Any:
-    """Import onnx. Raises ConfigError if it is not installed."""
-    try:
-        import onnx
-        import onnx.helper
-        import onnx.numpy_helper
-    except ModuleNotFoundError:
-        raise ConfigError("onnx is not installed: pip install 'jaxclf[onnx]'") from None
-    return onnx

@@ -145,33 +145,17 @@ def _check_scatter(equation: Equation) -> None:
         raise unsupported(f"a scatter with {numbers}")
 
 
-ELEMENTWISE = {
-    "abs": "Abs",
-    "add": "Add",
-    "and": "And",
-    "cos": "Cos",
-    "div": "Div",
-    "eq": "Equal",
-    "erf": "Erf",
-    "exp": "Exp",
-    "ge": "GreaterOrEqual",
-    "gt": "Greater",
-    "le": "LessOrEqual",
-    "log": "Log",
-    "logistic": "Sigmoid",
-    "lt": "Less",
-    "max": "Max",
-    "min": "Min",
-    "mul": "Mul",
-    "neg": "Neg",
-    "sin": "Sin",
-    "sub": "Sub",
-    "tanh": "Tanh",
-}
+SAME_NAME = "abs add and cos div erf exp log max min mul neg sin sub tanh".split()
 
 OPS: dict[str, Op] = {
-    **{name: _elementwise(op) for name, op in ELEMENTWISE.items()},
+    **{name: _elementwise(name.capitalize()) for name in SAME_NAME},
     **SHAPE_OPS,
+    "eq": _elementwise("Equal"),
+    "ge": _elementwise("GreaterOrEqual"),
+    "gt": _elementwise("Greater"),
+    "le": _elementwise("LessOrEqual"),
+    "logistic": _elementwise("Sigmoid"),
+    "lt": _elementwise("Less"),
     "convert_element_type": _cast,
     "cumsum": _cumulative_sum,
     "dot_general": _product,

@@ -3,16 +3,16 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
-from jaxclf.errors import ConfigError
+from jaxclf.errors import import_extra
 from jaxclf.model.inference import TOKENS, Scored, gather, prediction_shape
 from jaxclf.text.packing import fill, plan
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
-from jaxclf.types import Shape, Tokens, Windows
+from jaxclf.types import Batch, Shape, Tokens, Windows
 
 MODEL = "model.onnx"
 
@@ -39,7 +39,7 @@ def onnx_scorer(folder: Path, threads: int = 0) -> Callable[[Sequence[str]], Pro
     threads: the threads of onnxruntime; 0: all cores.
     Raises ConfigError if onnxruntime is not installed.
     """
-    ort = import_onnxruntime()
+    ort = import_extra("onnxruntime", "onnx")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     providers = ["CPUExecutionProvider"]
@@ -74,12 +74,8 @@ def _score_packed(run: Run, tokens: Tokens, meta: GraphMetadata, count: int) -> 
         batch = fill(tokens, blank, blank, placement, shape)
         is_padding = batch.examples == shape.slots
         examples = np.where(is_padding, needed * meta.slots_per_row, batch.examples)
-        inputs = {
-            "ids": batch.ids[:needed],
-            "positions": batch.positions[:needed],
-            "segments": batch.segments[:needed],
-            "examples": examples[:needed].astype(np.int32),
-        }
+        fields = zip(Batch._fields, [*batch[:3], examples.astype(np.int32)], strict=False)
+        inputs = {name: values[:needed] for name, values in fields}
         yield Scored(placement.examples, run(inputs)[:used])
 
 
@@ -98,12 +94,3 @@ def _score_padded(run: Run, tokens: Tokens, meta: GraphMetadata, count: int) -> 
             ids[row, :size] = tokens.ids[start : start + size]
             mask[row, :size] = 1
         yield Scored(batch, run({"input_ids": ids, "attention_mask": mask}))
-
-
-def import_onnxruntime() -> Any:
-    """Import onnxruntime. Raises ConfigError if it is not installed."""
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise ConfigError("onnxruntime is not installed: pip install 'jaxclf[onnx]'") from None
-    return onnxruntime

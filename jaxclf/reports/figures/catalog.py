@@ -1,4 +1,4 @@
-"""The figures of a report: every module of this package that defines `FIGURE`.
+"""The figures of a report: every module of this package that defines `CAPTION`.
 
 matplotlib is imported with the first figure, since it takes a second.
 """
@@ -6,28 +6,44 @@ matplotlib is imported with the first figure, since it takes a second.
 import functools
 import importlib
 import pkgutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxclf.files.atomic import write_bytes
-from jaxclf.reports.figures.columns import save_columns
-from jaxclf.reports.figures.figure import Figure, RunData
+from jaxclf.reports.figures.columns import Columns, save_columns
+from jaxclf.reports.figures.run_data import RunData
 from jaxclf.reports.rendering import Picture
 from jaxclf.types import Predictions
 
 MAX_LABELS = 40  # with a panel or a row of their own
 
 
+class Figure(NamedTuple):
+    """One figure of the report. Its files are `plots/NAME.png` and `plots/NAME.csv`."""
+
+    name: str
+    order: int  # on the page
+    title: str
+    # What is drawn, as columns of equal length; or the reason why the run has no such figure.
+    data: Callable[[RunData], Columns | str]
+    draw: Callable[[Columns], Any]  # a matplotlib figure
+    alt: str  # what a reader would see; `finding` is appended
+    finding: Callable[[Columns], str]  # the result in a sentence or two
+    caption: str  # how to read it
+
+
 @functools.cache
 def load_figures() -> tuple[Figure, ...]:
     """All figures, in the order of the page."""
-    package = "jaxclf.reports.figures"
-    modules = (
-        importlib.import_module(f"{package}.{module.name}")
-        for module in pkgutil.iter_modules([str(Path(__file__).parent)])
-    )
-    figures = [module.FIGURE for module in modules if hasattr(module, "FIGURE")]
+    figures = []
+    for name in (info.name for info in pkgutil.iter_modules([str(Path(__file__).parent)])):
+        part = importlib.import_module(f"jaxclf.reports.figures.{name}")
+        if hasattr(part, "CAPTION"):
+            functions = part.make_columns, part.draw, part.ALT, part.describe
+            figures.append(Figure(name, part.ORDER, part.TITLE, *functions, part.CAPTION))
     return tuple(sorted(figures, key=lambda figure: figure.order))
 
 

@@ -5,7 +5,8 @@ A label without a defined value has one row of NaN, which is an empty cell in th
 
 import csv
 import io
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,16 @@ def save_columns(path: Path, columns: Columns) -> None:
     write_text(path, file.getvalue())
 
 
-def describe_extremes(values: dict[str, float], quantity: str) -> str:
-    """A sentence that names the labels with the highest and the lowest value."""
+def split_chosen(rows: Columns) -> tuple[Columns, Columns]:
+    """The rows of a curve, and the row of the chosen threshold."""
+    return select_rows(rows, rows["chosen"] == 0), select_rows(rows, rows["chosen"] == 1)
+
+
+def describe_extremes(columns: Columns, value_of: Callable[[Columns], float], quantity: str) -> str:
+    """A sentence that names the labels with the highest and the lowest value. value_of: one label's
+    rows -> its value, or NaN."""
+    pairs = [(name, value_of(rows)) for name, rows in rows_by_label(columns).items()]
+    values = {name: value for name, value in pairs if not math.isnan(value)}
     if not values:
         return f"No label has a value ({quantity})."
     highest, lowest = max(values, key=values.__getitem__), min(values, key=values.__getitem__)

@@ -1,13 +1,19 @@
 """Texts in which one label is a false positive and another a false negative."""
 
-import matplotlib.figure as mpl
 import numpy as np
 from matplotlib.colors import PowerNorm
 
 from jaxclf.decisions.thresholds import decide
 from jaxclf.reports.figures import style
 from jaxclf.reports.figures.columns import Columns, stack_rows
-from jaxclf.reports.figures.figure import Figure, RunData
+from jaxclf.reports.figures.run_data import RunData
+
+ORDER, TITLE = 60, "Pairs of errors"
+ALT = "A table with false positives in rows and false negatives in columns, on test."
+CAPTION = (
+    "A cell counts the texts in which the label of the row was predicted wrongly and the "
+    "label of the column was missed. In brackets: all false positives of a label."
+)
 
 
 def make_columns(run: RunData) -> Columns:
@@ -38,7 +44,7 @@ def describe(columns: Columns) -> str:
     return f"Most frequent: {'; '.join(pairs)}."
 
 
-def draw(columns: Columns) -> mpl.Figure:
+def draw(columns: Columns) -> style.Figure:
     names = list(dict.fromkeys(columns["predicted"].tolist()))
     texts = columns["texts"].reshape(len(names), len(names))
     totals = columns["false_positives"].reshape(texts.shape)[:, 0]
@@ -48,7 +54,7 @@ def draw(columns: Columns) -> mpl.Figure:
     longest = max(map(style.text_width, short_names))
     left, bottom, top, right = longest + 0.85, longest + 0.4, 0.1, 0.1
     width, height = max(left + side + right, 5.0), bottom + side + top
-    figure = mpl.Figure(figsize=(width, height))
+    figure = style.Figure(figsize=(width, height))
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
     axes.imshow(texts, cmap="Blues", norm=PowerNorm(0.5, 0, largest))
     for predicted, missed in np.argwhere(texts > 0):
@@ -69,16 +75,3 @@ def draw(columns: Columns) -> mpl.Figure:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
-
-
-FIGURE = Figure(
-    name="error_pairs",
-    order=60,
-    title="Pairs of errors",
-    data=make_columns,
-    draw=draw,
-    alt="A table with false positives in rows and false negatives in columns, on test.",
-    finding=describe,
-    caption="A cell counts the texts in which the label of the row was predicted wrongly and the "
-    "label of the column was missed. In brackets: all false positives of a label.",
-)

@@ -1,6 +1,5 @@
 """The share of texts with a wrong label, by their length."""
 
-import matplotlib.figure as mpl
 import numpy as np
 from scipy.stats import binomtest
 
@@ -8,7 +7,16 @@ from jaxclf.decisions.intervals import LEVEL
 from jaxclf.decisions.thresholds import decide
 from jaxclf.reports.figures import style
 from jaxclf.reports.figures.columns import Columns, stack_rows
-from jaxclf.reports.figures.figure import Figure, RunData
+from jaxclf.reports.figures.run_data import RunData
+
+ORDER, TITLE = 80, "Text length"
+ALT = (
+    "The share of test texts with a wrong label, by their length in tokens, with "
+    f"{100 * LEVEL:.0f} % intervals."
+)
+CAPTION = (
+    "If the vertical lines of two lengths do not overlap, the difference is unlikely to be chance."
+)
 
 MAX_BINS, MIN_TEXTS = 10, 20  # most bins; fewest texts in a bin
 
@@ -54,10 +62,10 @@ def describe(columns: Columns) -> str:
     return f"A label is wrong in {shares[0]} and in {shares[1]}{note}."
 
 
-def draw(columns: Columns) -> mpl.Figure:
+def draw(columns: Columns) -> style.Figure:
     share, positions = columns["share"], np.arange(len(columns["share"]))
     errors = np.maximum([share - columns["interval_low"], columns["interval_high"] - share], 0)
-    figure = mpl.Figure(figsize=(style.WIDTH, 3.6))
+    figure = style.Figure(figsize=(style.WIDTH, 3.6))
     axes = figure.add_axes((0.07, 0.2, 0.92, 0.76))
     axes.errorbar(
         positions,
@@ -80,17 +88,3 @@ def draw(columns: Columns) -> mpl.Figure:
     axes.set_ylabel("texts with a wrong label")
     axes.grid(False, axis="x")
     return figure
-
-
-FIGURE = Figure(
-    name="length_errors",
-    order=80,
-    title="Text length",
-    data=make_columns,
-    draw=draw,
-    alt="The share of test texts with a wrong label, by their length in tokens, with "
-    f"{100 * LEVEL:.0f} % intervals.",
-    finding=describe,
-    caption="If the vertical lines of two lengths do not overlap, the difference is unlikely to be "
-    "chance.",
-)

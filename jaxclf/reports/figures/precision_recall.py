@@ -1,14 +1,19 @@
 """Precision against recall, a panel for each label."""
 
-import matplotlib.figure as mpl
 import numpy as np
 
 from jaxclf.decisions.arrays import ratio
 from jaxclf.decisions.ranking import cumulative_counts
 from jaxclf.reports.figures import style
-from jaxclf.reports.figures.columns import Columns, describe_extremes, rows_by_label, stack_rows
-from jaxclf.reports.figures.figure import Figure, RunData
-from jaxclf.reports.figures.label_scores import count_above, iter_labels
+from jaxclf.reports.figures.columns import Columns, describe_extremes, split_chosen, stack_rows
+from jaxclf.reports.figures.run_data import RunData, count_above, iter_labels
+
+ORDER, TITLE = 10, "Precision and recall"
+ALT = "A panel for each label with the curve of precision against recall on test."
+CAPTION = (
+    "The closer a curve is to the upper right corner, the better. The threshold chooses "
+    "one point of the curve. A curve near its dashed line is close to guessing."
+)
 
 
 def make_columns(run: RunData) -> Columns:
@@ -34,40 +39,22 @@ def make_columns(run: RunData) -> Columns:
 
 def average_precision(rows: Columns) -> float:
     """The area under the steps of one label's curve; NaN without positives."""
-    recall, precision = (rows[name][rows["chosen"] == 0] for name in ("recall", "precision"))
-    return float(np.nan if np.isnan(recall[0]) else np.sum(np.diff(recall) * precision[1:]))
+    curve, _ = split_chosen(rows)
+    is_empty = np.isnan(curve["recall"][0])
+    return float(np.nan if is_empty else np.sum(np.diff(curve["recall"]) * curve["precision"][1:]))
 
 
 def describe(columns: Columns) -> str:
-    areas = {name: average_precision(rows) for name, rows in rows_by_label(columns).items()}
-    known = {name: area for name, area in areas.items() if not np.isnan(area)}
-    return describe_extremes(known, "average precision")
+    return describe_extremes(columns, average_precision, "average precision")
 
 
-def draw(columns: Columns) -> mpl.Figure:
+def draw(columns: Columns) -> style.Figure:
     legend = (style.CURVE, style.Mark("share of positives", style.GRAY, "--"), style.CHOSEN)
-    figure, panels = style.make_panels(columns, "recall", "precision", legend)
+    figure, panels = style.make_panels(columns, "recall", "precision", legend, "no positives")
     for axes, rows in panels:
-        curve, chosen = rows["chosen"] == 0, rows["chosen"] == 1
-        recall, precision = rows["recall"][curve], rows["precision"][curve]
-        if np.isnan(recall[0]):
-            style.mark_empty(axes, "no positives")
-            continue
-        axes.plot(recall, precision, color=style.BLUE, drawstyle="steps-pre")
-        axes.axhline(precision[-1], color=style.GRAY, linestyle="--", linewidth=1)
-        style.mark_chosen(axes, rows["recall"][chosen], rows["precision"][chosen])
+        curve, chosen = split_chosen(rows)
+        axes.plot(curve["recall"], curve["precision"], color=style.BLUE, drawstyle="steps-pre")
+        axes.axhline(curve["precision"][-1], color=style.GRAY, linestyle="--", linewidth=1)
+        style.mark_chosen(axes, chosen["recall"], chosen["precision"])
         style.show_value(axes, "AP", average_precision(rows))
     return figure
-
-
-FIGURE = Figure(
-    name="precision_recall",
-    order=10,
-    title="Precision and recall",
-    data=make_columns,
-    draw=draw,
-    alt="A panel for each label with the curve of precision against recall on test.",
-    finding=describe,
-    caption="The closer a curve is to the upper right corner, the better. The threshold chooses "
-    "one point of the curve. A curve near its dashed line is close to guessing.",
-)

@@ -1,14 +1,24 @@
 """Frequency of the labels against their probability."""
 
-import matplotlib.figure as mpl
 import numpy as np
 
 from jaxclf.decisions.arrays import ECE_BINS
 from jaxclf.reports.figures import style
 from jaxclf.reports.figures.columns import Columns, rows_by_label, select_rows, stack_rows
-from jaxclf.reports.figures.figure import Figure, RunData
+from jaxclf.reports.figures.run_data import RunData
 
 MIN_COUNT = 10  # examples: a label's bin with fewer is not drawn
+
+ORDER, TITLE = 30, "Reliability"
+ALT = (
+    "Frequency of the labels against their probability on test, and below it the number of "
+    "probabilities in each bin."
+)
+CAPTION = (
+    "On the diagonal a probability of 0.7 comes true seven times in ten. Above it the "
+    "model is underconfident, below it overconfident. A label's bin with fewer than "
+    f"{MIN_COUNT} texts is not drawn."
+)
 
 
 def make_columns(run: RunData) -> Columns:
@@ -55,11 +65,11 @@ def describe(columns: Columns) -> str:
     return sentence
 
 
-def draw(columns: Columns) -> mpl.Figure:
+def draw(columns: Columns) -> style.Figure:
     """The three labels farthest from the diagonal are colored, the others gray."""
     pooled = select_rows(columns, columns["all"] == 1)
     labels = rows_by_label(select_rows(columns, columns["all"] == 0))
-    figure = mpl.Figure(figsize=(style.WIDTH, 6.6))
+    figure = style.Figure(figsize=(style.WIDTH, 6.6))
     grid = figure.add_gridspec(
         2, 1, height_ratios=(4, 1), hspace=0.08, left=0.08, right=0.68, top=0.97, bottom=0.08
     )
@@ -108,18 +118,3 @@ def _draw_labels(axes: style.Axes, labels: dict[str, Columns]) -> None:
         axes.plot(x, y, dash, color=color, linewidth=1.2, zorder=1.8 + (name in far), label=text)
     if len(labels) > len(far):
         axes.plot([], [], color=style.PALE, linewidth=1.2, label="other labels")
-
-
-FIGURE = Figure(
-    name="reliability",
-    order=30,
-    title="Reliability",
-    data=make_columns,
-    draw=draw,
-    alt="Frequency of the labels against their probability on test, and below it the number of "
-    "probabilities in each bin.",
-    finding=describe,
-    caption="On the diagonal a probability of 0.7 comes true seven times in ten. Above it the "
-    "model is underconfident, below it overconfident. A label's bin with fewer than "
-    f"{MIN_COUNT} texts is not drawn.",
-)

@@ -1,13 +1,18 @@
 """True against false positive rate, a panel for each label."""
 
-import matplotlib.figure as mpl
 import numpy as np
 
 from jaxclf.decisions.ranking import cumulative_counts
 from jaxclf.reports.figures import style
-from jaxclf.reports.figures.columns import Columns, describe_extremes, rows_by_label, stack_rows
-from jaxclf.reports.figures.figure import Figure, RunData
-from jaxclf.reports.figures.label_scores import count_above, iter_labels
+from jaxclf.reports.figures.columns import Columns, describe_extremes, split_chosen, stack_rows
+from jaxclf.reports.figures.run_data import RunData, count_above, iter_labels
+
+ORDER, TITLE = 20, "ROC"
+ALT = "A panel for each label with the curve of true against false positive rate on test."
+CAPTION = (
+    "The closer a curve is to the upper left corner, the better positives are ranked above "
+    "negatives. For a rare label this curve is more favorable than precision and recall."
+)
 
 
 def make_columns(run: RunData) -> Columns:
@@ -35,44 +40,25 @@ def make_columns(run: RunData) -> Columns:
 
 def area_under_curve(rows: Columns) -> float:
     """The area under one label's curve; NaN if it has one class only."""
+    x, y = rows["false_positive_rate"], rows["true_positive_rate"]
     curve = rows["chosen"] == 0
-    return float(
-        np.trapezoid(rows["true_positive_rate"][curve], rows["false_positive_rate"][curve])
-        if curve.sum() > 1
-        else np.nan
-    )
+    return float(np.trapezoid(y[curve], x[curve]) if curve.sum() > 1 else np.nan)
 
 
 def describe(columns: Columns) -> str:
-    areas = {name: area_under_curve(rows) for name, rows in rows_by_label(columns).items()}
-    known = {name: area for name, area in areas.items() if not np.isnan(area)}
-    return describe_extremes(known, "area under the curve")
+    return describe_extremes(columns, area_under_curve, "area under the curve")
 
 
-def draw(columns: Columns) -> mpl.Figure:
+def draw(columns: Columns) -> style.Figure:
     legend = (style.CURVE, style.Mark("guessing", style.GRAY, "--"), style.CHOSEN)
-    figure, panels = style.make_panels(columns, "false positive rate", "true positive rate", legend)
+    figure, panels = style.make_panels(
+        columns, "false positive rate", "true positive rate", legend, "one class only"
+    )
     for axes, rows in panels:
-        curve, chosen = rows["chosen"] == 0, rows["chosen"] == 1
-        x, y = rows["false_positive_rate"], rows["true_positive_rate"]
-        if np.isnan(x[0]):
-            style.mark_empty(axes, "one class only")
-            continue
-        axes.plot(x[curve], y[curve], color=style.BLUE)
+        curve, chosen = split_chosen(rows)
+        x, y = "false_positive_rate", "true_positive_rate"
+        axes.plot(curve[x], curve[y], color=style.BLUE)
         axes.plot([0, 1], [0, 1], color=style.GRAY, linestyle="--", linewidth=1)
-        style.mark_chosen(axes, x[chosen], y[chosen])
+        style.mark_chosen(axes, chosen[x], chosen[y])
         style.show_value(axes, "AUC", area_under_curve(rows))
     return figure
-
-
-FIGURE = Figure(
-    name="roc",
-    order=20,
-    title="ROC",
-    data=make_columns,
-    draw=draw,
-    alt="A panel for each label with the curve of true against false positive rate on test.",
-    finding=describe,
-    caption="The closer a curve is to the upper left corner, the better positives are ranked above "
-    "negatives. For a rare label this curve is more favorable than precision and recall.",
-)

@@ -1,12 +1,20 @@
 """Histograms of the probabilities of positives and negatives, a panel for each label."""
 
-import matplotlib.figure as mpl
 import numpy as np
 
 from jaxclf.reports.figures import style
-from jaxclf.reports.figures.columns import Columns, describe_extremes, rows_by_label, stack_rows
-from jaxclf.reports.figures.figure import Figure, RunData
-from jaxclf.reports.figures.label_scores import iter_labels, score_range
+from jaxclf.reports.figures.columns import Columns, describe_extremes, stack_rows
+from jaxclf.reports.figures.run_data import RunData, iter_labels, score_range
+
+ORDER, TITLE = 50, "Probabilities of positives and negatives"
+ALT = (
+    "A panel for each label with histograms of the probabilities on test, counts on a "
+    "logarithmic scale."
+)
+CAPTION = (
+    "Right of the dashed line, blue is a true positive and gray a false positive; blue "
+    "left of it is a false negative. Each panel has its own horizontal scale."
+)
 
 BINS = 30
 
@@ -27,32 +35,34 @@ def make_columns(run: RunData) -> Columns:
     return stack_rows("label low high positives negatives threshold", parts)
 
 
+def median_gap(rows: Columns) -> float:
+    """From the median negative to the median positive; NaN if there are none of either."""
+    centers = (rows["low"] + rows["high"]) / 2
+    positive, negative = (
+        centers[np.searchsorted(np.cumsum(counts), counts.sum() / 2)] if counts.any() else np.nan
+        for counts in (rows["positives"], rows["negatives"])
+    )
+    return float(positive) - float(negative)
+
+
 def describe(columns: Columns) -> str:
-    gaps = {}
-    for name, rows in rows_by_label(columns).items():
-        if rows["positives"].any() and rows["negatives"].any():
-            centers = (rows["low"] + rows["high"]) / 2
-            medians = (
-                float(centers[np.searchsorted(np.cumsum(counts), counts.sum() / 2)])
-                for counts in (rows["positives"], rows["negatives"])
-            )
-            gaps[name] = next(medians) - next(medians)
-    return describe_extremes(gaps, "gap between the median positive and the median negative")
+    quantity = "gap between the median positive and the median negative"
+    return describe_extremes(columns, median_gap, quantity)
 
 
-def draw(columns: Columns) -> mpl.Figure:
+def draw(columns: Columns) -> style.Figure:
     legend = (
         style.Mark("positives", style.BLUE, "-"),
         style.Mark("negatives", style.PALE, marker="s"),
         style.Mark("chosen threshold", style.VERMILION, "--"),
     )
-    figure, panels = style.make_panels(columns, "probability", "texts", legend, own_scale=True)
+    figure, panels = style.make_panels(
+        columns, "probability", "texts", legend, "not known", own_scale=True
+    )
     largest = float(max(columns["positives"].max(), columns["negatives"].max()))
-    for axes, rows in panels:
+    for axes in figure.axes:
         style.set_count_axis(axes, largest)
-        if np.isnan(rows["low"][0]):
-            style.mark_empty(axes, "not known")
-            continue
+    for axes, rows in panels:
         edges = np.append(rows["low"], rows["high"][-1])
         # An empty bar ends where the logarithmic axis begins.
         positives, negatives = (np.maximum(rows[key], 0.5) for key in ("positives", "negatives"))
@@ -62,17 +72,3 @@ def draw(columns: Columns) -> mpl.Figure:
         style.set_x_range(axes, edges[0], edges[-1])
         axes.axvline(rows["threshold"][0], color=style.VERMILION, linestyle="--", linewidth=1.2)
     return figure
-
-
-FIGURE = Figure(
-    name="score_histograms",
-    order=50,
-    title="Probabilities of positives and negatives",
-    data=make_columns,
-    draw=draw,
-    alt="A panel for each label with histograms of the probabilities on test, counts on a "
-    "logarithmic scale.",
-    finding=describe,
-    caption="Right of the dashed line, blue is a true positive and gray a false positive; blue "
-    "left of it is a false negative. Each panel has its own horizontal scale.",
-)

@@ -7,8 +7,10 @@ apart. Dashes repeat the distinction.
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
+import matplotlib
 import matplotlib.style
 import numpy as np
 from matplotlib import font_manager
@@ -22,29 +24,7 @@ from jaxclf.reports.figures.columns import Columns, rows_by_label
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#c44e00", "#007a5a", "#a8508a"
 INK, GRAY, PALE, PAPER = "#222222", "#666666", "#b9b9b9", "#fbfbf9"
-STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 9,
-    "text.parse_math": False,  # a label may hold a dollar sign
-    "text.color": INK,
-    "axes.facecolor": PAPER,
-    "axes.edgecolor": GRAY,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlesize": 9,
-    "grid.color": "#e2e2de",
-    "grid.linewidth": 0.7,
-    "xtick.color": GRAY,
-    "ytick.color": GRAY,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "lines.linewidth": 1.5,
-    "legend.frameon": False,
-    "figure.facecolor": PAPER,
-}
+STYLE = matplotlib.rc_params_from_file(Path(__file__).parent / "report.mplstyle", False, False)
 WIDTH, DPI = 9.6, 160  # inches; pixels per inch in the file
 
 
@@ -98,20 +78,22 @@ def is_writable(name: str) -> bool:
 
 
 def _font(bold: bool = False) -> FT2Font:
-    return font_manager.get_font(
-        font_manager.findfont(
-            font_manager.FontProperties(
-                family=STYLE["font.family"], weight="bold" if bold else "normal"
-            )
-        )
-    )
+    weight = "bold" if bold else "normal"
+    properties = font_manager.FontProperties(family=STYLE["font.family"], weight=weight)
+    return font_manager.get_font(font_manager.findfont(properties))
 
 
 def make_panels(
-    columns: Columns, xlabel: str, ylabel: str, legend: Sequence[Mark], own_scale: bool = False
+    columns: Columns,
+    xlabel: str,
+    ylabel: str,
+    legend: Sequence[Mark],
+    empty: str,
+    own_scale: bool = False,
 ) -> tuple[Figure, list[tuple[Axes, Columns]]]:
-    """A panel for each label with its rows, and one legend for all.
+    """A panel for each label, one legend for all, and the rows of each label with a value.
 
+    empty: written into the panels of the other labels, whose first row has NaN.
     own_scale: each panel has its own horizontal scale; else both axes go from 0 to 1.
     """
     labels = rows_by_label(columns)
@@ -146,17 +128,26 @@ def make_panels(
     figure.supxlabel(xlabel, fontsize=9, y=0.1 / height)
     figure.supylabel(ylabel, fontsize=9, x=0.06 / width)
     handles = [
-        Line2D([], [], color=mark.color, linestyle=mark.dash, marker=mark.marker) for mark in legend
+        Line2D([], [], color=color, linestyle=dash, marker=marker, label=name)
+        for name, color, dash, marker in legend
     ]
     figure.legend(
-        handles,
-        [mark.name for mark in legend],
+        handles=handles,
         loc="upper left",
         bbox_to_anchor=((left - 0.1) / width, 1 - 0.04 / height),
         ncols=len(legend),
         columnspacing=1.6,
     )
-    return figure, list(zip(grid.ravel(), labels.values(), strict=False))
+    panels = []
+    for axes, rows in zip(grid.ravel(), labels.values(), strict=False):
+        if any(values[0] != values[0] for values in rows.values()):
+            axes.text(
+                0.5, 0.5, empty, ha="center", va="center", color=GRAY, transform=axes.transAxes
+            )
+            axes.grid(False)
+        else:
+            panels.append((axes, rows))
+    return figure, panels
 
 
 def mark_chosen(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
@@ -168,12 +159,6 @@ def show_value(axes: Axes, name: str, value: float) -> None:
     """Write a label's value above its panel, on the right."""
     text = "n/a" if math.isnan(value) else f"{value:.2f}"
     axes.set_title(f"{name} {text}", loc="right", color=GRAY, fontsize=8, pad=4)
-
-
-def mark_empty(axes: Axes, reason: str) -> None:
-    """Write into a panel why it is empty."""
-    axes.text(0.5, 0.5, reason, ha="center", va="center", color=GRAY, transform=axes.transAxes)
-    axes.grid(False)
 
 
 def set_x_range(axes: Axes, low: float, high: float) -> None:

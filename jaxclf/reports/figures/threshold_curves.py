@@ -1,6 +1,5 @@
 """F1, precision and recall against the threshold, a panel for each label."""
 
-import matplotlib.figure as mpl
 import numpy as np
 
 from jaxclf.decisions.arrays import ratio
@@ -10,10 +9,17 @@ from jaxclf.reports.figures.columns import (
     describe_extremes,
     join_names,
     rows_by_label,
+    split_chosen,
     stack_rows,
 )
-from jaxclf.reports.figures.figure import Figure, RunData
-from jaxclf.reports.figures.label_scores import count_above, iter_labels, score_range
+from jaxclf.reports.figures.run_data import RunData, count_above, iter_labels, score_range
+
+ORDER, TITLE = 40, "Thresholds"
+ALT = "A panel for each label with F1, precision and recall on val against the threshold."
+CAPTION = (
+    "If F1 is flat around the chosen point, the exact threshold hardly matters; a narrow "
+    "peak may be chance. Each panel has its own horizontal scale."
+)
 
 POINTS = 201  # thresholds along a curve
 LINES = (
@@ -41,10 +47,13 @@ def make_columns(run: RunData) -> Columns:
     return stack_rows("label threshold precision recall f1 chosen", parts)
 
 
+def chosen_threshold(rows: Columns) -> float:
+    """The label's own threshold; NaN without positives."""
+    return float(next(iter(split_chosen(rows)[1]["threshold"]), np.nan))
+
+
 def describe(columns: Columns) -> str:
-    chosen = columns["chosen"] == 1
-    names, thresholds = columns["label"][chosen].tolist(), columns["threshold"][chosen].tolist()
-    sentence = describe_extremes(dict(zip(names, thresholds, strict=True)), "chosen threshold")
+    sentence = describe_extremes(columns, chosen_threshold, "chosen threshold")
     sensitive = [name for name, rows in rows_by_label(columns).items() if is_sensitive(rows)]
     if sensitive:
         sentence += (
@@ -56,41 +65,22 @@ def describe(columns: Columns) -> str:
 
 def is_sensitive(rows: Columns) -> bool:
     """Whether F1 falls by more than 0.1 within 10 % of the chosen threshold."""
-    if np.isnan(rows["f1"]).any() or not (rows["chosen"] == 1).any():
-        return False
-    chosen = rows["chosen"] == 1
-    threshold, f1 = rows["threshold"][chosen].item(), rows["f1"][chosen].item()
+    threshold, f1 = chosen_threshold(rows), split_chosen(rows)[1]["f1"]
     is_near = np.abs(rows["threshold"] - threshold) <= threshold / 10
-    return bool(rows["f1"][is_near].min() < f1 - 0.1)
+    return bool((rows["f1"][is_near] < f1 - 0.1).any())
 
 
-def draw(columns: Columns) -> mpl.Figure:
+def draw(columns: Columns) -> style.Figure:
     figure, panels = style.make_panels(
-        columns, "threshold", "score on val", (*LINES, style.CHOSEN), own_scale=True
+        columns, "threshold", "score on val", (*LINES, style.CHOSEN), "no positives", own_scale=True
     )
     for axes, rows in panels:
-        curve, chosen = rows["chosen"] == 0, rows["chosen"] == 1
-        if np.isnan(rows["recall"][0]):
-            style.mark_empty(axes, "no positives")
-            continue
-        thresholds = rows["threshold"][curve]
-        for mark in LINES:
-            axes.plot(thresholds, rows[mark.name.lower()][curve], mark.dash, color=mark.color)
+        curve, chosen = split_chosen(rows)
+        thresholds = curve["threshold"]
+        for name, color, dash, _ in LINES:
+            axes.plot(thresholds, curve[name.lower()], dash, color=color)
         style.set_x_range(axes, thresholds[0], thresholds[-1])
-        axes.axvline(rows["threshold"][chosen].item(), color=style.VERMILION, linewidth=0.8)
-        style.mark_chosen(axes, rows["threshold"][chosen], rows["f1"][chosen])
-        style.show_value(axes, "F1", rows["f1"][chosen].item())
+        axes.axvline(chosen_threshold(rows), color=style.VERMILION, linewidth=0.8)
+        style.mark_chosen(axes, chosen["threshold"], chosen["f1"])
+        style.show_value(axes, "F1", chosen["f1"].item())
     return figure
-
-
-FIGURE = Figure(
-    name="threshold_curves",
-    order=40,
-    title="Thresholds",
-    data=make_columns,
-    draw=draw,
-    alt="A panel for each label with F1, precision and recall on val against the threshold.",
-    finding=describe,
-    caption="If F1 is flat around the chosen point, the exact threshold hardly matters; a narrow "
-    "peak may be chance. Each panel has its own horizontal scale.",
-)

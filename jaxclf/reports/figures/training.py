@@ -3,14 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.figure as mpl
 import numpy as np
 from jaxtyping import Float
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jaxclf.reports.figures import style
 from jaxclf.reports.figures.columns import Columns, stack_rows
-from jaxclf.reports.figures.figure import Figure, RunData
+from jaxclf.reports.figures.run_data import RunData
+
+ORDER, TITLE = 70, "Training"
+ALT = (
+    "Four lines over batches: training loss and learning rate; after each epoch, on val, the "
+    "score that selects the epoch and the log loss."
+)
+CAPTION = (
+    "A log loss on val that rises while the training loss falls is overfitting. A score "
+    "that still rises at the end suggests more epochs."
+)
 
 
 def make_columns(run: RunData) -> Columns | str:
@@ -59,8 +68,8 @@ def describe(columns: Columns) -> str:
     return " ".join(sentences)
 
 
-def draw(columns: Columns) -> mpl.Figure:
-    figure = mpl.Figure(figsize=(style.WIDTH, 5.2))
+def draw(columns: Columns) -> style.Figure:
+    figure = style.Figure(figsize=(style.WIDTH, 5.2))
     grid = figure.subplots(2, 2, sharex=True)
     figure.subplots_adjust(0.07, 0.09, 0.985, 0.94, 0.16, 0.22)
     batch, is_epoch = columns["batch"], ~np.isnan(columns["epoch"])
@@ -86,17 +95,3 @@ def draw(columns: Columns) -> mpl.Figure:
     loss.set_ylim(0, None)
     learning_rate.set_ylim(0, None)
     return figure
-
-
-FIGURE = Figure(
-    name="training",
-    order=70,
-    title="Training",
-    data=make_columns,
-    draw=draw,
-    alt="Four lines over batches: training loss and learning rate; after each epoch, on val, the "
-    "score that selects the epoch and the log loss.",
-    finding=describe,
-    caption="A log loss on val that rises while the training loss falls is overfitting. A score "
-    "that still rises at the end suggests more epochs.",
-)

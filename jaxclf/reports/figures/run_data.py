@@ -1,12 +1,24 @@
-"""The labels and probabilities that figures with a panel for each label show."""
+"""The data of a run that figures show."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
-from jaxclf.reports.figures.figure import RunData
 from jaxclf.types import Predictions
+
+
+class RunData(NamedTuple):
+    """What a finished run offers to its figures."""
+
+    test: Predictions
+    val: Predictions
+    thresholds: np.ndarray  # [C]
+    names: tuple[str, ...]
+    label_indices: Int[np.ndarray, " shown"]  # labels with a panel or a row of their own
+    lengths: np.ndarray | None = None  # tokens of each test text
+    log: Sequence[Mapping[str, Any]] = ()  # lines of metrics.jsonl
 
 
 class LabelScores(NamedTuple):
