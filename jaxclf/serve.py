@@ -28,26 +28,14 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "--run", type=Path, required=True, help="folder of a run, model, ensemble or cascade"
     )
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--max-queue-tokens",
-        metavar="TOKENS",
-        type=int,
-        default=32768,
-        help="most tokens waiting in the queue (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--request-timeout",
-        metavar="SECONDS",
-        type=float,
-        default=30.0,
-        help="longest time until a request is answered (default: %(default)s)",
-    )
+    for name, metavar, default, text in (
+        ("--host", None, "127.0.0.1", "address to listen on"),
+        ("--port", None, 8000, "0 takes a free one"),
+        ("--max-queue-tokens", "TOKENS", 32768, "most tokens waiting in the queue"),
+        ("--request-timeout", "SECONDS", 30.0, "longest time until a request is answered"),
+    ):
+        text += " (default: %(default)s)"
+        parser.add_argument(name, metavar=metavar, type=type(default), default=default, help=text)
     return parser
 
 

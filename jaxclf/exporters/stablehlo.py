@@ -94,8 +94,7 @@ def _export(
         return program.answer(trees, Packed(*packed), shape.slots)._asdict()
 
     tokens = jax.ShapeDtypeStruct((shape.rows, shape.length), np.int32)
-    types = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in params.items()}
-    return jax.export.export(jax.jit(answer), platforms=platforms)(types, *[tokens] * 4)
+    return jax.export.export(jax.jit(answer), platforms=platforms)(params, *[tokens] * 4)
 
 
 def _score(folder: Path, program: InferenceProgram, shape: Shape, texts: list[str]) -> np.ndarray:

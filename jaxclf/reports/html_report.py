@@ -17,7 +17,7 @@ from jaxclf.files.atomic import write_text
 from jaxclf.files.json_file import read_json
 from jaxclf.inference.cascade.summary import STAGES
 from jaxclf.reports.figures.catalog import draw_figures, make_notes, most_frequent_labels
-from jaxclf.reports.figures.run_data import RunData
+from jaxclf.reports.figures.data import RunData
 from jaxclf.reports.rendering import render
 from jaxclf.reports.tables import LABEL_COLUMNS, members_table, stages_table
 

@@ -164,14 +164,13 @@ def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
 def comparison_tables(record: Mapping[str, Any], first: str, second: str) -> tuple[Table, Table]:
     """The metrics and the labels' F1 of two systems A and B, as `comparison_record` has them."""
     columns = ("A", "B", "A - B", "95 % interval", "p", "verdict")
-    titles = {name: metric.title for name, metric in METRICS.items()}
-    metrics, labels = (
-        [
-            (names.get(name, name), *_comparison_cells(row, "p"), row["verdict"])
-            for name, row in record[part].items()
-        ]
-        for part, names in (("metrics", titles), ("f1", {}))
-    )
+    metrics = [
+        (METRICS[name].title, *_comparison_cells(row, "p"), row["verdict"])
+        for name, row in record["metrics"].items()
+    ]
+    labels = [
+        (name, *_comparison_cells(row, "p"), row["verdict"]) for name, row in record["f1"].items()
+    ]
     title = "F1 by label (p adjusted by Holm over the labels)"
     return (
         Table(f"A: {first}\nB: {second}", ("metric", *columns), metrics),

@@ -22,18 +22,9 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jaxclf.service import schemas
 from jaxclf.service.batcher import QueueFullError, TooLargeError
 from jaxclf.service.requests import MAX_BYTES, ParsedRequest, RefusedError, parse_json, read_body
-from jaxclf.service.schemas import (
-    ErrorResponse,
-    ExplainResponse,
-    HealthResponse,
-    PredictRequest,
-    PredictResponse,
-    ReadyResponse,
-    TextRequest,
-    error_message,
-)
 from jaxclf.service.service import (
     ClientDisconnectedError,
     Service,
@@ -113,17 +104,17 @@ def _add_inference_routes(app: FastAPI, service: Service) -> None:
     thresholds = dict(zip(classifier.labels, classifier.thresholds.tolist(), strict=True))
     known = {"labels": classifier.labels, "thresholds": thresholds}
 
-    async def predict(request: Request, body: PredictRequest) -> Any:
+    async def predict(request: Request, body: schemas.PredictRequest) -> Any:
         """The labels of one text or of several: those whose probability reaches its threshold."""
-        texts = [body.text] if isinstance(body, TextRequest) else body.texts
+        texts = [body.text] if isinstance(body, schemas.TextRequest) else body.texts
         results = await predict_texts(service, texts, functools.partial(_disconnected, request))
         return known | {"results": results}
 
-    async def explain(request: Request, body: TextRequest) -> Any:
+    async def explain(request: Request, body: schemas.TextRequest) -> Any:
         """The attributions of a text's words to each label, by character offsets (Unicode)."""
         return await explain_text(service, body.text, functools.partial(_disconnected, request))
 
-    for function, model in ((predict, PredictResponse), (explain, ExplainResponse)):
+    for function, model in ((predict, schemas.PredictResponse), (explain, schemas.ExplainResponse)):
         app.router.add_api_route(
             f"/{function.__name__}",
             function,
@@ -135,12 +126,12 @@ def _add_inference_routes(app: FastAPI, service: Service) -> None:
 
 
 def _add_health_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/health", response_model=HealthResponse)
+    @app.get("/health", response_model=schemas.HealthResponse)
     async def health() -> Any:
         """Whether the process runs."""
         return {"status": "alive"}
 
-    @app.get("/ready", response_model=ReadyResponse, responses=_errors(503))
+    @app.get("/ready", response_model=schemas.ReadyResponse, responses=_errors(503))
     async def ready() -> Any:
         """Whether requests are answered: every program is compiled, and no shutdown has begun."""
         check_ready(service)
@@ -179,7 +170,7 @@ def _always(response: Response) -> Callable[[], Coroutine[Any, Any, Response]]:
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
-            "model": ErrorResponse,
+            "model": schemas.ErrorResponse,
             "description": REASONS[status],
             "headers": RETRY if status in (429, 503) else {},
         }
@@ -196,7 +187,7 @@ async def _disconnected(request: Request) -> None:
 async def _refuse_content(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     form = '{"text": "…"}' + (' or {"texts": ["…", …]}' if request.url.path == "/predict" else "")
-    return _error_response(422, error_message(error.errors()[0], form))
+    return _error_response(422, schemas.error_message(error.errors()[0], form))
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

@@ -11,15 +11,8 @@ from typing import Any
 
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.inference.classifier import Classifier
-from jaxclf.service.batcher import (
-    Queue,
-    Ticket,
-    close,
-    estimate_tokens,
-    get_results,
-    reserve,
-    run_forever,
-)
+from jaxclf.service import batcher
+from jaxclf.service.batcher import Queue, Ticket
 from jaxclf.service.metrics import (
     Metrics,
     add_queue_gauges,
@@ -83,7 +76,7 @@ def make_service(
 @asynccontextmanager
 async def running(service: Service) -> AsyncIterator[None]:
     """Run the queue's worker inside the block. Warm-up starts at once."""
-    worker = asyncio.create_task(run_forever(service.queue))
+    worker = asyncio.create_task(batcher.run_forever(service.queue))
     with count_compilations(service.metrics):
         service.warming = asyncio.create_task(_warm_up(service))
         service.started.set()
@@ -92,7 +85,7 @@ async def running(service: Service) -> AsyncIterator[None]:
         finally:
             worker.cancel()
             service.warming.cancel()
-            close(service.queue)
+            batcher.close(service.queue)
             service.explaining.shutdown(wait=False, cancel_futures=True)
 
 
@@ -104,8 +97,8 @@ async def predict_texts(
     disconnected: returns when the client has disconnected; the texts leave the queue then.
     Raises RefusedError (503, 504), QueueFullError, TooLargeError, ClientDisconnectedError.
     """
-    with _accept(service, texts, estimate_tokens(service.queue, texts)) as ticket:
-        return await _in_time(service, get_results(service.queue, ticket), disconnected)
+    with _accept(service, texts, batcher.estimate_tokens(service.queue, texts)) as ticket:
+        return await _in_time(service, batcher.get_results(service.queue, ticket), disconnected)
 
 
 async def explain_text(service: Service, text: str, disconnected: Disconnected) -> dict[str, Any]:
@@ -114,7 +107,7 @@ async def explain_text(service: Service, text: str, disconnected: Disconnected) 
     Raises as `predict_texts`, and RefusedError (422) for a model that cannot be explained.
     """
     queue = service.queue
-    tokens = explain_cost(service.classifier) * estimate_tokens(queue, [text])
+    tokens = explain_cost(service.classifier) * batcher.estimate_tokens(queue, [text])
     call = functools.partial(explain, service.classifier, text)
     with _accept(service, [text], min(tokens, queue.max_tokens // MAX_EXPLANATIONS)):
         try:
@@ -150,7 +143,7 @@ async def _warm_up(service: Service) -> None:
 @contextmanager
 def _accept(service: Service, texts: Sequence[str], tokens: int) -> Iterator[Ticket]:
     check_ready(service)
-    with reserve(service.queue, texts, tokens) as ticket:
+    with batcher.reserve(service.queue, texts, tokens) as ticket:
         service.accepted += 1
         try:
             yield ticket

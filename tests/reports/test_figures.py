@@ -21,9 +21,8 @@ from jaxclf.decisions.metrics import (
 from jaxclf.decisions.thresholds import decide
 from jaxclf.reports.figures import style
 from jaxclf.reports.figures.catalog import load_figures
-from jaxclf.reports.figures.columns import Columns, rows_by_label, save_columns, select_rows
+from jaxclf.reports.figures.data import Columns, RunData, rows_by_label, save_columns, select_rows
 from jaxclf.reports.figures.reliability import calibration_gap
-from jaxclf.reports.figures.run_data import RunData
 from jaxclf.reports.figures.threshold_curves import POINTS
 from jaxclf.types import Predictions
 

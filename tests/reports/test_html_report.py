@@ -21,7 +21,7 @@ from jaxclf.experiment.overrides import to_dict
 from jaxclf.files.json_file import write_json
 from jaxclf.reports import html_report
 from jaxclf.reports.figures import catalog
-from jaxclf.reports.figures.run_data import RunData
+from jaxclf.reports.figures.data import RunData
 from jaxclf.reports.html_report import MAX_EXAMPLES, find_hardest, write_page
 from jaxclf.types import Predictions
 

@@ -1,7 +1,6 @@
 """Export a trained model to ONNX: one graph from tokens to calibrated probabilities and decisions,
 for every encoder, pool and head."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,19 +11,12 @@ import numpy as np
 
 from jaxclf.decisions.predictions import with_unknown
 from jaxclf.errors import ConfigError, DataError, import_extra
+from jaxclf.exporters import verify
 from jaxclf.exporters.onnx.graph import Graph, Value, expand, node
 from jaxclf.exporters.onnx.jaxpr import LENGTH, ROWS, trace
 from jaxclf.exporters.onnx.model import Port, to_proto, write
 from jaxclf.exporters.onnx.scorer import MODEL, onnx_scorer
 from jaxclf.exporters.program import Answer, InferenceProgram, Packed, load_program, named_params
-from jaxclf.exporters.verify import (
-    RECORD,
-    check_tolerance,
-    compare,
-    f1_loss,
-    new_folder,
-    probe_texts,
-)
 from jaxclf.files.json_file import write_json
 from jaxclf.inference.load import load
 from jaxclf.model.inference import TOKENS_PER_SLOT
@@ -124,8 +116,8 @@ def to_onnx(
     description = INPUT_LAYOUTS[input](program).description
     usage = CARD.format(precision=INT8 if int8 else "", input=description)
     examples = read(data, program.labels) if data else None
-    texts = examples.texts if examples else probe_texts(program.data.windows)
-    with new_folder(run, out, program.tokenizer, usage) as part:
+    texts = examples.texts if examples else verify.probe_texts(program.data.windows)
+    with verify.new_folder(run, out, program.tokenizer, usage) as part:
         save(part / MODEL, program, input, int8)
         probs, exported = classifier.predict_proba(texts), onnx_scorer(part)(texts)
         is_compared = np.ones(len(texts), bool)
@@ -133,19 +125,19 @@ def to_onnx(
             is_compared = _fits_one_window(program, texts)
             if not is_compared.any():
                 raise DataError(f"{data}: no text fits one window, and a padded graph reads one")
-        record = compare(probs[is_compared], exported[is_compared], classifier.thresholds)
+        record = verify.compare(probs[is_compared], exported[is_compared], classifier.thresholds)
         if examples:
             labels = with_unknown(examples.labels, examples.label_mask)
-            record |= f1_loss(labels, probs, exported, classifier.thresholds)
+            record |= verify.f1_loss(labels, probs, exported, classifier.thresholds)
         if int8:
             _check_decisions(record)
         else:
-            record["tolerance"] = check_tolerance(record, program.dtypes)
+            record["tolerance"] = verify.check_tolerance(record, program.dtypes)
         record |= {
             "source": data.name if data else "sentences",
             "beyond_one_window": int((~is_compared).sum()),
         }
-        write_json(part / RECORD, record)
+        write_json(part / verify.RECORD, record)
     return _summary(out, record)
 
 
@@ -199,9 +191,8 @@ def _to_model(program: InferenceProgram, input: str, int8: bool) -> Any:
     def answer(params: Any, inputs: Any) -> Answer:
         return program.answer(params, layout.to_packed(*inputs), layout.slots)
 
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), program.params)
     inputs = [jax.ShapeDtypeStruct(port.shape, np.int32) for port in layout.inputs]
-    traced = trace(answer, shapes, inputs)
+    traced = trace(answer, program.params, inputs)
     params = named_params(program.params)
     graph = Graph(frozenset(filter(_is_quantized, params)) if int8 else frozenset())
     graph.constants.update(params)
@@ -222,21 +213,8 @@ def _to_model(program: InferenceProgram, input: str, int8: bool) -> Any:
         port: expand(graph, value, port.shape)
         for port, value in zip(ports, write(graph, traced, values), strict=True)
     }
-    metadata = _metadata(program, input, layout, int8)
-    return to_proto(graph, layout.inputs, outputs, sizes, metadata)
-
-
-def _is_quantized(name: str) -> bool:
-    """Whether int8 quantizes a parameter: kernels of layers and the table of words."""
-    is_layer_kernel = "/encoder/layer_" in name and name.endswith("/kernel")
-    return is_layer_kernel or name.endswith("/embeddings/word/embedding")
-
-
-def _metadata(
-    program: InferenceProgram, input: str, layout: InputLayout, int8: bool
-) -> dict[str, str]:
-    length = layout.inputs[0].shape[1]
-    values = {
+    length = first.shape[1]
+    metadata = {
         "labels": list(program.labels),
         "input": input,
         "precision": "int8" if int8 else "float32",
@@ -247,4 +225,10 @@ def _metadata(
         "slots_per_row": _slots_per_row(program),
         "length": None if length == LENGTH else length,
     }
-    return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    return to_proto(graph, layout.inputs, outputs, sizes, metadata)
+
+
+def _is_quantized(name: str) -> bool:
+    """Whether int8 quantizes a parameter: kernels of layers and the table of words."""
+    is_layer_kernel = "/encoder/layer_" in name and name.endswith("/kernel")
+    return is_layer_kernel or name.endswith("/embeddings/word/embedding")

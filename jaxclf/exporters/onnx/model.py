@@ -1,5 +1,6 @@
 """Write a traced program as an ONNX model, the protobuf that onnxruntime reads."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -62,11 +63,11 @@ def to_proto(
     inputs: Sequence[Port],
     outputs: Mapping[Port, Value],
     sizes: Mapping[int, str],
-    metadata: Mapping[str, str],
+    metadata: Mapping[str, Any],
 ) -> Any:
     """The graph as an onnx.ModelProto; unused constants are left out.
 
-    sizes: names of the sizes that are known only when the graph runs.
+    sizes: names of the sizes that are known only when the graph runs. metadata: JSON values.
     """
     onnx = import_extra("onnx", "onnx")
     to_onnx = onnx.helper.np_dtype_to_tensor_dtype
@@ -100,5 +101,6 @@ def to_proto(
         ir_version=FILE_FORMAT,
         producer_name="jaxclf",
     )
-    onnx.helper.set_model_props(model, dict(metadata))
+    properties = {name: json.dumps(value, ensure_ascii=False) for name, value in metadata.items()}
+    onnx.helper.set_model_props(model, properties)
     return model

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf.files.atomic import write_bytes
-from jaxclf.reports.figures.columns import Columns, save_columns
-from jaxclf.reports.figures.run_data import RunData
+from jaxclf.reports.figures.data import Columns, RunData, save_columns
 from jaxclf.reports.rendering import Picture
 from jaxclf.types import Predictions
 

@@ -5,8 +5,7 @@ from matplotlib.colors import PowerNorm
 
 from jaxclf.decisions.thresholds import decide
 from jaxclf.reports.figures import style
-from jaxclf.reports.figures.columns import Columns, stack_rows
-from jaxclf.reports.figures.run_data import RunData
+from jaxclf.reports.figures.data import Columns, RunData, stack_rows
 
 ORDER, TITLE = 60, "Pairs of errors"
 ALT = "A table with false positives in rows and false negatives in columns, on test."
@@ -33,12 +32,8 @@ def make_columns(run: RunData) -> Columns:
 
 def describe(columns: Columns) -> str:
     order = np.argsort(-columns["texts"], kind="stable")[:3]
-    pairs = [
-        f"{columns['predicted'][row]} instead of {columns['missed'][row]} "
-        f"({columns['texts'][row]:,})"
-        for row in order
-        if columns["texts"][row] > 0
-    ]
+    rows = zip(*(columns[key][order] for key in ("predicted", "missed", "texts")), strict=True)
+    pairs = [f"{predicted} instead of {missed} ({n:,})" for predicted, missed, n in rows if n > 0]
     if not pairs:
         return "No text has both a false positive and a false negative."
     return f"Most frequent: {'; '.join(pairs)}."
@@ -59,11 +54,8 @@ def draw(columns: Columns) -> style.Figure:
     axes.imshow(texts, cmap="Blues", norm=PowerNorm(0.5, 0, largest))
     for predicted, missed in np.argwhere(texts > 0):
         count = texts[predicted, missed]
-        color = "white" if count > 0.4 * largest else style.INK
-        size = 9 if cell > 0.4 else 6.5
-        axes.text(
-            missed, predicted, f"{count}", ha="center", va="center", color=color, fontsize=size
-        )
+        ink, size = "white" if count > 0.4 * largest else style.INK, 9 if cell > 0.4 else 6.5
+        axes.text(missed, predicted, count, ha="center", va="center", color=ink, fontsize=size)
     rows = [f"{name}  ({count:,})" for name, count in zip(short_names, totals, strict=True)]
     axes.set_xticks(range(len(names)), short_names, rotation=90)
     axes.set_yticks(range(len(names)), rows)

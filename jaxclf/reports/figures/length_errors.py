@@ -6,8 +6,7 @@ from scipy.stats import binomtest
 from jaxclf.decisions.intervals import LEVEL
 from jaxclf.decisions.thresholds import decide
 from jaxclf.reports.figures import style
-from jaxclf.reports.figures.columns import Columns, stack_rows
-from jaxclf.reports.figures.run_data import RunData
+from jaxclf.reports.figures.data import Columns, RunData, stack_rows
 
 ORDER, TITLE = 80, "Text length"
 ALT = (
@@ -54,10 +53,8 @@ def describe(columns: Columns) -> str:
     ]
     if len(columns["share"]) == 1:
         return f"A label is wrong in {shares[0]}."
-    is_apart = (
-        columns["interval_low"][-1] > columns["interval_high"][0]
-        or columns["interval_high"][-1] < columns["interval_low"][0]
-    )
+    low, high = columns["interval_low"], columns["interval_high"]
+    is_apart = low[-1] > high[0] or high[-1] < low[0]
     note = "" if is_apart else "; the intervals overlap, so the difference may be chance"
     return f"A label is wrong in {shares[0]} and in {shares[1]}{note}."
 
@@ -67,21 +64,11 @@ def draw(columns: Columns) -> style.Figure:
     errors = np.maximum([share - columns["interval_low"], columns["interval_high"] - share], 0)
     figure = style.Figure(figsize=(style.WIDTH, 3.6))
     axes = figure.add_axes((0.07, 0.2, 0.92, 0.76))
-    axes.errorbar(
-        positions,
-        share,
-        errors,
-        fmt="o",
-        color=style.BLUE,
-        ecolor=style.BLUE,
-        capsize=4,
-        linewidth=1.5,
-    )
+    axes.errorbar(positions, share, errors, fmt="o", color=style.BLUE, capsize=4)
+    rows = zip(columns["shortest"], columns["longest"], columns["texts"], strict=True)
     ticks = [
         (f"{low}" if low == high else f"{low}–{high}") + f"\n{texts:,} texts"  # noqa: RUF001
-        for low, high, texts in zip(
-            columns["shortest"], columns["longest"], columns["texts"], strict=True
-        )
+        for low, high, texts in rows
     ]
     axes.set_xticks(positions, ticks)
     axes.set(ylim=(0, 1), xlim=(-0.5, len(positions) - 0.5), xlabel="length in tokens")

@@ -4,9 +4,8 @@ import numpy as np
 
 from jaxclf.decisions.arrays import ratio
 from jaxclf.decisions.ranking import cumulative_counts
-from jaxclf.reports.figures import style
-from jaxclf.reports.figures.columns import Columns, describe_extremes, split_chosen, stack_rows
-from jaxclf.reports.figures.run_data import RunData, count_above, iter_labels
+from jaxclf.reports.figures import data, style
+from jaxclf.reports.figures.data import Columns, RunData
 
 ORDER, TITLE = 10, "Precision and recall"
 ALT = "A panel for each label with the curve of precision against recall on test."
@@ -20,7 +19,7 @@ def make_columns(run: RunData) -> Columns:
     """The corners of each label's curve, thresholds descending. The row with `chosen` 1 is the
     point at the label's own threshold. NaN for a label without positives."""
     parts = []
-    for label in iter_labels(run, run.test):
+    for label in data.iter_labels(run, run.test):
         if not label.truth.any():
             parts.append((label.name, np.nan, np.nan, np.nan, 0))
             continue
@@ -31,28 +30,28 @@ def make_columns(run: RunData) -> Columns:
         recall, precision = true_positives[keep] / positives, (true_positives / predicted)[keep]
         parts.append((label.name, np.inf, 0.0, 1.0, 0))  # above every score
         parts.append((label.name, thresholds[keep], recall, precision, 0))
-        true_positives, predicted = count_above(label, np.array([label.threshold]))
+        true_positives, predicted = data.count_above(label, np.array([label.threshold]))
         chosen = true_positives / positives, ratio(true_positives, predicted)
         parts.append((label.name, label.threshold, *chosen, 1))
-    return stack_rows("label threshold recall precision chosen", parts)
+    return data.stack_rows("label threshold recall precision chosen", parts)
 
 
 def average_precision(rows: Columns) -> float:
     """The area under the steps of one label's curve; NaN without positives."""
-    curve, _ = split_chosen(rows)
+    curve, _ = data.split_chosen(rows)
     is_empty = np.isnan(curve["recall"][0])
     return float(np.nan if is_empty else np.sum(np.diff(curve["recall"]) * curve["precision"][1:]))
 
 
 def describe(columns: Columns) -> str:
-    return describe_extremes(columns, average_precision, "average precision")
+    return data.describe_extremes(columns, average_precision, "average precision")
 
 
 def draw(columns: Columns) -> style.Figure:
     legend = (style.CURVE, style.Mark("share of positives", style.GRAY, "--"), style.CHOSEN)
     figure, panels = style.make_panels(columns, "recall", "precision", legend, "no positives")
     for axes, rows in panels:
-        curve, chosen = split_chosen(rows)
+        curve, chosen = data.split_chosen(rows)
         axes.plot(curve["recall"], curve["precision"], color=style.BLUE, drawstyle="steps-pre")
         axes.axhline(curve["precision"][-1], color=style.GRAY, linestyle="--", linewidth=1)
         style.mark_chosen(axes, chosen["recall"], chosen["precision"])

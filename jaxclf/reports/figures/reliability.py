@@ -4,8 +4,7 @@ import numpy as np
 
 from jaxclf.decisions.arrays import ECE_BINS
 from jaxclf.reports.figures import style
-from jaxclf.reports.figures.columns import Columns, rows_by_label, select_rows, stack_rows
-from jaxclf.reports.figures.run_data import RunData
+from jaxclf.reports.figures.data import Columns, RunData, rows_by_label, select_rows, stack_rows
 
 MIN_COUNT = 10  # examples: a label's bin with fewer is not drawn
 
@@ -75,31 +74,19 @@ def draw(columns: Columns) -> style.Figure:
     )
     axes = figure.add_subplot(grid[0])
     axes.plot([0, 1], [0, 1], color=style.GRAY, linestyle="--", linewidth=1, label="ideal")
-    axes.plot(
-        pooled["probability"],
-        pooled["frequency"],
-        "o-",
-        color=style.BLUE,
-        linewidth=3,
-        label="all labels",
-    )
+    x, y = pooled["probability"], pooled["frequency"]
+    axes.plot(x, y, "o-", color=style.BLUE, linewidth=3, label="all labels")
     _draw_labels(axes, labels)
     axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="frequency of the label")
     axes.tick_params(labelbottom=False)
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, labelspacing=0.8)
 
     counts = figure.add_subplot(grid[1], sharex=axes)
-    if pooled["count"].any():
-        widths = pooled["high"] - pooled["low"]
-        counts.bar(
-            pooled["low"],
-            pooled["count"],
-            widths,
-            align="edge",
-            color=style.BLUE,
-            edgecolor=style.PAPER,
-        )
-    style.set_count_axis(counts, float(pooled["count"].max()))
+    low, count = pooled["low"], pooled["count"]
+    if count.any():
+        widths = pooled["high"] - low
+        counts.bar(low, count, widths, align="edge", color=style.BLUE, edgecolor=style.PAPER)
+    style.set_count_axis(counts, float(count.max()))
     counts.set(xlim=(0, 1), xlabel="probability", ylabel="count")
     return figure
 

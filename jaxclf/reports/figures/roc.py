@@ -3,9 +3,8 @@
 import numpy as np
 
 from jaxclf.decisions.ranking import cumulative_counts
-from jaxclf.reports.figures import style
-from jaxclf.reports.figures.columns import Columns, describe_extremes, split_chosen, stack_rows
-from jaxclf.reports.figures.run_data import RunData, count_above, iter_labels
+from jaxclf.reports.figures import data, style
+from jaxclf.reports.figures.data import Columns, RunData
 
 ORDER, TITLE = 20, "ROC"
 ALT = "A panel for each label with the curve of true against false positive rate on test."
@@ -19,7 +18,7 @@ def make_columns(run: RunData) -> Columns:
     """The corners of each label's curve, thresholds descending. The row with `chosen` 1 is the
     point at the label's own threshold. NaN for a label without positives or without negatives."""
     parts = []
-    for label in iter_labels(run, run.test):
+    for label in data.iter_labels(run, run.test):
         positives, negatives = label.truth.sum(), (~label.truth).sum()
         if not positives or not negatives:
             parts.append((label.name, np.nan, np.nan, np.nan, 0))
@@ -32,10 +31,10 @@ def make_columns(run: RunData) -> Columns:
         rates = false_positives[keep] / negatives, true_positives[keep] / positives
         parts.append((label.name, np.inf, 0.0, 0.0, 0))  # above every score
         parts.append((label.name, thresholds[keep], *rates, 0))
-        true_positives, predicted = count_above(label, np.array([label.threshold]))
+        true_positives, predicted = data.count_above(label, np.array([label.threshold]))
         rates = (predicted - true_positives) / negatives, true_positives / positives
         parts.append((label.name, label.threshold, *rates, 1))
-    return stack_rows("label threshold false_positive_rate true_positive_rate chosen", parts)
+    return data.stack_rows("label threshold false_positive_rate true_positive_rate chosen", parts)
 
 
 def area_under_curve(rows: Columns) -> float:
@@ -46,7 +45,7 @@ def area_under_curve(rows: Columns) -> float:
 
 
 def describe(columns: Columns) -> str:
-    return describe_extremes(columns, area_under_curve, "area under the curve")
+    return data.describe_extremes(columns, area_under_curve, "area under the curve")
 
 
 def draw(columns: Columns) -> style.Figure:
@@ -55,7 +54,7 @@ def draw(columns: Columns) -> style.Figure:
         columns, "false positive rate", "true positive rate", legend, "one class only"
     )
     for axes, rows in panels:
-        curve, chosen = split_chosen(rows)
+        curve, chosen = data.split_chosen(rows)
         x, y = "false_positive_rate", "true_positive_rate"
         axes.plot(curve[x], curve[y], color=style.BLUE)
         axes.plot([0, 1], [0, 1], color=style.GRAY, linestyle="--", linewidth=1)

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from jaxclf.reports.figures import style
-from jaxclf.reports.figures.columns import Columns, describe_extremes, stack_rows
-from jaxclf.reports.figures.run_data import RunData, iter_labels, score_range
+from jaxclf.reports.figures import data, style
+from jaxclf.reports.figures.data import Columns, RunData
 
 ORDER, TITLE = 50, "Probabilities of positives and negatives"
 ALT = (
@@ -23,16 +22,16 @@ def make_columns(run: RunData) -> Columns:
     """Counts of positives and negatives with a probability from `low` to `high`, from a label's
     lowest to its highest. NaN for a label without a known value."""
     parts = []
-    for label in iter_labels(run, run.test):
+    for label in data.iter_labels(run, run.test):
         if not len(label.truth):
             parts.append((label.name, np.nan, np.nan, 0, 0, label.threshold))
             continue
-        edges = np.linspace(*score_range(label), BINS + 1)
+        edges = np.linspace(*data.score_range(label), BINS + 1)
         counts = (
             np.histogram(label.scores[mask], edges)[0] for mask in (label.truth, ~label.truth)
         )
         parts.append((label.name, edges[:-1], edges[1:], *counts, label.threshold))
-    return stack_rows("label low high positives negatives threshold", parts)
+    return data.stack_rows("label low high positives negatives threshold", parts)
 
 
 def median_gap(rows: Columns) -> float:
@@ -47,7 +46,7 @@ def median_gap(rows: Columns) -> float:
 
 def describe(columns: Columns) -> str:
     quantity = "gap between the median positive and the median negative"
-    return describe_extremes(columns, median_gap, quantity)
+    return data.describe_extremes(columns, median_gap, quantity)
 
 
 def draw(columns: Columns) -> style.Figure:

@@ -20,7 +20,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from jaxclf.reports.figures.columns import Columns, rows_by_label
+from jaxclf.reports.figures.data import Columns, rows_by_label
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#c44e00", "#007a5a", "#a8508a"
 INK, GRAY, PALE, PAPER = "#222222", "#666666", "#b9b9b9", "#fbfbf9"

@@ -3,16 +3,8 @@
 import numpy as np
 
 from jaxclf.decisions.arrays import ratio
-from jaxclf.reports.figures import style
-from jaxclf.reports.figures.columns import (
-    Columns,
-    describe_extremes,
-    join_names,
-    rows_by_label,
-    split_chosen,
-    stack_rows,
-)
-from jaxclf.reports.figures.run_data import RunData, count_above, iter_labels, score_range
+from jaxclf.reports.figures import data, style
+from jaxclf.reports.figures.data import Columns, RunData
 
 ORDER, TITLE = 40, "Thresholds"
 ALT = "A panel for each label with F1, precision and recall on val against the threshold."
@@ -33,39 +25,39 @@ def make_columns(run: RunData) -> Columns:
     """Scores at evenly spaced thresholds from a label's lowest to its highest probability, and at
     its own threshold (`chosen` 1). NaN for a label without positives."""
     parts = []
-    for label in iter_labels(run, run.val):
+    for label in data.iter_labels(run, run.val):
         if not label.truth.any():
             parts.append((label.name, label.threshold, np.nan, np.nan, np.nan, 0))
             continue
         positives = label.truth.sum()
-        grid = np.linspace(*score_range(label), POINTS)
+        grid = np.linspace(*data.score_range(label), POINTS)
         for thresholds, chosen in ((grid, 0), (np.array([label.threshold]), 1)):
-            true_positives, predicted = count_above(label, thresholds)
+            true_positives, predicted = data.count_above(label, thresholds)
             recall, f1 = true_positives / positives, 2 * true_positives / (predicted + positives)
             precision = ratio(true_positives, predicted)
             parts.append((label.name, thresholds, precision, recall, f1, chosen))
-    return stack_rows("label threshold precision recall f1 chosen", parts)
+    return data.stack_rows("label threshold precision recall f1 chosen", parts)
 
 
 def chosen_threshold(rows: Columns) -> float:
     """The label's own threshold; NaN without positives."""
-    return float(next(iter(split_chosen(rows)[1]["threshold"]), np.nan))
+    return float(next(iter(data.split_chosen(rows)[1]["threshold"]), np.nan))
 
 
 def describe(columns: Columns) -> str:
-    sentence = describe_extremes(columns, chosen_threshold, "chosen threshold")
-    sensitive = [name for name, rows in rows_by_label(columns).items() if is_sensitive(rows)]
+    sentence = data.describe_extremes(columns, chosen_threshold, "chosen threshold")
+    sensitive = [name for name, rows in data.rows_by_label(columns).items() if is_sensitive(rows)]
     if sensitive:
         sentence += (
             " A threshold 10 % lower or higher would cost more than 0.1 of F1 on "
-            f"{join_names(sensitive)}."
+            f"{data.join_names(sensitive)}."
         )
     return sentence
 
 
 def is_sensitive(rows: Columns) -> bool:
     """Whether F1 falls by more than 0.1 within 10 % of the chosen threshold."""
-    threshold, f1 = chosen_threshold(rows), split_chosen(rows)[1]["f1"]
+    threshold, f1 = chosen_threshold(rows), data.split_chosen(rows)[1]["f1"]
     is_near = np.abs(rows["threshold"] - threshold) <= threshold / 10
     return bool((rows["f1"][is_near] < f1 - 0.1).any())
 
@@ -75,7 +67,7 @@ def draw(columns: Columns) -> style.Figure:
         columns, "threshold", "score on val", (*LINES, style.CHOSEN), "no positives", own_scale=True
     )
     for axes, rows in panels:
-        curve, chosen = split_chosen(rows)
+        curve, chosen = data.split_chosen(rows)
         thresholds = curve["threshold"]
         for name, color, dash, _ in LINES:
             axes.plot(thresholds, curve[name.lower()], dash, color=color)

@@ -8,8 +8,7 @@ from jaxtyping import Float
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jaxclf.reports.figures import style
-from jaxclf.reports.figures.columns import Columns, stack_rows
-from jaxclf.reports.figures.run_data import RunData
+from jaxclf.reports.figures.data import Columns, RunData, stack_rows
 
 ORDER, TITLE = 70, "Training"
 ALT = (
@@ -61,10 +60,8 @@ def describe(columns: Columns) -> str:
     score, epoch = columns["score"][is_epoch], columns["epoch"][is_epoch]
     if not np.isnan(score).all():
         best = int(np.nanargmax(score))
-        sentences.append(
-            f"The best score on val, {score[best]:.3f}, was reached after epoch {epoch[best]:.0f} "
-            f"of {len(epoch)}."
-        )
+        reached = f"after epoch {epoch[best]:.0f} of {len(epoch)}"
+        sentences.append(f"The best score on val, {score[best]:.3f}, was reached {reached}.")
     return " ".join(sentences)
 
 
@@ -83,15 +80,11 @@ def draw(columns: Columns) -> style.Figure:
     learning_rate.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value:.1e}" if value else "0")
     )
-    for axes, name, title in (
-        (score, "score", "score on val"),
-        (log_loss, "log_loss", "log loss on val"),
-    ):
+    for axes, name in ((score, "score"), (log_loss, "log_loss")):
         axes.plot(batch[is_epoch], columns[name][is_epoch], "o-", color=style.BLUE)
-        axes.set_title(f"{title}, after each epoch", loc="left")
+        axes.set_title(f"{name.replace('_', ' ')} on val, after each epoch", loc="left")
     for axes in (learning_rate, log_loss):
         axes.set_xlabel("batches")
-    loss.set_xlim(0, None)
-    loss.set_ylim(0, None)
+    loss.set(xlim=(0, None), ylim=(0, None))
     learning_rate.set_ylim(0, None)
     return figure
