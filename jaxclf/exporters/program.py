@@ -51,19 +51,15 @@ class Answer(NamedTuple):
 
 
 class InferenceProgram(NamedTuple):
-    """A model or an ensemble as one program.
-
-    model_types: the members' encoder families. dtypes: the dtypes in which the members of the run
-        compute. answer: (params, packed, slots) -> Answer; slots is static.
-    """
+    """A model or an ensemble as one program."""
 
     labels: tuple[str, ...]
     data: Data
-    model_types: tuple[str, ...]
-    dtypes: tuple[str, ...]
+    model_types: tuple[str, ...]  # the members' encoder families
+    dtypes: tuple[str, ...]  # in which the members of the run compute
     tokenizer: Tokenizer
     params: Params
-    answer: Callable[[Params, Packed, int], Answer]
+    answer: Callable[[Params, Packed, int], Answer]  # the number of slots is static
 
 
 def load_program(run: Path, dtype: str | None = None) -> InferenceProgram:

@@ -60,7 +60,12 @@ def evaluate_predictions(
     after = override(before, changes or {})
     fields = dict(iter_fields(before))
     if changed := [key for key, value in iter_fields(after) if value != fields[key]]:
-        _check_changes(changed, experiment, after)
+        if fixed := [key for key in changed if key not in ("calibration", "threshold")]:
+            raise ConfigError(f"{fixed[0]}: only calibration and threshold apply after training")
+        if "calibration" in changed and experiment.calibration.name != "none":
+            raise ConfigError("calibration: the predictions of this run are calibrated already")
+        check_spec("calibration", after.calibration)
+        check_spec("threshold", after.threshold)
         check_labels(after, names)
     predictions = {
         split: load_predictions(run / "predictions" / f"{split}.npz") for split in ("val", "test")
@@ -105,16 +110,7 @@ def _load_experiment(run: Path) -> Experiment:
     """The experiment of a run; of an ensemble or of another program, what is known of it."""
     if (run / "config.json").is_file():
         return catalog.load(str(run / "config.json"))
-    blank = Experiment(Data("", "", ""))
+    known = {}
     if (run / MEMBERS).is_file():
-        return override(blank, {"threshold": read_json(run / MEMBERS)["threshold"]})
-    return blank
-
-
-def _check_changes(keys: list[str], experiment: Experiment, after: Experiment) -> None:
-    if fixed := [key for key in keys if key not in ("calibration", "threshold")]:
-        raise ConfigError(f"{fixed[0]}: only calibration and threshold apply after training")
-    if "calibration" in keys and experiment.calibration.name != "none":
-        raise ConfigError("calibration: the predictions of this run are calibrated already")
-    check_spec("calibration", after.calibration)
-    check_spec("threshold", after.threshold)
+        known = {"threshold": read_json(run / MEMBERS)["threshold"]}
+    return override(Experiment(Data("", "", "")), known)

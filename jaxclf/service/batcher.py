@@ -38,57 +38,44 @@ class TooLargeError(Exception):
 
 
 class BatchModel(NamedTuple):
-    """What the queue must know of a model.
+    """What the queue must know of a model. Its functions are called from threads."""
 
-    shape: of a batch. max_text_tokens: most tokens that are read of a text.
-    count_tokens: texts -> the number of tokens in each window of each text; called from threads.
-    predict: the texts of one batch -> a result for each.
-    """
-
-    shape: Shape
-    max_text_tokens: int
-    count_tokens: Callable[[Sequence[str]], list[list[int]]]
-    predict: Callable[[Sequence[str]], Sequence[Any]]
+    shape: Shape  # of a batch
+    max_text_tokens: int  # most tokens that are read of a text
+    count_tokens: Callable[[Sequence[str]], list[list[int]]]  # in each window of each text
+    predict: Callable[[Sequence[str]], Sequence[Any]]  # the texts of a batch -> a result for each
 
 
 class BatchStats(NamedTuple):
-    """A batch that ran. packing_efficiency: share of its positions that held a token."""
+    """A batch that ran."""
 
     texts: int
     tokens: int
-    packing_efficiency: float
+    packing_efficiency: float  # share of its positions that held a token
     seconds: float
 
 
 @dataclass(eq=False)
 class Ticket:
-    """A request in the queue.
-
-    done: set with the results. tokens: that it holds of the queue. windows: tokens in each window
-    of each text. remaining: indices of the texts that no batch has taken yet.
-    """
+    """A request in the queue."""
 
     texts: Sequence[str]
-    done: asyncio.Future[Any]
-    tokens: int = 0
-    windows: list[list[int]] = field(default_factory=list)
-    remaining: list[int] = field(default_factory=list)
+    done: asyncio.Future[Any]  # set with the results
+    tokens: int = 0  # that it holds of the queue
+    windows: list[list[int]] = field(default_factory=list)  # tokens in each window of each text
+    remaining: list[int] = field(default_factory=list)  # indices of texts that no batch took yet
     results: dict[int, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Queue:
-    """max_tokens: that all tickets together may hold; tokens: that they hold now.
-
-    on_batch: called after every batch. seconds: what a batch takes; 0 until one has run.
-    waiting: tickets with texts that no batch has taken, in order of their turn.
-    """
+    """Tickets with texts that no batch has taken, in order of their turn, and the threads."""
 
     model: BatchModel
-    max_tokens: int
-    on_batch: Callable[[BatchStats], None]
-    tokens: int = 0
-    seconds: float = 0.0
+    max_tokens: int  # that all tickets together may hold
+    on_batch: Callable[[BatchStats], None]  # called after every batch
+    tokens: int = 0  # that the tickets hold now
+    seconds: float = 0.0  # what a batch takes; 0 until one has run
     waiting: dict[Ticket, None] = field(default_factory=dict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     tokenizing: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "tokenize"))

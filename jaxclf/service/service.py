@@ -36,23 +36,18 @@ class ClientDisconnectedError(Exception):
 
 @dataclass(eq=False)
 class Service:
-    """name: of the model. request_timeout: seconds from a request's body to its response.
-
-    accepted: requests that wait for their response; idle: set when the last of them has it.
-    explaining: a thread of its own, so that predictions do not wait for explanations.
-    started: set inside `running`. warming: the task that compiles all programs.
-    """
+    """A model that is served; predictions do not wait for the thread of explanations."""
 
     classifier: Classifier
-    name: str
+    name: str  # of the model
     queue: Queue
-    request_timeout: float
+    request_timeout: float  # seconds from a request's body to its response
     metrics: Metrics
     status: str = WARMING
-    accepted: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-    started: asyncio.Event = field(default_factory=asyncio.Event)
-    warming: asyncio.Task[None] | None = None
+    accepted: int = 0  # requests that wait for their response
+    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set when the last has it
+    started: asyncio.Event = field(default_factory=asyncio.Event)  # set inside `running`
+    warming: asyncio.Task[None] | None = None  # compiles all programs
     explaining: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "explain"))
 
 

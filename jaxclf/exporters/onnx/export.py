@@ -31,16 +31,12 @@ FIXED_LENGTH = ("deberta", "deberta-v2", "modernbert")
 
 
 class InputLayout(NamedTuple):
-    """The input of a graph.
+    """The input of a graph."""
 
-    inputs: with the sizes that they are traced for. slots: texts in a run.
-    to_packed: inputs -> the network's input. description: for the model card.
-    """
-
-    inputs: tuple[Port, ...]
-    slots: int
-    to_packed: Callable[..., Packed]
-    description: str
+    inputs: tuple[Port, ...]  # with the sizes that they are traced for
+    slots: int  # texts in a run
+    to_packed: Callable[..., Packed]  # inputs -> the network's input
+    description: str  # for the model card
 
 
 def _packed_layout(program: InferenceProgram) -> InputLayout:

@@ -18,16 +18,12 @@ ANY = float("nan")  # matches any number in a pattern
 
 
 class Fusion(NamedTuple):
-    """One node for a pattern of primitives.
-
-    pattern: (x, then `vectors` vectors as wide as x's last axis) -> an array shaped like x.
-    attributes: (the numbers matched by ANY) -> the node's attributes.
-    """
+    """One node for a pattern of primitives."""
 
     op: str
-    vectors: int
-    pattern: Callable[..., Any]
-    attributes: Callable[..., dict[str, Any]]
+    vectors: int  # as wide as x's last axis
+    pattern: Callable[..., Any]  # (x, *vectors) -> an array shaped like x
+    attributes: Callable[..., dict[str, Any]]  # (the numbers matched by ANY) -> the node's
 
 
 def _norm(x: jax.Array, scale: jax.Array, *bias: jax.Array) -> Any:

@@ -35,17 +35,13 @@ Op = Callable[..., Value | list[Value]]
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph under construction.
+    """A graph under construction."""
 
-    int8: names of constants to quantize. nodes: by output, in order. sizes: size -> name of the
-    int64 tensor [1] that holds it. names: content of small constants and of nodes -> name.
-    """
-
-    int8: frozenset[str] = frozenset()
-    nodes: dict[str, Node] = field(default_factory=dict)
+    int8: frozenset[str] = frozenset()  # names of constants to quantize
+    nodes: dict[str, Node] = field(default_factory=dict)  # by output, in order
     constants: dict[str, np.ndarray] = field(default_factory=dict)
-    sizes: dict[int, str] = field(default_factory=dict)
-    names: dict[Any, str] = field(default_factory=dict)
+    sizes: dict[int, str] = field(default_factory=dict)  # -> the int64 tensor [1] that holds it
+    names: dict[Any, str] = field(default_factory=dict)  # by content: small constants and nodes
 
 
 def node(graph: Graph, op: str, *inputs: str | Value, **attributes: Any) -> str:

@@ -123,8 +123,6 @@ def make_panels(
             length=2, labelbottom=own_scale or is_lowest, labelleft=index % column_count == 0
         )
         axes.set_visible(index < len(labels))
-    for axes, title in zip(grid.ravel(), titles, strict=False):
-        axes.set_title(title, loc="left", fontweight="bold", pad=4)
     figure.supxlabel(xlabel, fontsize=9, y=0.1 / height)
     figure.supylabel(ylabel, fontsize=9, x=0.06 / width)
     handles = [
@@ -139,7 +137,8 @@ def make_panels(
         columnspacing=1.6,
     )
     panels = []
-    for axes, rows in zip(grid.ravel(), labels.values(), strict=False):
+    for axes, title, rows in zip(grid.ravel(), titles, labels.values(), strict=False):
+        axes.set_title(title, loc="left", fontweight="bold", pad=4)
         if any(values[0] != values[0] for values in rows.values()):
             axes.text(
                 0.5, 0.5, empty, ha="center", va="center", color=GRAY, transform=axes.transAxes
