@@ -51,33 +51,27 @@ def page_size(png: bytes) -> tuple[int, int]:
     return round(width / SCALE), round(height / SCALE)
 
 
-def _make_environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER / "templates"),
-        autoescape=jinja2.select_autoescape(disabled_extensions=("md",), default=True),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, script = (
-        (FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
-    )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment.globals |= {
-        "style": Markup(style),
-        "script": Markup(script),
-        "script_hash": f"sha256-{digest}",
-        "version": version("jaxclf"),
-    }
-    environment.filters |= {
-        "cell": escape_cell,
-        "number": format_score,
-        "markdown": to_markdown,
-        "json": functools.partial(json.dumps, indent=2, ensure_ascii=False),
-        "data_url": data_url,
-        "page_size": page_size,
-    }
-    return environment
-
-
-ENVIRONMENT = _make_environment()
+STYLE, SCRIPT = (
+    (FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
+)
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(FOLDER / "templates"),
+    autoescape=jinja2.select_autoescape(disabled_extensions=("md",), default=True),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+ENVIRONMENT.globals |= {
+    "style": Markup(STYLE),
+    "script": Markup(SCRIPT),
+    "script_hash": f"sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}",
+    "version": version("jaxclf"),
+}
+ENVIRONMENT.filters |= {
+    "cell": escape_cell,
+    "number": format_score,
+    "markdown": to_markdown,
+    "json": functools.partial(json.dumps, indent=2, ensure_ascii=False),
+    "data_url": data_url,
+    "page_size": page_size,
+}

@@ -8,7 +8,6 @@ import numpy as np
 
 from jaxclf.exporters.onnx.jaxpr import LENGTH, ROWS
 
-Size = tuple[int, ...]
 SMALL = 4096  # constants of at most this many elements are shared if equal
 
 
@@ -26,7 +25,7 @@ class Value(NamedTuple):
     `expand` repeats the values for the rest."""
 
     name: str
-    shape: Size
+    shape: tuple[int, ...]
 
 
 # Writes one primitive: (graph, equation, input values) -> its output, or a list of outputs.
@@ -103,13 +102,6 @@ def sizes_of(graph: Graph, shape: Sequence[int]) -> str:
     if not any(_symbolic(size) for size in shape):
         return integers(graph, *shape).name
     return node(graph, "Concat", *[size_of(graph, size) for size in shape], axis=0)
-
-
-def broadcast_shape(*shapes: Size) -> Size:
-    """The shape that several shapes broadcast to."""
-    rank = max(map(len, shapes))
-    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
-    return tuple(max(sizes) for sizes in zip(*padded, strict=True))
 
 
 def expand(graph: Graph, value: Value, shape: Sequence[int]) -> Value:

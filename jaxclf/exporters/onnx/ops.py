@@ -5,12 +5,12 @@ the size 1; before all other ops `expand` repeats the value.
 """
 
 import numpy as np
+from jax.lax import broadcast_shapes
 
 from jaxclf.exporters.onnx.graph import (
     Graph,
     Op,
     Value,
-    broadcast_shape,
     constant,
     expand,
     integers,
@@ -23,13 +23,9 @@ from jaxclf.exporters.onnx.shape_ops import SHAPE_OPS, arange, expand_axes, tran
 
 def _elementwise(op: str) -> Op:
     def write(graph: Graph, equation: Equation, *values: Value) -> Value:
-        return Value(node(graph, op, *values), broadcast_shape(*(value.shape for value in values)))
+        return Value(node(graph, op, *values), broadcast_shapes(*(value.shape for value in values)))
 
     return write
-
-
-def _identity(graph: Graph, equation: Equation, value: Value) -> Value:
-    return value
 
 
 def _square(graph: Graph, equation: Equation, value: Value) -> Value:
@@ -46,7 +42,7 @@ def _rsqrt(graph: Graph, equation: Equation, value: Value) -> Value:
 
 
 def _select(graph: Graph, equation: Equation, condition: Value, no: Value, yes: Value) -> Value:
-    shape = broadcast_shape(condition.shape, no.shape, yes.shape)
+    shape = broadcast_shapes(condition.shape, no.shape, yes.shape)
     return Value(node(graph, "Where", condition, yes, no), shape)
 
 
@@ -91,7 +87,7 @@ def _product(graph: Graph, equation: Equation, left: Value, right: Value) -> Val
         new = [len(right_batch) + index for index in range(len(left_rest) - 1)]
         shape = (*right.shape[:-2], *[1] * len(new), *right.shape[-2:])
         right = Value(node(graph, "Unsqueeze", right, integers(graph, *new)), shape)
-    shape = broadcast_shape(left.shape[:-2], right.shape[:-2])
+    shape = broadcast_shapes(left.shape[:-2], right.shape[:-2])
     return Value(node(graph, "MatMul", left, right), (*shape, left.shape[-2], right.shape[-1]))
 
 
@@ -127,10 +123,8 @@ def _scatter_max(
     graph: Graph, equation: Equation, target: Value, indices: Value, updates: Value
 ) -> Value:
     _check_scatter(equation)
-    target, updates = (
-        expand(graph, value, aval.shape)
-        for value, aval in ((target, equation.in_avals[0]), (updates, equation.in_avals[2]))
-    )
+    target = expand(graph, target, equation.in_avals[0].shape)
+    updates = expand(graph, updates, equation.in_avals[2].shape)
     if len(updates.shape) == 1:
         indices = Value(node(graph, "Squeeze", indices, integers(graph, -1)), indices.shape[:1])
     indices = expand(graph, indices, updates.shape)
@@ -168,5 +162,5 @@ OPS: dict[str, Op] = {
     "scatter-max": _scatter_max,
     "select_n": _select,
     "square": _square,
-    "stop_gradient": _identity,
+    "stop_gradient": _cast,  # to its own dtype
 }

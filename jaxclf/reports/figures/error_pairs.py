@@ -55,7 +55,7 @@ def draw(columns: Columns) -> style.Figure:
     for predicted, missed in np.argwhere(texts > 0):
         count = texts[predicted, missed]
         ink, size = "white" if count > 0.4 * largest else style.INK, 9 if cell > 0.4 else 6.5
-        axes.text(missed, predicted, count, ha="center", va="center", color=ink, fontsize=size)
+        axes.text(missed, predicted, f"{count}", ha="center", va="center", color=ink, fontsize=size)
     rows = [f"{name}  ({count:,})" for name, count in zip(short_names, totals, strict=True)]
     axes.set_xticks(range(len(names)), short_names, rotation=90)
     axes.set_yticks(range(len(names)), rows)

@@ -18,13 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from jaxclf.reports.figures.data import Columns, rows_by_label
 
-BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#c44e00", "#007a5a", "#a8508a"
-INK, GRAY, PALE, PAPER = "#222222", "#666666", "#b9b9b9", "#fbfbf9"
 STYLE = matplotlib.rc_params_from_file(Path(__file__).parent / "report.mplstyle", False, False)
+INK, GRAY, PAPER = STYLE["text.color"], STYLE["axes.edgecolor"], STYLE["axes.facecolor"]
+BLUE, VERMILION, GREEN, PURPLE, PALE = "#0072b2 #c44e00 #007a5a #a8508a #b9b9b9".split()
 WIDTH, DPI = 9.6, 160  # inches; pixels per inch in the file
 
 
@@ -43,7 +43,7 @@ CHOSEN = Mark("chosen threshold", VERMILION, marker="o")
 
 def to_png(draw: Callable[[Columns], Figure], columns: Columns) -> bytes:
     """A figure as a PNG image. The user's matplotlib settings do not change it."""
-    with matplotlib.style.context(STYLE, after_reset=True):
+    with matplotlib.style.context(dict(STYLE), after_reset=True):
         file = io.BytesIO()
         draw(columns).savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()
@@ -164,12 +164,12 @@ def set_x_range(axes: Axes, low: float, high: float) -> None:
     """Give a panel its own horizontal scale."""
     axes.set_xlim(low, high)
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
 
 
 def set_count_axis(axes: Axes, largest: float) -> None:
     """Make the vertical axis a logarithmic scale of counts."""
     axes.set(yscale="log", ylim=(0.5, 2 * max(largest, 1)))
     axes.yaxis.set_major_locator(LogLocator(numticks=5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_minor_locator(LogLocator(subs=[], numticks=5))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from jaxclf.reports.figures import style
 from jaxclf.reports.figures.data import Columns, RunData, stack_rows
@@ -77,9 +77,7 @@ def draw(columns: Columns) -> style.Figure:
     learning_rate.plot(batch[~is_epoch], columns["learning_rate"][~is_epoch], color=style.BLUE)
     learning_rate.set_title("learning rate", loc="left")
     learning_rate.yaxis.set_major_locator(MaxNLocator(4))
-    learning_rate.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:.1e}" if value else "0")
-    )
+    learning_rate.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}" if value else "0")
     for axes, name in ((score, "score"), (log_loss, "log_loss")):
         axes.plot(batch[is_epoch], columns[name][is_epoch], "o-", color=style.BLUE)
         axes.set_title(f"{name.replace('_', ' ')} on val, after each epoch", loc="left")
