@@ -22,24 +22,6 @@ from jaxclf.types import Batch, Shape
 PROGRAM, PARAMS = "program.stablehlo", "params.safetensors"
 PLATFORMS = ("cpu", "cuda")
 
-CARD = """## As a StableHLO program
-
-`{program}` is written by `jax.export` for {platforms}; `{params}` has its parameters by path. It
-needs neither jaxclf nor flax:
-
-    import jax.export, safetensors.numpy
-    params = safetensors.numpy.load_file("{params}")
-    program = jax.export.deserialize(open("{program}", "rb").read())
-    answer = program.call(params, ids, positions, segments, examples)
-
-The inputs are int32 `[{rows}, {length}]`. Several texts share a row: `segments` numbers them (0 is
-padding), `positions` start at 0 in each, `examples` is the output row of a token ({slots} for
-padding). `answer` has `probabilities` and `decisions`, [{slots}, classes], and `thresholds`.
-
-jax {version} wrote the program. jax reads exported programs for six months or more: keep the run,
-and export it again. The parameters do not expire.
-"""
-
 
 def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
     """Write a folder with a StableHLO program of a finished run or an ensemble, and its parameters;
@@ -59,14 +41,14 @@ def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
     shape = prediction_shape(program.data.windows)
     params = {name: np.asarray(leaf) for name, leaf in named_params(program.params).items()}
     exported = _export(program, params, shape, platforms)
-    usage = CARD.format(
-        program=PROGRAM,
-        params=PARAMS,
-        platforms=" and ".join(platforms),
+    values = {
+        "program": PROGRAM,
+        "params": PARAMS,
+        "platforms": " and ".join(platforms),
+        "version": jax.__version__,
         **shape._asdict(),
-        version=jax.__version__,
-    )
-    with new_folder(run, out, program.tokenizer, usage) as part:
+    }
+    with new_folder(run, out, program.tokenizer, "stablehlo.md", values) as part:
         (part / PROGRAM).write_bytes(exported.serialize())
         safetensors.numpy.save_file(params, part / PARAMS)
         (part / PARAMS).chmod((part / PROGRAM).stat().st_mode)  # safetensors writes for the owner

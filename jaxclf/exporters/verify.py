@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 from jaxtyping import Float32
 from tokenizers import Tokenizer
@@ -22,6 +23,11 @@ from jaxclf.text.tokenizer.tokenize import TOKENIZER
 from jaxclf.types import Windows
 
 RECORD = "verification.json"
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=True,
+)
 
 # Largest allowed difference of two probabilities, by the dtype that the run computes in. Two
 # float32 libraries add in different orders; bfloat16 has three digits, and every layer rounds.
@@ -58,10 +64,12 @@ def check_new_folder(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(run: Path, out: Path, tokenizer: Tokenizer, usage: str) -> Iterator[Path]:
+def new_folder(
+    run: Path, out: Path, tokenizer: Tokenizer, template: str, values: Mapping[str, Any]
+) -> Iterator[Path]:
     """Write `out` atomically: yield a folder that becomes `out` if the block ends without an error.
 
-    The folder has the tokenizer, the run's metadata, and its model card followed by `usage`.
+    The folder has the tokenizer, the run's metadata, and its model card followed by a template.
     Raises ConfigError if `out` exists and is not empty.
     """
     check_new_folder(out)
@@ -71,6 +79,7 @@ def new_folder(run: Path, out: Path, tokenizer: Tokenizer, usage: str) -> Iterat
         shutil.copyfile(safe_path(folder, meta), part / meta)
         tokenizer.save(str(part / TOKENIZER))
         card = safe_path(folder, "README.md").read_text(encoding="utf-8")
+        usage = TEMPLATES.get_template(template).render(values)
         (part / "README.md").write_text(f"{card}\n{usage}", encoding="utf-8")
         yield part
 

@@ -36,14 +36,12 @@ class InputLayout(NamedTuple):
     inputs: tuple[Port, ...]  # with the sizes that they are traced for
     slots: int  # texts in a run
     to_packed: Callable[..., Packed]  # inputs -> the network's input
-    description: str  # for the model card
 
 
 def _packed_layout(program: InferenceProgram) -> InputLayout:
     length = program.data.max_length
     inputs = tuple(Port(name, np.int32, (ROWS, length)) for name in Packed._fields)
-    slots = _slots_per_row(program)
-    return InputLayout(inputs, ROWS * slots, Packed, PACKED.format(length=length, slots=slots))
+    return InputLayout(inputs, ROWS * _slots_per_row(program), Packed)
 
 
 def _slots_per_row(program: InferenceProgram) -> int:
@@ -52,8 +50,7 @@ def _slots_per_row(program: InferenceProgram) -> int:
 
 def _padded_layout(program: InferenceProgram) -> InputLayout:
     """Positions count real tokens, so padding can be on either side."""
-    longest = program.data.max_length
-    length = longest if set(program.model_types) & set(FIXED_LENGTH) else LENGTH
+    length = program.data.max_length if _has_fixed_length(program) else LENGTH
 
     def to_packed(ids: jax.Array, mask: jax.Array) -> Packed:
         segments = (mask > 0).astype(jnp.int32)
@@ -62,33 +59,14 @@ def _padded_layout(program: InferenceProgram) -> InputLayout:
         return Packed(ids, positions, segments, jnp.where(segments > 0, rows, ROWS))
 
     inputs = tuple(Port(name, np.int64, (ROWS, length)) for name in ("input_ids", "attention_mask"))
-    size = f"padded to {longest}" if length == longest else f"of at most {longest}"
-    return InputLayout(inputs, ROWS, to_packed, PADDED.format(size=size))
+    return InputLayout(inputs, ROWS, to_packed)
+
+
+def _has_fixed_length(program: InferenceProgram) -> bool:
+    return not set(program.model_types).isdisjoint(FIXED_LENGTH)
 
 
 INPUT_LAYOUTS = {"packed": _packed_layout, "padded": _padded_layout}
-
-PACKED = """inputs `ids`, `positions`, `segments`, `examples`, int32 `[rows, {length}]`. Several
-texts share a row: `segments` numbers them (0 is padding), `positions` start at 0 in each,
-`examples` is the output row of a token (for padding, the number of output rows). The output has
-{slots} times as many rows as the input; rows without tokens are meaningless.
-`jaxclf.exporters.onnx.scorer.onnx_scorer(folder)` fills the inputs and returns probabilities."""
-
-PADDED = """inputs `input_ids` and `attention_mask`, int64 `[rows, length]`, one text per row,
-{size} tokens, from `tokenizer.json`. The graph reads the first window of a longer text; jaxclf
-reads and pools several."""
-
-INT8 = """ in int8 (on an x86 CPU without VNNI sums can saturate: score a labeled file there before
-use)"""
-
-CARD = """## As an ONNX graph
-
-`model.onnx`{precision} for onnxruntime: {input}
-
-Outputs: `probabilities` float32 and `decisions` bool, one row per text, and the `thresholds`
-float32 that decide. The model's metadata `labels` names the columns; `verification.json` records
-the differences from jaxclf.
-"""
 
 
 def to_onnx(
@@ -109,11 +87,16 @@ def to_onnx(
         raise ConfigError("--int8 changes F1: give a labeled file, --data FILE, to measure it")
     program = load_program(run, "float32")
     classifier = load(run)
-    description = INPUT_LAYOUTS[input](program).description
-    usage = CARD.format(precision=INT8 if int8 else "", input=description)
+    values = {
+        "input": input,
+        "int8": int8,
+        "length": program.data.max_length,
+        "slots": _slots_per_row(program),
+        "is_fixed": _has_fixed_length(program),
+    }
     examples = read(data, program.labels) if data else None
     texts = examples.texts if examples else verify.probe_texts(program.data.windows)
-    with verify.new_folder(run, out, program.tokenizer, usage) as part:
+    with verify.new_folder(run, out, program.tokenizer, "onnx.md", values) as part:
         save(part / MODEL, program, input, int8)
         probs, exported = classifier.predict_proba(texts), onnx_scorer(part)(texts)
         is_compared = np.ones(len(texts), bool)

@@ -31,15 +31,12 @@ def _norm(x: jax.Array, scale: jax.Array, *bias: jax.Array) -> Any:
     return layer_norm(ANY, jnp.dtype("float32"), "norm", bool(bias)).apply({"params": params}, x)
 
 
-def _tanh_gelu(x: jax.Array) -> jax.Array:
-    return jax.nn.gelu(x, approximate=True)
-
-
+TANH_GELU = functools.partial(jax.nn.gelu, approximate=True)
 FUSIONS = (
     Fusion("LayerNormalization", 2, _norm, lambda eps: {"epsilon": eps}),
     Fusion("LayerNormalization", 1, _norm, lambda eps: {"epsilon": eps}),
     Fusion("Gelu", 0, gelu, lambda: {"approximate": "none"}),
-    Fusion("Gelu", 0, _tanh_gelu, lambda: {"approximate": "tanh"}),
+    Fusion("Gelu", 0, TANH_GELU, lambda: {"approximate": "tanh"}),
     Fusion("Softmax", 0, jax.nn.softmax, lambda: {"axis": -1}),
 )
 

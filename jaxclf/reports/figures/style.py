@@ -156,8 +156,7 @@ def mark_chosen(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
 
 def show_value(axes: Axes, name: str, value: float) -> None:
     """Write a label's value above its panel, on the right."""
-    text = "n/a" if math.isnan(value) else f"{value:.2f}"
-    axes.set_title(f"{name} {text}", loc="right", color=GRAY, fontsize=8, pad=4)
+    axes.set_title(f"{name} {value:.2f}", loc="right", color=GRAY, fontsize=8, pad=4)
 
 
 def set_x_range(axes: Axes, low: float, high: float) -> None:
