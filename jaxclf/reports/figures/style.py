@@ -22,7 +22,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from jaxclf.reports.figures.data import Columns, rows_by_label
 
-STYLE = matplotlib.rc_params_from_file(Path(__file__).parent / "report.mplstyle", False, False)
+STYLE_FILE = Path(__file__).parent / "report.mplstyle"
+STYLE = matplotlib.rc_params_from_file(STYLE_FILE, use_default_template=False)
 INK, GRAY, PAPER = STYLE["text.color"], STYLE["axes.edgecolor"], STYLE["axes.facecolor"]
 BLUE, VERMILION, GREEN, PURPLE, PALE = "#0072b2 #c44e00 #007a5a #a8508a #b9b9b9".split()
 WIDTH, DPI = 9.6, 160  # inches; pixels per inch in the file
@@ -43,7 +44,7 @@ CHOSEN = Mark("chosen threshold", VERMILION, marker="o")
 
 def to_png(draw: Callable[[Columns], Figure], columns: Columns) -> bytes:
     """A figure as a PNG image. The user's matplotlib settings do not change it."""
-    with matplotlib.style.context(dict(STYLE), after_reset=True):
+    with matplotlib.style.context(STYLE_FILE, after_reset=True):
         file = io.BytesIO()
         draw(columns).savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()
