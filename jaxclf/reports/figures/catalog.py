@@ -1,4 +1,5 @@
-"""The figures of a report: every module of this package that defines `CAPTION`.
+"""The figures of a report: every module of this package that defines ORDER, TITLE, ALT, CAPTION,
+`make_columns`, `describe` and `draw`.
 
 matplotlib is imported with the first figure, since it takes a second.
 """
