@@ -20,7 +20,6 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from jaxclf.decisions.arrays import Decided, Labels, Probs
-from jaxclf.decisions.bootstrap_metrics import weighted_metrics
 from jaxclf.decisions.intervals import (
     LEVEL,
     MAX_COLUMNS,
@@ -32,11 +31,10 @@ from jaxclf.decisions.intervals import (
     leave_out_weights,
     percentile,
     resample_weights,
+    weighted_metrics,
 )
 from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.weighted_counts import ExampleCounts, count_examples
-
-COMPARISON_RESAMPLES = 10_000
 
 Outputs = tuple[Probs, Decided]
 PerMetric = Float64[np.ndarray, " metrics"]
@@ -65,8 +63,8 @@ def paired(
     labels: Labels,
     first: Outputs | list[Outputs],
     second: Outputs | list[Outputs],
-    resamples: int = COMPARISON_RESAMPLES,
-    swaps: int = COMPARISON_RESAMPLES,
+    resamples: int,
+    swaps: int,
     seed: int = SEED,
     matched: bool = False,
 ) -> Compared:
@@ -88,11 +86,11 @@ def paired(
     replicates = _replicates(systems, len(labels), resamples, seed, matched)
     skew = _acceleration(systems, len(labels), scores, matched)
     p_values = _randomization(labels, first, second, values, swaps, seed)
-    differences = []
     columns = np.stack([*means, values, skew, p_values], axis=1).tolist()
-    for (mean, second_mean, value, a, p), draws in zip(columns, replicates, strict=True):
-        ends, shifted = percentile(draws), bca(value, draws, a)
-        differences.append(Difference(mean, second_mean, value, draws, ends, shifted, p))
+    differences = [
+        Difference(mean, second_mean, value, draws, percentile(draws), bca(value, draws, a), p)
+        for (mean, second_mean, value, a, p), draws in zip(columns, replicates, strict=True)
+    ]
     metrics = dict(zip(METRICS, differences, strict=False))
     return Compared(metrics, tuple(differences[len(METRICS) :]))
 

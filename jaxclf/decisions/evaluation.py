@@ -1,24 +1,30 @@
-"""The content of report.json and thresholds.json, from the predictions of a run."""
+"""The content of report.json and thresholds.json, from the predictions of a run; cross-fitting."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
+from jaxclf.decisions.arrays import Decided, Labels, Probs, Thresholds
 from jaxclf.decisions.calibration import (
     CALIBRATORS,
     Calibration,
     apply_calibration,
     calibrate_out_of_fold,
 )
-from jaxclf.decisions.crossfit import Rule, crossfit
-from jaxclf.decisions.intervals import Resampled, bootstrap
+from jaxclf.decisions.folds import held_out_masks
+from jaxclf.decisions.intervals import LEVEL, Resampled, bootstrap
 from jaxclf.decisions.metrics import compute_label_metrics, compute_metrics, macro_f1
 from jaxclf.decisions.provenance import Provenance, fitted_by
 from jaxclf.decisions.thresholds import FALLBACK, THRESHOLDS, decide
 from jaxclf.experiment.config import Spec
 from jaxclf.types import Predictions
+
+FOLDS, THRESHOLD_RESAMPLES = 10, 200
+
+Rule = Callable[[Labels, Probs], Thresholds]
 
 
 def make_rule(spec: Spec, names: tuple[str, ...]) -> Rule:
@@ -26,17 +32,36 @@ def make_rule(spec: Spec, names: tuple[str, ...]) -> Rule:
     return functools.partial(THRESHOLDS[spec.name], names=names, **spec.options)
 
 
-def fit_thresholds(predictions: Predictions, spec: Spec, names: tuple[str, ...]) -> np.ndarray:
-    """Fit thresholds on predictions."""
-    return make_rule(spec, names)(predictions.labels, predictions.probs)
+def decide_crossfit(labels: Labels, probs: Probs, rule: Rule, folds: int = FOLDS) -> Decided:
+    """Decide every example by thresholds fitted on the other folds.
+
+    Scores on the split that fitted the thresholds are optimistically biased; the optimism is their
+    difference to the scores of these decisions.
+    """
+    decided = np.zeros(probs.shape, bool)
+    for held_out in held_out_masks(labels, folds):
+        thresholds = rule(labels[~held_out], probs[~held_out])
+        decided[held_out] = decide(probs[held_out], thresholds)
+    return decided
+
+
+def crossfit(
+    labels: Labels, probs: Probs, rule: Rule
+) -> tuple[dict[str, float], Float[np.ndarray, "classes 2"]]:
+    """The cross-fitted metrics of a rule, and 95 % intervals of its thresholds over resampled
+    examples."""
+    rng, count = np.random.default_rng(0), len(labels)
+    resampled = []
+    for _ in range(THRESHOLD_RESAMPLES):
+        rows = rng.integers(0, count, count)
+        resampled.append(rule(labels[rows], probs[rows]))
+    ends = np.quantile(np.array(resampled), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    scores = compute_metrics(labels, probs, decide_crossfit(labels, probs, rule))
+    return scores, np.ascontiguousarray(ends.T)
 
 
 def threshold_record(
-    thresholds: np.ndarray,
-    intervals: np.ndarray,
-    spec: Spec,
-    split: str,
-    names: tuple[str, ...],
+    thresholds: np.ndarray, intervals: np.ndarray, spec: Spec, split: str, names: tuple[str, ...]
 ) -> dict[str, Any]:
     """The content of thresholds.json: of every label the threshold, its 95 % interval over
     resampled examples, the split it was fitted on and the rule with its options."""
@@ -135,9 +160,8 @@ def evaluate_split(
 
 def intervals_record(resampled: Resampled, names: tuple[str, ...]) -> dict[str, Any]:
     """95 % intervals of every metric, and under `labels` of each label's F1."""
+    f1 = zip(names, resampled.f1, strict=True)
     return {
         **{name: estimate.interval for name, estimate in resampled.metrics.items()},
-        "labels": {
-            name: estimate.interval for name, estimate in zip(names, resampled.f1, strict=True)
-        },
+        "labels": {name: estimate.interval for name, estimate in f1},
     }

@@ -25,9 +25,15 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from jaxclf.decisions.arrays import Decided, Labels, Probs
-from jaxclf.decisions.bootstrap_metrics import smoothed_f1, weighted_metrics
-from jaxclf.decisions.metrics import METRICS
-from jaxclf.decisions.weighted_counts import count_examples
+from jaxclf.decisions.metrics import METRICS, Metric
+from jaxclf.decisions.weighted_counts import (
+    ExampleCounts,
+    PerResample,
+    Weights,
+    apply_weights,
+    count_examples,
+    mean_over_labels,
+)
 
 RESAMPLES, SEED, LEVEL = 2000, 0, 0.95
 MAX_COLUMNS, MAX_ENTRIES = 64, 2**22  # of one weight matrix
@@ -35,6 +41,8 @@ JACKKNIFE_GROUPS = 200
 NORMAL = NormalDist()
 
 PerMetric = Float64[np.ndarray, " metrics"]
+Replicates = Float64[np.ndarray, "metrics resamples"]
+Influences = Float64[np.ndarray, "metrics groups"]
 
 
 class Estimate(NamedTuple):
@@ -75,11 +83,47 @@ def bootstrap(
     estimates = []
     for value, draws, a, ends in zip(values, replicates, skew, smoothed, strict=True):
         shifted = bca(value, draws, a)
-        low, high = shifted if ends is None else ends
+        low, high = ends or shifted
         interval = (min(low, value), max(high, value))
         estimates.append(Estimate(value, draws, percentile(draws), shifted, interval))
     metrics = dict(zip(METRICS, estimates, strict=False))
     return Resampled(metrics, tuple(estimates[len(METRICS) :]))
+
+
+def weighted_metrics(examples: ExampleCounts, weights: Weights) -> Replicates:
+    """A row for each of METRICS, then one for each label's F1; a column for each weighting."""
+    counts = apply_weights(examples, weights)
+    rows = [
+        metric.compute_weighted(counts)
+        if metric.compute_weighted
+        else resampled_metric(metric, examples, weights)
+        for metric in METRICS.values()
+    ]
+    return np.concatenate([rows, counts.f1])
+
+
+def resampled_metric(metric: Metric, examples: ExampleCounts, weights: Weights) -> PerResample:
+    """A metric without a weighted form: computed on the repeated rows of every weighting."""
+    values = []
+    for column in weights.T:
+        rows = np.repeat(np.arange(len(column)), column.astype(np.int64))
+        values.append(
+            metric.compute(examples.labels[rows], examples.probs[rows], examples.decided[rows])
+        )
+    return np.array(values, np.float64)
+
+
+def smoothed_f1(examples: ExampleCounts, weights: Weights, rng: np.random.Generator) -> Replicates:
+    """Macro F1, then each label's, with a draw from Gamma(1/2) added to every count.
+
+    A label without positives among all examples is NaN and left out.
+    """
+    classes, resamples = len(examples.rankings), weights.shape[1]
+    counts = (examples.counts @ weights).reshape(4, classes, resamples)[:3]
+    tp, fp, fn = counts + rng.standard_gamma(0.5, counts.shape)
+    all_tp, _, all_fn, _ = examples.counts.sum(axis=1).reshape(4, classes, 1)
+    f1 = np.where(all_tp + all_fn > 0, 2 * tp / (2 * tp + fp + fn), np.nan)
+    return np.concatenate([mean_over_labels(f1)[None], f1])
 
 
 def resample_weights(
@@ -108,9 +152,7 @@ def leave_out_weights(count: int) -> Float32[np.ndarray, "examples groups"]:
     return (np.arange(count)[:, None] % max(groups, 1) != np.arange(groups)).astype(np.float32)
 
 
-def influence(
-    without: Float64[np.ndarray, "metrics groups"],
-) -> Float64[np.ndarray, "metrics groups"]:
+def influence(without: Influences) -> Influences:
     """The influence of each group on each metric, from the metrics without it; 0 if undefined."""
     known = ~np.isnan(without)
     values, count = np.where(known, without, 0), np.maximum(known.sum(axis=1, keepdims=True), 1)
@@ -118,7 +160,7 @@ def influence(
     return np.where(known, difference, 0) * (1 - 1 / count)
 
 
-def acceleration(influences: Float64[np.ndarray, "metrics groups"]) -> PerMetric:
+def acceleration(influences: Influences) -> PerMetric:
     """A sixth of the skewness of the sum of the influences; 0 where all are 0."""
     squares = np.sum(influences**2, axis=1)
     scale = 6 * squares**1.5

@@ -20,11 +20,7 @@ from jaxclf.types import Predictions
 MARGIN = 1e-6  # above the mean: equal float32 probabilities may exceed their own mean by rounding
 
 
-class LabelIssues(NamedTuple):
-    """Annotations to review, by example and label; the least probable first."""
-
-    rows: Int[np.ndarray, " issues"]
-    columns: Int[np.ndarray, " issues"]
+Indices = Int[np.ndarray, " issues"]
 
 
 class LabelNoise(NamedTuple):
@@ -55,8 +51,9 @@ def confident_labels(labels: Labels, probs: Probs) -> Float[np.ndarray, "example
     return values
 
 
-def label_issues(labels: Labels, probs: Probs) -> LabelIssues:
-    """Known labels that differ from the value the model is confident of.
+def label_issues(labels: Labels, probs: Probs) -> tuple[Indices, Indices]:
+    """(rows, columns) of known labels that differ from the value the model is confident of, the
+    least probable first.
 
     probs: of examples that the model was not trained on.
     """
@@ -66,7 +63,7 @@ def label_issues(labels: Labels, probs: Probs) -> LabelIssues:
     p = probs[rows, columns].astype(np.float64)
     likelihood = np.where(labels[rows, columns] == 1, p, 1 - p)
     order = np.argsort(likelihood, kind="stable")
-    return LabelIssues(rows[order], columns[order])
+    return rows[order], columns[order]
 
 
 def label_noise(labels: Labels, probs: Probs) -> list[LabelNoise]:
@@ -93,15 +90,15 @@ def write_label_issues(
 
     texts: id -> text, for one more column. Returns the number of rows.
     """
-    issues = label_issues(predictions.labels, predictions.probs)
+    rows, columns = label_issues(predictions.labels, predictions.probs)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    columns = ("id", "label", "given_label", "suggested_label", "probability")
-    writer.writerow((*columns, *(() if texts is None else ("text",))))
-    for row, column in zip(*issues, strict=True):
+    header = ("id", "label", "given_label", "suggested_label", "probability")
+    writer.writerow((*header, *(() if texts is None else ("text",))))
+    for row, column in zip(rows, columns, strict=True):
         example_id, annotated = str(predictions.ids[row]), int(predictions.labels[row, column])
         probability = f"{predictions.probs[row, column]:.4f}"
         text = () if texts is None else (texts[example_id],)
         writer.writerow((example_id, names[column], annotated, 1 - annotated, probability, *text))
     write_text(path, file.getvalue())
-    return len(issues.rows)
+    return len(rows)

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from jaxclf.decisions.arrays import Labels, Probs
 from jaxclf.decisions.blending import Blender, diversity, leave_one_out
 from jaxclf.decisions.compare_runs import read_system
-from jaxclf.decisions.crossfit import Rule, decide_crossfit
+from jaxclf.decisions.evaluation import Rule, decide_crossfit
 from jaxclf.decisions.metrics import macro_f1
 from jaxclf.decisions.predictions import load_predictions, merge_predictions
 from jaxclf.types import Predictions

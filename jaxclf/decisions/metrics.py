@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
 from sklearn import metrics as sklearn_metrics
 
 from jaxclf.decisions.arrays import (
@@ -242,16 +241,8 @@ def compute_label_metrics(
     labels: Labels, probs: Probs, decided: Decided, names: tuple[str, ...]
 ) -> dict[str, Mapping[str, float]]:
     """precision, recall, f1, auc, ap and support of every label."""
-    scores = score_labels(labels, decided)
-    columns: dict[str, Float64[np.ndarray, " classes"]] = {
-        "precision": scores.precision,
-        "recall": scores.recall,
-        "f1": scores.f1,
-        "auc": auc(labels, probs),
-        "ap": average_precision(labels, probs),
-        "support": scores.support,
-    }
-    return {
-        name: {key: float(column[index]) for key, column in columns.items()}
-        for index, name in enumerate(names)
-    }
+    *scores, support = score_labels(labels, decided)
+    columns = (*scores, auc(labels, probs), average_precision(labels, probs), support)
+    keys = ("precision", "recall", "f1", "auc", "ap", "support")
+    rows = np.stack(columns, axis=1).tolist()
+    return {name: dict(zip(keys, row, strict=True)) for name, row in zip(names, rows, strict=True)}

@@ -56,10 +56,8 @@ def fitted_by(provenance: Provenance, split: str) -> list[str]:
 
 def split_of(provenance: Provenance, sha256: str) -> str | None:
     """The split whose rows have this SHA-256, under any file name."""
-    for name, split in provenance["splits"].items():
-        if split["sha256"] == sha256:
-            return name
-    return None
+    splits = provenance["splits"].items()
+    return next((name for name, split in splits if split["sha256"] == sha256), None)
 
 
 def warning(provenance: Provenance, split: str) -> str | None:

@@ -17,6 +17,8 @@ from jaxclf.decisions.calibration import CALIBRATORS, apply_calibration
 from jaxclf.decisions.ranking import cumulative_counts
 from jaxclf.types import NON_NEGATIVE, POSITIVE_FRACTION, Bound
 
+Names = tuple[str, ...]
+
 FALLBACK = 0.5  # the threshold of a label without known positives
 
 
@@ -46,7 +48,7 @@ def decide(probs: Probs, thresholds: Thresholds) -> Decided:
 def fixed(
     labels: Labels,
     probs: Probs,
-    names: tuple[str, ...] = (),
+    names: Names = (),
     *,
     value: Annotated[float, Bound(0, 2)] = 0.5,
 ) -> Thresholds:
@@ -57,7 +59,7 @@ def fixed(
 def per_label(
     labels: Labels,
     probs: Probs,
-    names: tuple[str, ...] = (),
+    names: Names = (),
     *,
     prior_strength: Annotated[float, NON_NEGATIVE] = 0.0,
 ) -> Thresholds:
@@ -75,7 +77,7 @@ def per_label(
     return weight * best + (1 - weight) * _best_shared(candidates)
 
 
-def shared(labels: Labels, probs: Probs, names: tuple[str, ...] = ()) -> Thresholds:
+def shared(labels: Labels, probs: Probs, names: Names = ()) -> Thresholds:
     """One threshold of highest macro F1 for all labels, by exact search."""
     return np.full(probs.shape[1], _best_shared(find_candidates(labels, probs)), np.float64)
 
@@ -83,7 +85,7 @@ def shared(labels: Labels, probs: Probs, names: tuple[str, ...] = ()) -> Thresho
 def plug_in(
     labels: Labels,
     probs: Probs,
-    names: tuple[str, ...] = (),
+    names: Names = (),
     *,
     prior_strength: Annotated[float, NON_NEGATIVE] = 20.0,
 ) -> Thresholds:
@@ -95,20 +97,15 @@ def plug_in(
     """
     calibration = CALIBRATORS["platt"](labels, probs, prior_strength=prior_strength)
     calibrated = apply_calibration(calibration, probs).astype(np.float64)
-    positives = np.nansum(labels, axis=0)
-    return np.array(
-        [
-            _plug_in_threshold(p, q) if count else FALLBACK
-            for p, q, count in zip(probs.T, calibrated.T, positives, strict=True)
-        ],
-        np.float64,
-    )
+    columns = zip(probs.T, calibrated.T, np.nansum(labels, axis=0), strict=True)
+    found = [_plug_in_threshold(p, q) if count else FALLBACK for p, q, count in columns]
+    return np.array(found, np.float64)
 
 
 def recall_at(
     y_true: Labels,
     probs: Probs,
-    names: tuple[str, ...] = (),
+    names: Names = (),
     *,
     target: Annotated[float, POSITIVE_FRACTION] = 0.95,
     labels: tuple[str, ...] = (),
@@ -128,7 +125,7 @@ def recall_at(
 def precision_at(
     y_true: Labels,
     probs: Probs,
-    names: tuple[str, ...] = (),
+    names: Names = (),
     *,
     target: Annotated[float, POSITIVE_FRACTION] = 0.9,
     labels: tuple[str, ...] = (),
@@ -208,20 +205,15 @@ def _plug_in_threshold(p: np.ndarray, q: np.ndarray) -> float:
 def _search_labels(
     labels: Labels,
     probs: Probs,
-    names: tuple[str, ...],
-    targeted: tuple[str, ...],
+    names: Names,
+    targeted: Names,
     search: Callable[[Candidates], float],
 ) -> Thresholds:
     """`search` for the targeted labels, the highest F1 for the others."""
     is_targeted = [not targeted or name in targeted for name in names or range(probs.shape[1])]
-    candidates = find_candidates(labels, probs)
-    return np.array(
-        [
-            search(label) if label and chosen else _best_f1(label)
-            for label, chosen in zip(candidates, is_targeted, strict=True)
-        ],
-        np.float64,
-    )
+    pairs = zip(find_candidates(labels, probs), is_targeted, strict=True)
+    found = [search(label) if label and chosen else _best_f1(label) for label, chosen in pairs]
+    return np.array(found, np.float64)
 
 
 THRESHOLDS = {

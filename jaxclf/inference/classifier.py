@@ -86,10 +86,7 @@ class Classifier:
         """The labels of each text whose probability reaches the threshold. The list may be
         empty."""
         decisions = decide(self.predict_proba(texts), self.thresholds)
-        return [
-            [name for name, is_predicted in zip(self.labels, row, strict=True) if is_predicted]
-            for row in decisions
-        ]
+        return [[self.labels[index] for index in np.flatnonzero(row)] for row in decisions]
 
     def explain(self, texts: Iterable[str]) -> list[Explanation]:
         """Attribute each label's log odds to the words of each text by integrated gradients.
@@ -153,13 +150,17 @@ def make_group(
 ) -> ModelGroup:
     """One program for networks of one architecture."""
     first = members[0]
-    _, apply = build(first.experiment, first.hf_config, len(first.labels))
+    _, apply_one = build(first.experiment, first.hf_config, len(first.labels))
+
+    def apply_all(params: dict[str, Any], batch: Batch) -> Array:
+        logits = jax.vmap(apply_one, in_axes=(0, None), out_axes=1)(params, batch)
+        return logits.reshape(len(logits), -1)
+
     if len(members) == 1:
-        params = jax.tree.map(jnp.asarray, first.params)
+        params, apply = jax.tree.map(jnp.asarray, first.params), apply_one
     else:
         trees = [member.params for member in members]
-        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-        apply = _apply_all(apply)
+        params, apply = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees), apply_all
     classes, columns = len(first.labels), len(members) * len(first.labels)
     shape = slopes_shape(first.experiment.data, columns)
     return ModelGroup(
@@ -172,16 +173,6 @@ def make_group(
         make_predict_step(apply),
         make_slopes_step(first.experiment, first.hf_config, classes, len(members), shape),
     )
-
-
-def _apply_all(apply: Callable[..., Array]) -> Callable[..., Array]:
-    """Run all members on a batch: logits [slots, members * classes]."""
-
-    def apply_members(params: dict[str, Any], batch: Batch) -> Array:
-        logits = jax.vmap(apply, in_axes=(0, None), out_axes=1)(params, batch)
-        return logits.reshape(len(logits), -1)
-
-    return apply_members
 
 
 def score_group(

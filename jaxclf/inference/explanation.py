@@ -1,6 +1,5 @@
 """Explanations: integrated gradients and attention, summed over the tokens of each word."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +24,11 @@ EPSILON = 1e-4  # of a logit, for the numerical slope of a calibration curve
 MIN_WEIGHT = 1e-300  # of a member, so that its logarithm is finite
 
 
+Weights = Float[np.ndarray, "members classes"]
+PerLabel = Float[np.ndarray, " classes"]
+PerMember = Float[np.ndarray, "points members classes"]
+
+
 class Explanation(NamedTuple):
     """How much each word of a text adds to the log odds of each label.
 
@@ -45,9 +49,9 @@ class Explanation(NamedTuple):
     spans: Int[np.ndarray, "words 2"]
     attributions: Float[np.ndarray, "words classes"]
     attention: Float[np.ndarray, " words"] | None
-    log_odds: Float[np.ndarray, " classes"]
-    baseline: Float[np.ndarray, " classes"]
-    convergence_delta: Float[np.ndarray, " classes"]
+    log_odds: PerLabel
+    baseline: PerLabel
+    convergence_delta: PerLabel
     steps: int
 
 
@@ -66,11 +70,11 @@ class _PathSum(NamedTuple):
 
     tokens: Float[np.ndarray, "tokens classes"]
     attention: Float[np.ndarray, " tokens"] | None
-    log_odds: Float[np.ndarray, " classes"]
-    baseline: Float[np.ndarray, " classes"]
+    log_odds: PerLabel
+    baseline: PerLabel
     steps: int
 
-    def convergence_delta(self) -> Float[np.ndarray, " classes"]:
+    def convergence_delta(self) -> PerLabel:
         return self.log_odds - self.baseline - self.tokens.sum(axis=0)
 
     def has_converged(self) -> bool:
@@ -83,7 +87,7 @@ def explain(
     texts: list[str],
     sources: Sequence[Source],
     calibrations: Sequence[Calibration],
-    weights: Float[np.ndarray, "members classes"],
+    weights: Weights,
 ) -> list[Explanation]:
     """Integrated gradients of every label's log odds with respect to the token embeddings
     (Sundararajan et al. 2017, arXiv 1703.01365), along the straight path from the masked text.
@@ -96,45 +100,33 @@ def explain(
     calibrations, weights: of the sources' members, in order.
     Raises DataError if a tokenizer has no mask token.
     """
-    return [
-        explanation
-        for start in range(0, len(texts), CHUNK_SIZE)
-        for explanation in _explain(
-            texts[start : start + CHUNK_SIZE], sources, calibrations, weights
-        )
-    ]
-
-
-def _explain(
-    texts: list[str],
-    sources: Sequence[Source],
-    calibrations: Sequence[Calibration],
-    weights: Float[np.ndarray, "members classes"],
-) -> list[Explanation]:
-    spans = [
-        tokenize_with_spans(source.tokenizer, texts, source.data.windows) for source in sources
-    ]
-    baselines = [
-        _mask_tokens(source.tokenizer, part) for source, part in zip(sources, spans, strict=True)
-    ]
-    sums: dict[int, _PathSum] = {}
-    open_texts, steps = list(range(len(texts))), MIN_STEPS
-    points = np.linspace(0, 1, MIN_STEPS + 1)
-    while open_texts:
-        by_source = [
-            path_gradients(
-                source.step, source.params, part.tokens, ids, open_texts, points, source.shape
-            )
-            for source, part, ids in zip(sources, spans, baselines, strict=True)
+    explanations = []
+    for start in range(0, len(texts), CHUNK_SIZE):
+        chunk = texts[start : start + CHUNK_SIZE]
+        spans = [tokenize_with_spans(part.tokenizer, chunk, part.data.windows) for part in sources]
+        inputs = [
+            (source, part.tokens, _mask_tokens(source.tokenizer, part))
+            for source, part in zip(sources, spans, strict=True)
         ]
-        for text, *gradients in zip(open_texts, *by_source, strict=True):
-            sums[text] = _add_points(sums.get(text), gradients, calibrations, weights, steps)
-        steps *= 2
-        points = np.arange(1, steps, 2) / steps
-        open_texts = [
-            text for text in open_texts if steps <= MAX_STEPS and not sums[text].has_converged()
-        ]
-    return [_sum_by_word(text, index, spans, sums[index]) for index, text in enumerate(texts)]
+        sums: dict[int, _PathSum] = {}
+        open_texts, steps = list(range(len(chunk))), MIN_STEPS
+        points = np.linspace(0, 1, MIN_STEPS + 1)
+        while open_texts:
+            by_source = [
+                path_gradients(
+                    source.step, source.params, tokens, baseline, open_texts, points, source.shape
+                )
+                for source, tokens, baseline in inputs
+            ]
+            for text, *gradients in zip(open_texts, *by_source, strict=True):
+                sums[text] = _add_points(sums.get(text), gradients, calibrations, weights, steps)
+            steps *= 2
+            points = np.arange(1, steps, 2) / steps
+            open_texts = [
+                text for text in open_texts if steps <= MAX_STEPS and not sums[text].has_converged()
+            ]
+        explanations += [_sum_by_word(chunk[text], text, spans, sums[text]) for text in sums]
+    return explanations
 
 
 def _mask_tokens(tokenizer: Tokenizer, spans: TokenSpans) -> Int32[np.ndarray, " tokens"]:
@@ -149,7 +141,7 @@ def _add_points(
     path_sum: _PathSum | None,
     gradients: Sequence[PathGradients],
     calibrations: Sequence[Calibration],
-    weights: Float[np.ndarray, "members classes"],
+    weights: Weights,
     steps: int,
 ) -> _PathSum:
     """Add the points halfway between those of `path_sum`, whose weights are halved."""
@@ -159,13 +151,10 @@ def _add_points(
     if path_sum is None:
         point_weights[[0, -1]] /= 2
     edges = np.cumsum([gradient.logits.shape[1] for gradient in gradients])[:-1]
-    parts = [
-        np.einsum("p,ptmc,pmc->tc", point_weights, gradient.slopes, derivative)
-        for gradient, derivative in zip(
-            gradients, np.split(derivatives, edges, axis=1), strict=True
-        )
-    ]
-    tokens = np.concatenate(parts)
+    pairs = zip(gradients, np.split(derivatives, edges, axis=1), strict=True)
+    tokens = np.concatenate(
+        [np.einsum("p,ptmc,pmc->tc", point_weights, part.slopes, slope) for part, slope in pairs]
+    )
     if path_sum is not None:
         return path_sum._replace(tokens=path_sum.tokens / 2 + tokens, steps=steps)
     attention = _attention(gradients, np.split(weights, edges))
@@ -187,30 +176,19 @@ def _attention(
 
 
 def log_odds(
-    logits: Float[np.ndarray, "points members classes"],
-    calibrations: Sequence[Calibration],
-    weights: Float[np.ndarray, "members classes"],
-) -> tuple[
-    Float[np.ndarray, "points classes"],
-    Float[np.ndarray, "points members classes"],
-]:
+    logits: PerMember, calibrations: Sequence[Calibration], weights: Weights
+) -> tuple[Float[np.ndarray, "points classes"], PerMember]:
     """Log odds of the members' calibrated and blended probabilities, and their derivative with
     respect to each logit."""
 
-    def calibrate_member(
-        z: Float[np.ndarray, "points classes"], calibration: Calibration
-    ) -> Float[np.ndarray, "points classes"]:
-        curve = functools.partial(CURVES[calibration.kind], NUMPY)
-        columns = [curve(z[:, label], **params) for label, params in enumerate(calibration.curves)]
-        return np.stack(columns, axis=1)
-
-    def calibrate(
-        z: Float[np.ndarray, "points members classes"],
-    ) -> Float[np.ndarray, "points members classes"]:
-        members = [
-            calibrate_member(z[:, index], calibration)
-            for index, calibration in enumerate(calibrations)
-        ]
+    def calibrate(z: PerMember) -> PerMember:
+        members = []
+        for index, calibration in enumerate(calibrations):
+            curve, columns = CURVES[calibration.kind], z[:, index].T
+            pairs = zip(columns, calibration.curves, strict=True)
+            members.append(
+                np.stack([curve(NUMPY, column, **params) for column, params in pairs], 1)
+            )
         return np.stack(members, axis=1)
 
     raw = logits.astype(np.float64)

@@ -19,25 +19,17 @@ from jaxclf.files.untrusted import read_json
 ADVICE = "start again with --resume never"
 
 
-class Work(NamedTuple):
-    """What is scored: SHA-256 of the input and of the model, and the shard."""
-
-    input: str
-    model: str
-    shard: str
-
-
 class Journal(NamedTuple):
     """What is scored, and how far.
 
-    total: rows of the input, all shards together. rows: finished rows of this shard. size: bytes of
-        OUTPUT.part that hold them.
+    input, model: their SHA-256. total: rows of the input, all shards together. rows: finished rows
+        of this shard. size: bytes of OUTPUT.part that hold them.
     """
 
     input: str
     model: str
     shard: str
-    total: int
+    total: int = 0
     rows: int = 0
     size: int = 0
 
@@ -46,9 +38,9 @@ def journal_path(target: Path) -> Path:
     return target.with_name(target.name + ".progress.json")
 
 
-def load_journal(target: Path, work: Work) -> Journal | None:
-    """The journal of this work, None if there is none. Raises ConfigError for the journal of other
-    work, DataError for a damaged one."""
+def load_journal(target: Path, work: Journal) -> Journal | None:
+    """The journal of this work, None if there is none. Raises ConfigError for another input, model
+    or shard, DataError for a damaged journal."""
     path = journal_path(target)
     if not path.exists():
         return None
@@ -56,8 +48,8 @@ def load_journal(target: Path, work: Work) -> Journal | None:
     if {name: type(value) for name, value in values.items()} != Journal.__annotations__:
         raise DataError(f"{path}: not a journal; {ADVICE}")
     journal = Journal(**values)
-    for name, value in work._asdict().items():
-        if getattr(journal, name) != value:
+    for name in ("input", "model", "shard"):
+        if getattr(journal, name) != getattr(work, name):
             raise ConfigError(f"{target} was started with another {name}; {ADVICE}")
     return journal
 

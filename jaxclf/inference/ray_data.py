@@ -1,7 +1,7 @@
 """Label Parquet files on several machines with Ray Data, in chunks as `jaxclf predict` does."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -44,7 +44,12 @@ def score_parquet(
         import ray.data  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ConfigError("ray is not installed: pip install 'jaxclf[ray]'") from None
-    _refuse_existing(target)
+    from pyarrow import fs
+
+    uri = target if "://" in target else Path(target).resolve().as_uri()
+    filesystem, path = fs.FileSystem.from_uri(uri)
+    if filesystem.get_file_info(path).type != fs.FileType.NotFound:
+        raise ConfigError(f"{target} exists; give another target")
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     # One block per chunk: as it is read, a file of 100 MB is a single block.
     rows = ray.data.read_parquet(source, columns=list(COLUMNS))
@@ -59,15 +64,6 @@ def score_parquet(
     )
     scored.write_parquet(target)
     return scored.stats()
-
-
-def _refuse_existing(target: str) -> None:
-    from pyarrow import fs
-
-    uri = target if "://" in target else Path(target).resolve().as_uri()
-    filesystem, path = fs.FileSystem.from_uri(uri)
-    if filesystem.get_file_info(path).type != fs.FileType.NotFound:
-        raise ConfigError(f"{target} exists; give another target")
 
 
 class Worker:
@@ -98,10 +94,7 @@ def score_table(classifier: Classifier, rows: "pyarrow.Table") -> "pyarrow.Table
     decisions = decide(probs, classifier.thresholds)
     names = np.array(classifier.labels, object)
     strings = pyarrow.list_(pyarrow.string())
-    columns: dict[str, Any] = {
-        "id": ids,
-        "labels": pyarrow.array([names[row].tolist() for row in decisions], strings),
-    }
-    for name, column in zip(classifier.labels, probs.T, strict=True):
-        columns[f"probability_{name}"] = pyarrow.array(column)
-    return pyarrow.table(columns)
+    predicted = pyarrow.array([names[row].tolist() for row in decisions], strings)
+    columns = zip(classifier.labels, probs.T, strict=True)
+    probabilities = {f"probability_{name}": pyarrow.array(column) for name, column in columns}
+    return pyarrow.table({"id": ids, "labels": predicted, **probabilities})

@@ -22,7 +22,7 @@ from jaxclf.errors import ConfigError, DataError
 from jaxclf.files.atomic import lock, sha256
 from jaxclf.inference import journal as journals
 from jaxclf.inference.classifier import Classifier
-from jaxclf.inference.journal import Journal, Work
+from jaxclf.inference.journal import Journal
 from jaxclf.terminal import show_progress
 from jaxclf.text.reader import ParsedRow, stream
 
@@ -91,12 +91,11 @@ def _open_journal(
     classifier: Classifier, source: Path, target: Path, shard: Shard, resume: str
 ) -> Journal:
     """The journal of stopped work, or a new one after all rows of the file are checked."""
-    work = Work(sha256(source), fingerprint(classifier), f"{shard.index}/{shard.count}")
-    journal = journals.load_journal(target, work) if resume == "auto" else None
-    if journal is None:
-        log.info("checking %s", source)
-        journal = Journal(*work, total=sum(1 for _ in stream(source)))
-    return journal
+    work = Journal(sha256(source), fingerprint(classifier), f"{shard.index}/{shard.count}")
+    if resume == "auto" and (journal := journals.load_journal(target, work)):
+        return journal
+    log.info("checking %s", source)
+    return work._replace(total=sum(1 for _ in stream(source)))
 
 
 def chunks(rows: Iterable[ParsedRow]) -> Iterator[list[ParsedRow]]:

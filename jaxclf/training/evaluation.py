@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxclf.decisions.calibration import calibration_to_json
-from jaxclf.decisions.evaluation import calibrate, fit_thresholds, score_run
+from jaxclf.decisions.evaluation import calibrate, make_rule, score_run
 from jaxclf.decisions.metrics import compute_metrics, log_loss
 from jaxclf.decisions.predictions import save_predictions, with_unknown
 from jaxclf.decisions.thresholds import decide
@@ -49,7 +49,7 @@ def evaluate(setup: RunSetup, predict: Predict, params: dict) -> Metrics:
     experiment, metric = setup.experiment, setup.experiment.train.metric
     calibrated, _ = calibrate({"val": predict(params, "val")}, experiment.calibration)
     val = calibrated["val"]
-    thresholds = fit_thresholds(val, experiment.threshold, setup.names)
+    thresholds = make_rule(experiment.threshold, setup.names)(val.labels, val.probs)
     metrics = compute_metrics(val.labels, val.probs, decide(val.probs, thresholds))
     loss = log_loss(val.labels, val.probs)
     log.info("  val %s %.4f, log loss %.4f", metric, metrics[metric], loss)

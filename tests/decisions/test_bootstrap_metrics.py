@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from label_tables import DEGENERATE, random_table, tables
 
-from jaxclf.decisions.bootstrap_metrics import resampled_metric, smoothed_f1, weighted_metrics
+from jaxclf.decisions.intervals import resampled_metric, smoothed_f1, weighted_metrics
 from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.weighted_counts import count_examples
 

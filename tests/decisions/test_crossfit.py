@@ -6,7 +6,7 @@ from counting import macro_f1
 from goemotions_like import RARE, draw, true_f1
 from label_tables import DEGENERATE
 
-from jaxclf.decisions.crossfit import crossfit, decide_crossfit
+from jaxclf.decisions.evaluation import crossfit, decide_crossfit
 from jaxclf.decisions.folds import assign_folds
 from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.thresholds import decide, fixed, per_label, plug_in

@@ -8,8 +8,8 @@ from jaxclf.decisions.calibration import apply_calibration
 from jaxclf.decisions.evaluation import (
     calibrate,
     evaluate_split,
-    fit_thresholds,
     intervals_record,
+    make_rule,
     score_run,
     threshold_record,
 )
@@ -79,10 +79,11 @@ def test_macro_f1_at_half_is_the_macro_f1_with_all_thresholds_0_5():
 
 def test_thresholds_are_fitted_by_the_named_rule_with_its_options():
     split = predictions()
-    fitted = fit_thresholds(split, Spec("per_label"), NAMES)
-    np.testing.assert_array_equal(fitted, per_label(split.labels, split.probs))
-    assert fit_thresholds(split, Spec("fixed", value=0.3), NAMES).tolist() == [0.3] * 5
-    targeted = fit_thresholds(split, Spec("recall_at", target=0.5, labels=(NAMES[0],)), NAMES)
+    table = split.labels, split.probs
+    fitted = make_rule(Spec("per_label"), NAMES)(*table)
+    np.testing.assert_array_equal(fitted, per_label(*table))
+    assert make_rule(Spec("fixed", value=0.3), NAMES)(*table).tolist() == [0.3] * 5
+    targeted = make_rule(Spec("recall_at", target=0.5, labels=(NAMES[0],)), NAMES)(*table)
     assert targeted[0] != fitted[0]
     np.testing.assert_array_equal(targeted[1:], fitted[1:])
 

@@ -59,7 +59,7 @@ def test_the_estimated_share_grows_with_the_planted_one():
 
 @pytest.mark.parametrize("kind", DEGENERATE)
 def test_degenerate_tables_have_no_issues(kind):
-    assert len(label_issues(*DEGENERATE[kind]).rows) == 0
+    assert len(label_issues(*DEGENERATE[kind])[0]) == 0
     assert np.isnan([noise.share_of_positives for noise in label_noise(*DEGENERATE[kind])]).all()
 
 
@@ -68,9 +68,9 @@ def test_unknown_labels_are_ignored():
     unknown, known = labels.copy(), np.arange(len(labels)) % 7 > 0
     unknown[~known] = NAN
     rows, columns = label_issues(labels[known], probs[known])
-    issues = label_issues(unknown, probs)
-    np.testing.assert_array_equal(issues.rows, np.flatnonzero(known)[rows])
-    np.testing.assert_array_equal(issues.columns, columns)
+    unknown_rows, unknown_columns = label_issues(unknown, probs)
+    np.testing.assert_array_equal(unknown_rows, np.flatnonzero(known)[rows])
+    np.testing.assert_array_equal(unknown_columns, columns)
 
 
 def read_rows(path):

@@ -14,7 +14,7 @@ from jaxclf.decisions.calibration import (
     calibrate_out_of_fold,
     platt,
 )
-from jaxclf.decisions.crossfit import FOLDS, decide_crossfit
+from jaxclf.decisions.evaluation import FOLDS, decide_crossfit
 from jaxclf.decisions.folds import assign_folds
 from jaxclf.decisions.thresholds import decide, per_label
 from jaxclf.errors import ConfigError

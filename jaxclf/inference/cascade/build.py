@@ -21,7 +21,6 @@ from jaxclf.experiment.validation import check_value
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.files.untrusted import parse_json
 from jaxclf.inference.cascade.config import CascadeConfig
-from jaxclf.inference.cascade.cost import measure_cost
 from jaxclf.inference.cascade.cutoffs import (
     Goal,
     RuleMatches,
@@ -33,7 +32,7 @@ from jaxclf.inference.cascade.cutoffs import (
 from jaxclf.inference.cascade.folder import CascadePlan, pool_networks, save_cascade
 from jaxclf.inference.cascade.rules import Rule, apply_rules, read_rules
 from jaxclf.inference.cascade.stages import make_cascade
-from jaxclf.inference.cascade.summary import STAGES, summarize
+from jaxclf.inference.cascade.summary import STAGES, measure_cost, summarize
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.load import load
 from jaxclf.inference.members import model_folder
@@ -86,7 +85,9 @@ def fit_cascade(
     matches = {split: _match(rules, texts[split], part) for split, part in members.items()}
 
     thresholds = read_json(runs[-1] / "thresholds.json")
-    rule = _threshold_rule(thresholds[names[0]])
+    fixed = ("value", "interval", "split", "rule")
+    record = thresholds[names[0]]
+    rule = Spec(record["rule"], **{key: record[key] for key in record if key not in fixed})
     labels = val.reference.labels
     exits = fit_exits(labels, val.probs, final.thresholds, goal)
     out_of_fold = fit_out_of_fold(labels, val.probs, make_rule(rule, names), goal, matches["val"])
@@ -148,13 +149,6 @@ def read_encoders(networks: Sequence[Path]) -> list[Encoder]:
     return [Encoder(**read_json(path / META)["experiment"]["encoder"]) for path in networks]
 
 
-def _threshold_rule(record: Mapping[str, Any]) -> Spec:
-    """The rule of a label's entry in thresholds.json, with its options."""
-    fixed = ("value", "interval", "split", "rule")
-    options = {key: value for key, value in record.items() if key not in fixed}
-    return Spec(record["rule"], **options)
-
-
 def _read_rules(file: Path | None, names: tuple[str, ...]) -> tuple[Rule, ...]:
     if file is None:
         return ()
@@ -177,9 +171,8 @@ def _match(rules: tuple[Rule, ...], texts: list[str] | None, part: Members) -> R
     if not rules:
         return no_matches(part.probs)
     if texts is None:
-        raise ConfigError(
-            f"--rules: no {part.reference.split} texts; cut-offs are fitted with the rules"
-        )
+        split = part.reference.split
+        raise ConfigError(f"--rules: no {split} texts; cut-offs are fitted with the rules")
     return apply_rules(rules, texts, part.names)
 
 
@@ -193,11 +186,10 @@ def _join_provenance(runs: Sequence[Path], rule: Spec) -> dict[str, Any]:
 def _warn(val: Members, summary: Mapping[str, Any], config: CascadeConfig) -> None:
     """Warn of a stage as good as the final one, and of labels too rare for the miss rate."""
     labels = val.reference.labels
-    losses = [
-        log_loss(labels, apply_calibration(platt(labels, probs), probs)) for probs in val.probs
-    ]
-    for stage, loss in zip(summary["stages"][:-1], losses[:-1], strict=True):
-        if loss <= losses[-1]:
+    calibrated = [apply_calibration(platt(labels, probs), probs) for probs in val.probs]
+    *losses, final_loss = [log_loss(labels, probs) for probs in calibrated]
+    for stage, loss in zip(summary["stages"][:-1], losses, strict=True):
+        if loss <= final_loss:
             log.warning(
                 "%s has no higher log loss on val than the final stage; it may suffice alone",
                 stage["run"],

@@ -23,7 +23,7 @@ from jaxclf.decisions.calibration import (
     beta,
     platt,
 )
-from jaxclf.decisions.crossfit import FOLDS, Rule
+from jaxclf.decisions.evaluation import FOLDS, Rule
 from jaxclf.decisions.folds import held_out_masks
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.config import CascadeConfig

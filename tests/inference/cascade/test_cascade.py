@@ -23,10 +23,10 @@ from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.inference.cascade import build, stages
 from jaxclf.inference.cascade.config import CascadeConfig
-from jaxclf.inference.cascade.cost import measure_cost
 from jaxclf.inference.cascade.cutoffs import NO_LIMIT
 from jaxclf.inference.cascade.folder import CASCADE, load_cascade, new_networks
 from jaxclf.inference.cascade.rules import Rule, apply_rules, read_rules
+from jaxclf.inference.cascade.summary import measure_cost
 from jaxclf.inference.classifier import make_group, score_group
 from jaxclf.inference.members import model_folder, param_shapes
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble

@@ -11,7 +11,6 @@ from jaxclf.decisions.folds import assign_folds
 from jaxclf.decisions.metrics import score_labels
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.config import CascadeConfig
-from jaxclf.inference.cascade.cost import count_cost
 from jaxclf.inference.cascade.cutoffs import (
     NO_LIMIT,
     EarlyExit,
@@ -32,7 +31,7 @@ from jaxclf.inference.cascade.margins import (
     fit_labels,
     margin_at,
 )
-from jaxclf.inference.cascade.summary import count_missed
+from jaxclf.inference.cascade.summary import count_cost, count_missed
 
 ROWS = 3000
 PRIORS = np.array([0.4, 0.15, 0.05, 0.02])
