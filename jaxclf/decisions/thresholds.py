@@ -98,8 +98,8 @@ def plug_in(
     calibration = CALIBRATORS["platt"](labels, probs, prior_strength=prior_strength)
     calibrated = apply_calibration(calibration, probs).astype(np.float64)
     columns = zip(probs.T, calibrated.T, np.nansum(labels, axis=0), strict=True)
-    found = [_plug_in_threshold(p, q) if count else FALLBACK for p, q, count in columns]
-    return np.array(found, np.float64)
+    values = [_plug_in_threshold(p, q) if count else FALLBACK for p, q, count in columns]
+    return np.array(values, np.float64)
 
 
 def recall_at(
@@ -212,8 +212,8 @@ def _search_labels(
     """`search` for the targeted labels, the highest F1 for the others."""
     is_targeted = [not targeted or name in targeted for name in names or range(probs.shape[1])]
     pairs = zip(find_candidates(labels, probs), is_targeted, strict=True)
-    found = [search(label) if label and chosen else _best_f1(label) for label, chosen in pairs]
-    return np.array(found, np.float64)
+    values = [search(label) if label and chosen else _best_f1(label) for label, chosen in pairs]
+    return np.array(values, np.float64)
 
 
 THRESHOLDS = {
