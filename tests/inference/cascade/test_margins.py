@@ -12,14 +12,12 @@ from jaxclf.decisions.metrics import score_labels
 from jaxclf.decisions.thresholds import decide
 from jaxclf.inference.cascade.config import CascadeConfig
 from jaxclf.inference.cascade.cutoffs import (
-    NO_LIMIT,
     EarlyExit,
     Goal,
     RuleMatches,
     expected_loss,
     fit_exits,
     fit_out_of_fold,
-    is_uncertain,
     no_matches,
     run_stages,
     run_stages_lazily,
@@ -86,25 +84,6 @@ def fitted():
 def fresh():
     """New samples of the fitted distribution."""
     return [simulate(seed) for seed in range(100, 160)]
-
-
-def test_no_margin_lets_all_texts_exit_and_an_infinite_margin_none():
-    _, probs = simulate(0)
-    for uncertain, stage in ((same_range(0.5, 0.5), 0), (same_range(0, NO_LIMIT), 1)):
-        outputs = run_stages([EarlyExit(IDENTITY, uncertain)], probs)
-        assert (outputs.stage == stage).all()
-        np.testing.assert_array_equal(outputs.probs, probs[stage])
-
-
-def test_a_text_has_the_output_of_the_stage_at_which_it_exits(fitted):
-    _, probs, _, (early_exit,) = fitted
-    outputs = run_stages([early_exit], probs)
-    is_early = outputs.stage == 0
-    early_probs = apply_calibration(early_exit.calibration, probs[0])
-    assert 0.1 < is_early.mean() < 0.9
-    np.testing.assert_array_equal(is_early, ~is_uncertain(early_probs, early_exit.uncertain))
-    np.testing.assert_array_equal(outputs.probs[~is_early], probs[1][~is_early])
-    np.testing.assert_array_equal(outputs.probs[is_early], early_probs[is_early])
 
 
 def test_each_stage_scores_only_the_texts_that_reach_it():
