@@ -11,7 +11,6 @@ from tiny_models import LABELS, make_model
 
 import jaxclf
 from jaxclf.decisions.calibration import Calibration
-from jaxclf.errors import ConfigError
 from jaxclf.exporters.hf import to_hf
 from jaxclf.inference.members import param_shapes
 from jaxclf.model.inference import gather, prediction_shape, score
@@ -129,15 +128,6 @@ def test_a_pool_and_head_of_ours_lie_beside_the_encoder(make_run, texts, tmp_pat
         jaxclf.load(tmp_path / "out").predict_proba(texts[:8]),
         jaxclf.load(run).predict_proba(texts[:8]),
     )
-
-
-def test_an_existing_folder_is_left_alone(make_run, tmp_path):
-    run = make_run("bert")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(ConfigError, match="--out"):
-        to_hf(run, tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
 def test_an_exported_folder_serves_as_an_encoder_again(make_run, tmp_path):

@@ -12,7 +12,9 @@ from tiny_models import LABELS, LENGTH, make_ensemble, make_model
 import jaxclf
 from jaxclf.decisions import calibration
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.exporters import program, stablehlo
+from jaxclf.exporters import program
+from jaxclf.exporters.hf import to_hf
+from jaxclf.exporters.onnx.export import to_onnx
 from jaxclf.exporters.stablehlo import to_stablehlo
 from jaxclf.model.inference import prediction_shape
 from jaxclf.text.packing import fill, plan
@@ -105,8 +107,26 @@ def test_a_wrong_program_is_not_written(model, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_package_is_named_with_its_extra(model, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    with pytest.raises(ConfigError, match=r"flatbuffers .*pip install 'jaxclf\[stablehlo\]'"):
-        to_stablehlo(model, tmp_path / "out")
-    assert stablehlo.PLATFORMS == ("cpu", "cuda")
+@pytest.mark.parametrize(
+    ("package", "export", "extra"),
+    [
+        ("onnx", to_onnx, "onnx"),
+        ("onnxruntime", to_onnx, "onnx"),
+        ("flatbuffers", to_stablehlo, "stablehlo"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    package, export, extra, model, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"{package} .*pip install 'jaxclf\[{extra}\]'"):
+        export(model, tmp_path / "out")
+
+
+@pytest.mark.parametrize("export", [to_hf, to_onnx, to_stablehlo])
+def test_an_existing_folder_is_left_alone(export, model, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    with pytest.raises(ConfigError, match=r"--out.*give a new folder"):
+        export(model, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]

@@ -51,6 +51,12 @@ def explain(question):
     }
 
 
+def choose(page, content, name="messages.csv"):
+    """Choose a file with this content."""
+    data = content if isinstance(content, bytes) else content.encode()
+    page.set_input_files("#file", {"name": name, "mimeType": "text/csv", "buffer": data})
+
+
 def reset(service):
     """Restore the initial state.
 

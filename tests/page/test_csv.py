@@ -8,7 +8,7 @@ from collections import deque
 
 import pytest
 from playwright.sync_api import expect
-from stub import THRESHOLDS, predict, probabilities
+from stub import THRESHOLDS, choose, predict, probabilities
 
 LABELS = list(THRESHOLDS)
 ADDED = ["labels", *[f"probability_{name}" for name in LABELS]]
@@ -22,11 +22,6 @@ CLOCK = """(() => {
   window.pauses = 0; const later = setTimeout;
   window.setTimeout = (work, wait) => { window.pauses += wait === 0; return later(work, wait); };
 })()"""
-
-
-def choose(page, content, name="messages.csv"):
-    data = content if isinstance(content, bytes) else content.encode()
-    page.set_input_files("#file", {"name": name, "mimeType": "text/csv", "buffer": data})
 
 
 def says(page, words):

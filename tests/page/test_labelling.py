@@ -6,7 +6,7 @@ import time
 
 import pytest
 from playwright.sync_api import expect
-from stub import READY, THRESHOLDS, WORDS, predict
+from stub import READY, THRESHOLDS, WORDS, choose, predict
 
 TEXT = "I have not slept stress=0.9 grief=0.5 harm=0.2"
 # Eight units of UTF-16, five code points, one or two signs to a reader.
@@ -108,10 +108,8 @@ def test_bars_and_ticks_stand_where_the_numbers_say(visit, width):
     for name, probability in zip(ORDER, [0.9, 0.5, 0.2, 0.1], strict=True):
         meter = page.get_by_role("meter", name=name, exact=True)
         assert float(meter.get_attribute("aria-valuenow")) == probability
-        assert (meter.get_attribute("aria-valuemin"), meter.get_attribute("aria-valuemax")) == (
-            "0",
-            "1",
-        )
+        assert meter.get_attribute("aria-valuemin") == "0"
+        assert meter.get_attribute("aria-valuemax") == "1"
         value = f"{probability:.3f}, threshold {THRESHOLDS[name]:.3f}"
         predicted = ", predicted" if probability >= THRESHOLDS[name] else ""
         assert meter.get_attribute("aria-valuetext") == value + predicted
@@ -134,13 +132,10 @@ def test_given_labels_come_first_and_differ_by_more_than_color(visit):
     label(page, "harm=0.26 stress=0.4")
     assert page.locator(".name").all_inner_texts()[0] == "harm predicted"
     assert page.locator(".number").all_inner_texts() == ["0.260", "0.400", "0.100", "0.100"]
-    weights = page.locator(".name").evaluate_all(
-        "all => all.map(e => getComputedStyle(e).fontWeight)"
-    )
+    style = "all => all.map(e => getComputedStyle(e).{})".format
+    weights = page.locator(".name").evaluate_all(style("fontWeight"))
     assert weights == ["700", "400", "400", "400"]
-    fills = page.locator(".fill").evaluate_all(
-        "all => all.map(e => getComputedStyle(e).backgroundImage)"
-    )
+    fills = page.locator(".fill").evaluate_all(style("backgroundImage"))
     assert fills[0] == "none"
     assert all("gradient" in fill for fill in fills[1:])
 
@@ -222,11 +217,8 @@ def test_markup_in_texts_labels_and_reasons_is_inert(visit, service):
     service.refusals.append((500, {"error": bomb}))
     send(page, bomb)
     expect(page.locator("#message")).to_have_text(f"{bomb}.")
-    assert page.evaluate("[window.hit ?? 0, document.images.length, document.scripts.length]") == [
-        0,
-        0,
-        1,
-    ]
+    counts = "[window.hit ?? 0, document.images.length, document.scripts.length]"
+    assert page.evaluate(counts) == [0, 0, 1]
 
 
 def test_light_and_dark_are_both_readable(visit, service):
@@ -234,9 +226,7 @@ def test_light_and_dark_are_both_readable(visit, service):
     for scheme in ("light", "dark"):
         page = visit(color_scheme=scheme)
         table = "text,note\nstress=0.9,x\n" + "calm,y\n" * 30
-        page.set_input_files(
-            "#file", {"name": "a.csv", "mimeType": "text/csv", "buffer": table.encode()}
-        )
+        choose(page, table)
         page.click("#begin")
         expect(page.locator("#sheet-message")).to_contain_text("31 rows are done")
         label(page, "not slept fine week stress=0.9")
@@ -266,13 +256,12 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(visit, service):
         return {"labels": names, "thresholds": dict.fromkeys(names, 0.5), "results": results}
 
     def explained(question):
-        word = {
-            "start": 0,
-            "end": 900,
-            "attributions": dict.fromkeys(names, 1.0),
-            "attention": None,
+        values = {"attributions": dict.fromkeys(names, 1.0), "attention": None}
+        return {
+            "labels": names,
+            "words": [{"start": 0, "end": 900, **values}],
+            "convergence_delta": dict.fromkeys(names, 0.0),
         }
-        return {"labels": names, "words": [word], "convergence_delta": dict.fromkeys(names, 0.0)}
 
     service.predict, service.explain = many, explained
     page = visit(viewport={"width": 360, "height": 640}, is_mobile=True, has_touch=True)
@@ -283,9 +272,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(visit, service):
     label(page, "x" * 1000)
     words(page, long)
     table = f"{'h' * 200},text\n1,{'y' * 1000}\n"
-    page.set_input_files(
-        "#file", {"name": "n" * 100 + ".csv", "mimeType": "text/csv", "buffer": table.encode()}
-    )
+    choose(page, table, "n" * 100 + ".csv")
     page.click("#begin")
     expect(page.locator("#sheet-message")).to_contain_text("1 rows are done")
     service.refusals.append((500, {"error": "e" * 300}))

@@ -260,19 +260,10 @@ def test_a_hostile_body_is_refused_with_a_reason(served, name):
     assert ask(port, "/predict", {"text": "good"})[0] == 200
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "\0",
-        "\ufeff",
-        "\u200d\ufe0f",
-        "[CLS] [SEP] [MASK]",
-        "\u0300" * 500,
-        "😀" * 2000,
-        "{}",
-        "ﷺ" * 99,
-    ],
-)
+UNUSUAL = ["\0", "\ufeff", "\u200d\ufe0f", "[CLS] [SEP] [MASK]", "\u0300" * 500, "😀" * 2000]
+
+
+@pytest.mark.parametrize("text", [*UNUSUAL, "{}", "ﷺ" * 99])
 def test_an_unusual_text_is_a_text(served, text):
     service, port = served
     status, reply = ask(port, "/predict", {"text": text})
@@ -508,16 +499,8 @@ def test_metrics_hold_nothing_of_a_request(served):
     assert counted(port, "jaxclf_texts_total") == before + 3
     assert MARKER not in body.decode()
     paths = set(re.findall('path="([^"]*)"', body.decode()))
-    assert paths <= {
-        "/",
-        "/predict",
-        "/explain",
-        "/health",
-        "/ready",
-        "/metrics",
-        "/docs",
-        "other",
-    } | {path for path in paths if re.fullmatch(r"/(openapi\.json|\w+\.(js|css))", path)}
+    pages = r"/(predict|explain|health|ready|metrics|docs|openapi\.json|\w+\.(js|css))?|other"
+    assert all(re.fullmatch(pages, path) for path in paths)
     for name in (
         "jaxclf_requests_total jaxclf_request_seconds_bucket jaxclf_tokens_total "
         "jaxclf_queue_tokens jaxclf_queue_bound_tokens jaxclf_accepted "
