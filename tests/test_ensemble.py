@@ -152,8 +152,6 @@ def test_its_probabilities_are_the_blend_of_its_members(systems, blended_systems
     np.testing.assert_allclose(probs, expected, atol=1e-6, rtol=0)
     np.testing.assert_array_equal(jaxclf.load(out / "model").thresholds, classifier.thresholds)
     assert len(classifier.predict(["a text", "a second text"])) == 2
-    teacher = load_predictions(write_teacher(systems, 0, out))
-    assert len(teacher.ids) == SMALL["data.max_train_examples"]
 
 
 @pytest.mark.slow
@@ -176,10 +174,30 @@ def test_the_provenance_names_what_each_split_fitted(blended_systems, tiny_data)
 
 
 @pytest.mark.slow
+def test_a_student_learns_from_the_probabilities(
+    systems, blended_systems, tiny_overrides, tmp_path
+):
+    out, _ = blended_systems
+    path = write_teacher(systems, 0, out)
+    assert len(load_predictions(path).ids) == SMALL["data.max_train_examples"]
+    changes = {**tiny_overrides, **SMALL, "data.soft_labels": str(path)}
+    student = override(catalog.load("baseline"), changes)
+    train(student, tmp_path / "student")
+    train(override(student, {"data.soft_labels": ""}), tmp_path / "plain")
+    soft, hard = (
+        load_predictions(tmp_path / name / "predictions" / "test.npz").probs
+        for name in ("student", "plain")
+    )
+    assert not np.array_equal(soft, hard)
+    more = override(student, {"data.max_train_examples": 41})
+    with pytest.raises(DataError, match="1 training"):
+        train(more, tmp_path / "more")
+
+
+@pytest.mark.slow
 def test_the_command_trains_folds_and_a_student(capsys, tiny_overrides, tiny_data, tmp_path):
     out = tmp_path / "out"
-    changes = {**tiny_overrides, **SMALL}
-    words = [f"{key}={value}" for key, value in changes.items()]
+    words = [f"{key}={value}" for key, value in {**tiny_overrides, **SMALL}.items()]
     words += ["blend=greedy", "blend.rounds=3"]
     options = ["--exp", "baseline", "--folds", 2, "--out", out, "--distill", "baseline"]
     assert call(*words[:3], *options, *words[3:]) == 0
@@ -193,10 +211,3 @@ def test_the_command_trains_folds_and_a_student(capsys, tiny_overrides, tiny_dat
     np.testing.assert_allclose(load_ensemble(out / "model")[0].weights, 0.5)
     for text in read_texts(tiny_data, "train"):
         assert text not in output.out + output.err
-    # The student learns from the teacher's probabilities.
-    train(override(catalog.load("baseline"), changes), tmp_path / "plain")
-    soft, hard = (
-        load_predictions(run / "predictions" / "test.npz").probs
-        for run in (out / "student", tmp_path / "plain")
-    )
-    assert not np.array_equal(soft, hard)
