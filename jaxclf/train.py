@@ -27,14 +27,11 @@ def build_parser() -> CommandParser:
         default="auto",
         help="continue the run in the folder, or require a new folder (default: %(default)s)",
     )
-    parser.add_argument(
-        "--print-config", action="store_true", help="print the resolved experiment and stop"
-    )
-    parser.add_argument(
-        "--include-texts",
-        action="store_true",
-        help="show the texts of the hardest test examples in report.html",
-    )
+    parser.add_argument("--print-config", action="store_true", help="print the experiment and stop")
+    text = "show the texts of the hardest test examples in report.html"
+    parser.add_argument("--include-texts", action="store_true", help=text)
+    text = "resume although this changed since the run started, e.g. data.val"
+    parser.add_argument("--allow-change", action="append", default=[], metavar="KEY", help=text)
     parser.add_argument("--process-id", type=int, metavar="I", help="this process of N, from 0")
     parser.add_argument("--num-processes", type=int, metavar="N", help="number of processes")
     parser.add_argument("--coordinator-address", metavar="HOST:PORT", help="of process 0")
@@ -47,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         print("\n".join(format_config(check(experiment))))
         return
     # jax is imported only now: help and errors in the experiment do not wait for it.
-    from jaxclf.decisions.provenance import warning
+    from jaxclf.decisions.provenance import read_provenance, warning
     from jaxclf.files.json_file import read_json
     from jaxclf.reports.tables import print_tables, score_tables
     from jaxclf.training import distributed
@@ -62,10 +59,11 @@ def run(args: argparse.Namespace) -> None:
         distributed.initialize(*processes)
     exp = Path(args.exp)
     out = args.out or Path("runs") / (exp.parent.name if exp.suffix == ".json" else exp.stem)
-    report = train(experiment, out, args.resume, args.include_texts)
+    allowed = args.allow_change
+    report = train(experiment, out, args.resume, args.include_texts, allow_changes=allowed)
     if distributed.is_primary():
         print_tables(*score_tables(report["test"], "test"))
-        provenance = read_json(out / "provenance.json")
+        provenance = read_provenance(out)
         warnings = [text for split in report if (text := warning(provenance, split))]
         for sentence in [*warnings, *read_json(out / "diagnosis.json")]:
             print(f"- {sentence}")

@@ -129,7 +129,7 @@ def test_evaluate_computes_the_report_again(finished_run, tiny_data):
 def test_a_file_used_for_fitting_is_recognized_under_any_name(finished_run, tiny_data, tmp_path):
     out = finished_run.folder
     rows = json.loads(tiny_data["train"].read_text(encoding="utf-8"))
-    (tmp_path / "fresh.jsonl").write_text("\n".join(json.dumps(row) for row in rows[::-1]))
+    (tmp_path / "fresh.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     (warning,) = evaluate_file(out, tmp_path / "fresh.jsonl")[1]
     assert "train" in warning
     assert "the weights" in warning

@@ -12,11 +12,18 @@ from typing import NamedTuple
 
 from jaxclf.errors import ConfigError, DataError, StorageError, did_you_mean
 from jaxclf.files.atomic import sha256
-from jaxclf.model.storage.tensor_files import MSGPACK, conversion
+from jaxclf.files.untrusted import has_entry, read_json
+from jaxclf.model.storage.tensor_files import INDEX, MSGPACK, SINGLE, conversion
+from jaxclf.text.tokenizer.from_encoder import SETTINGS_FILES, VOCABULARY_FILES
+from jaxclf.text.tokenizer.tokenize import TOKENIZER
 
 log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "JAXCLF_CACHE"  # the folder of built-in encoders; by default ~/.cache/jaxclf
+
+
+# The files of a folder without tokenizer.json that a tokenizer may be made of.
+VOCABULARIES = [*SETTINGS_FILES, *(name for names in VOCABULARY_FILES.values() for name in names)]
 
 
 class BuiltIn(NamedTuple):
@@ -72,6 +79,19 @@ def resolve(name: str, revision: str = "") -> Resolved:
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or Path(name).exists():
         raise ConfigError(f"encoder.name={name!r}: not a folder with a config.json")
     return _from_hub(name, revision)
+
+
+def encoder_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of an encoder's folder that is read, by name."""
+    if has_entry(folder, SINGLE):
+        weights = [SINGLE]
+    elif has_entry(folder, INDEX):
+        weights = [INDEX, *read_json(folder, INDEX)["weight_map"].values()]
+    else:
+        weights = [MSGPACK]
+    vocabulary = [TOKENIZER] if has_entry(folder, TOKENIZER) else VOCABULARIES
+    names = {"config.json", *weights, *vocabulary}
+    return {name: sha256(folder / name) for name in sorted(names) if has_entry(folder, name)}
 
 
 def _built_in(name: str, encoder: BuiltIn) -> Path:

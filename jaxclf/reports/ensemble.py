@@ -20,13 +20,17 @@ from jaxclf.decisions.members import (
     read_members,
 )
 from jaxclf.decisions.predictions import HELD_OUT, save_predictions
-from jaxclf.decisions.provenance import join_provenances, with_fitted
-from jaxclf.errors import ConfigError
+from jaxclf.decisions.provenance import (
+    join_provenances,
+    read_provenance,
+    with_fitted,
+    write_provenance,
+)
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment, Spec
 from jaxclf.experiment.overrides import override, to_dict
 from jaxclf.experiment.validation import check_labels, check_spec
-from jaxclf.files.json_file import read_json, write_json
+from jaxclf.files.json_file import write_json
 from jaxclf.inference.load import load
 from jaxclf.inference.soft_labels import write_soft_labels
 from jaxclf.model.storage.ensemble_folder import Blend, load_ensemble, save_ensemble
@@ -112,9 +116,9 @@ def make_ensemble(
             structure=f"{len(experiments)} networks whose probabilities are averaged",
         ),
     )
+    write_provenance(out, provenance)
     for name, values in (
-        ("labels.json", list(names)), ("provenance.json", provenance),
-        ("thresholds.json", thresholds), (MEMBERS, description),
+        ("labels.json", list(names)), ("thresholds.json", thresholds), (MEMBERS, description),
         ("diagnosis.json", diagnose([], report)), ("report.json", report),
     ):  # fmt: skip
         write_json(out / name, values)
@@ -159,10 +163,7 @@ def _blend_splits(
 
 def _provenance(runs: Sequence[Path], config: EnsembleConfig, split: str) -> dict[str, Any]:
     """The provenances of the runs, and what the ensemble fits. split: that fits the weights."""
-    paths = [run / "provenance.json" for run in runs]
-    if missing := [path for path in paths if not path.is_file()]:
-        raise ConfigError(f"{missing[0]}: no such file; is it the folder of a finished run?")
-    provenance = join_provenances([read_json(path) for path in paths])
+    provenance = join_provenances([read_provenance(run) for run in runs])
     blender, rule = config.blend.name, config.threshold.name
     if blender != "uniform":
         provenance = with_fitted(provenance, f"the weights of the ensemble ({blender})", split)

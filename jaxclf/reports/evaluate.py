@@ -9,7 +9,13 @@ import numpy as np
 from jaxclf.decisions.evaluation import calibrate, evaluate_split, score_run
 from jaxclf.decisions.members import MEMBERS
 from jaxclf.decisions.predictions import load_predictions, with_unknown
-from jaxclf.decisions.provenance import make_provenance, split_of, warning
+from jaxclf.decisions.provenance import (
+    PROVENANCE,
+    make_provenance,
+    read_provenance,
+    split_of,
+    warning,
+)
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Data, Experiment
@@ -71,16 +77,15 @@ def evaluate_predictions(
         split: load_predictions(run / "predictions" / f"{split}.npz") for split in ("val", "test")
     }
     predictions, _ = calibrate(predictions, after.calibration)
-    path = run / "provenance.json"
-    if path.is_file() and not changes:
-        provenance = read_json(path)
+    if (run / PROVENANCE).is_file() and not changes:
+        provenance = read_provenance(run)
     else:
         rules = {
             "average": experiment.regularization.weight_averaging.name,
             "calibration": after.calibration.name,
             "threshold": after.threshold.name,
         }
-        provenance = make_provenance({}, rules)
+        provenance = make_provenance({}, rules, {})
     report, _ = score_run(predictions, after.threshold, names, provenance)
     return report, [text for split in report if (text := warning(provenance, split))]
 

@@ -1,6 +1,7 @@
 """Splits of a data set: subsamples, texts that two splits share, groups that stay together."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,22 @@ def _normalize(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def fingerprint(examples: Examples) -> str:
-    """SHA-256 of texts, labels and label masks. Format, label names and order do not matter."""
-    rows = sorted(
-        hashlib.sha256(text.encode() + labels.tobytes() + mask.tobytes()).digest()
-        for text, labels, mask in zip(
-            examples.texts, examples.labels, examples.label_mask, strict=True
-        )
-    )
-    return hashlib.sha256(b"".join(rows)).hexdigest()
+def fingerprint(examples: Examples) -> dict[str, str]:
+    """SHA-256 of each column of the rows, in their order. The file's format does not matter."""
+    arrays = hashlib.sha256(examples.labels.tobytes() + examples.label_mask.tobytes())
+    return {
+        "texts": _digest(examples.texts),
+        "labels": arrays.hexdigest(),
+        "label names": _digest(examples.names),
+        "ids": _digest(examples.ids),
+    }
+
+
+def _digest(strings: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for string in strings:
+        digest.update(f"{len(string)}:{string}".encode())
+    return digest.hexdigest()
 
 
 def describe(examples: Examples, file: str) -> dict[str, Any]:

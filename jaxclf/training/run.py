@@ -2,13 +2,14 @@
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optax
 
+from jaxclf.decisions.provenance import read_provenance, write_provenance
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import to_dict
 from jaxclf.experiment.validation import check
@@ -28,7 +29,7 @@ from jaxclf.training.memory import raise_on_oom, retry_with_smaller_micro_batche
 from jaxclf.training.optimizer import learning_rate, make_optimizer
 from jaxclf.training.param_groups import stop_gradient_on
 from jaxclf.training.regularization import AVERAGES
-from jaxclf.training.run_folder import describe_environment, open_run
+from jaxclf.training.run_folder import describe_environment, open_run, settle_provenance
 from jaxclf.training.setup import RunSetup, init_params, make_setup
 from jaxclf.training.step import dropout_key, make_train_step, weights_of
 from jaxclf.types import State
@@ -43,6 +44,7 @@ def train(
     include_texts: bool = False,
     report_score: Callable[[float], None] | None = None,
     score_test: bool = True,
+    allow_changes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train, choose the best checkpoint on validation, score the test split once, and write the
     run folder.
@@ -54,6 +56,8 @@ def train(
     score_test: False ends the run before the test split is scored, as a search needs it. Then the
         result is `{"val": metrics}` of the chosen weights, with the key `score`, and the folder is
         unfinished.
+    allow_changes: what may differ from what an earlier start of the run read, as the error of a
+        refused start names it: "data.train", "encoder" and so on.
     Returns the content of report.json. Raises JaxclfError; nothing is written before data and
     experiment are checked. If the device runs out of memory, micro-batches are halved.
     """
@@ -63,7 +67,7 @@ def train(
         setup = make_setup(experiment)
         distributed.check_same([to_dict(setup.experiment), setup.provenance])
         report = distributed.broadcast_from_primary(
-            lambda: _start_run(out, setup, resume, include_texts)
+            lambda: _start_run(out, setup, resume, include_texts, allow_changes)
         )
         if report is not None:
             return report
@@ -79,7 +83,8 @@ def train(
             )
             if not score_test:
                 return {"val": evaluate(setup, predict, params)}
-            report = write_results(out, setup, params, predict, history)
+            recorded = setup._replace(provenance=read_provenance(out))
+            report = write_results(out, recorded, params, predict, history)
             write_html_report(out, setup, include_texts)
             return report
 
@@ -89,10 +94,11 @@ def train(
 
 
 def _start_run(
-    out: Path, setup: RunSetup, resume: str, include_texts: bool
+    out: Path, setup: RunSetup, resume: str, include_texts: bool, allow_changes: Sequence[str]
 ) -> dict[str, Any] | None:
     """Open the run folder. Returns the report if its run is finished."""
     open_run(out, setup.experiment, resume)
+    provenance = settle_provenance(out, setup.provenance, allow_changes)
     if (out / "report.json").is_file():
         log.info("%s is finished; its report:", out)
         if include_texts or not (out / "report.html").is_file():
@@ -100,7 +106,7 @@ def _start_run(
         return read_json(out / "report.json")
     write_json(out / "labels.json", setup.names)
     write_json(out / "environment.json", describe_environment())
-    write_json(out / "provenance.json", setup.provenance)
+    write_provenance(out, provenance)
     return None
 
 

@@ -1,18 +1,31 @@
 """The run folder: created once, and resumed only with the same experiment."""
 
 import importlib.metadata
+import logging
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxclf.errors import ConfigError
+from jaxclf.decisions.provenance import (
+    KEYS,
+    PROVENANCE,
+    Change,
+    Provenance,
+    find_changes,
+    read_provenance,
+    with_earlier,
+)
+from jaxclf.errors import ConfigError, DataError, did_you_mean
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import iter_fields, override, to_dict
 from jaxclf.files.json_file import read_json, write_json
+
+log = logging.getLogger(__name__)
 
 
 def open_run(out: Path, experiment: Experiment, resume: str) -> None:
@@ -32,11 +45,53 @@ def open_run(out: Path, experiment: Experiment, resume: str) -> None:
                 f"{out} contains a run of another experiment (different {', '.join(changed)}); "
                 "give another --out"
             )
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(path.suffix != ".part" for path in out.iterdir()):
         raise ConfigError(f"{out} is not empty and contains no run; give another --out")
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, to_dict(experiment))
+
+
+def settle_provenance(
+    out: Path, provenance: Provenance, allow_changes: Sequence[str]
+) -> dict[str, Any]:
+    """What to record of the data and the encoder: the run in `out` must have started with the same,
+    except for the keys in `allow_changes`. Writes nothing.
+
+    Raises ConfigError that names each difference, and for an unknown key.
+    """
+    for key in allow_changes:
+        if key not in KEYS:
+            raise ConfigError(f"--allow-change {key}{did_you_mean(key, KEYS)}")
+    # config.json is written first: without checkpoints, the run was killed between the two.
+    is_finished = (out / "report.json").is_file()
+    is_new = not is_finished and not any((out / "checkpoints").glob("*"))
+    if is_new and not (out / PROVENANCE).is_file():
+        return dict(provenance)
+    try:
+        before = read_provenance(out)
+        changes = find_changes(before, provenance)
+    except DataError:
+        record = "what the run started with"
+        before, changes = None, [Change(PROVENANCE, str(out), record, "damaged or missing")]
+    refused = [change for change in changes if change.key not in allow_changes]
+    if refused:
+        options = " ".join(dict.fromkeys(f"--allow-change {change.key}" for change in refused))
+        effect = "its report is shown" if is_finished else "the weights are then fitted on both"
+        raise ConfigError(
+            f"{out}: {'the run is finished, and this' if is_finished else 'this'} changed since "
+            "the run started:\n"
+            + "\n".join(f"  {change}" for change in refused)
+            + f"\nrestore it, give another --out, or add {options} ({effect})"
+        )
+    for change in changes:
+        log.warning("allowed: %s", change)
+    if before is None:
+        return {**provenance, "allowed_changes": [change._asdict() for change in changes]}
+    if not changes or is_finished:
+        return before
+    allowed = [*before.get("allowed_changes", []), *(change._asdict() for change in changes)]
+    return {**with_earlier(provenance, before), "allowed_changes": allowed}
 
 
 def check_version(run: Path) -> None:

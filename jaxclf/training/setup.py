@@ -5,6 +5,7 @@ import difflib
 import functools
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +16,9 @@ from jaxclf.decisions.provenance import make_provenance
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import override
 from jaxclf.experiment.validation import check_labels
+from jaxclf.files.atomic import sha256
 from jaxclf.model.classifier import build
-from jaxclf.model.pretrained import resolve
+from jaxclf.model.pretrained import encoder_files, resolve
 from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.splits import describe
@@ -93,6 +95,12 @@ def make_setup(experiment: Experiment) -> RunSetup:
                 "average": experiment.regularization.weight_averaging.name,
                 "calibration": experiment.calibration.name,
                 "threshold": experiment.threshold.name,
+            },
+            {
+                "encoder": encoder_files(resolved.folder),
+                "data.soft_labels": {
+                    path: sha256(Path(path)) for path in [data.soft_labels] if path
+                },
             },
         ),
     )

@@ -13,7 +13,12 @@ from jaxclf.decisions.evaluation import make_report, make_rule
 from jaxclf.decisions.members import Members, read_members
 from jaxclf.decisions.metrics import compute_metrics, log_loss
 from jaxclf.decisions.predictions import save_predictions
-from jaxclf.decisions.provenance import join_provenances, with_fitted
+from jaxclf.decisions.provenance import (
+    join_provenances,
+    read_provenance,
+    with_fitted,
+    write_provenance,
+)
 from jaxclf.errors import ConfigError, DataError, did_you_mean
 from jaxclf.experiment.config import Encoder, Spec
 from jaxclf.experiment.overrides import hint_of, iter_fields, to_dict
@@ -123,9 +128,9 @@ def write_cascade(out: Path, fitted: FittedCascade, card: str) -> None:
     for split, predictions in fitted.predictions.items():
         save_predictions(out / "predictions" / f"{split}.npz", predictions)
     save_cascade(out / "model", plan, fitted.networks, card)
+    write_provenance(out, plan.provenance)
     for name, values in (
         ("labels.json", plan.labels),
-        ("provenance.json", plan.provenance),
         ("thresholds.json", plan.thresholds),
         (STAGES, fitted.summary),
         ("report.json", fitted.report),
@@ -177,7 +182,7 @@ def _match(rules: tuple[Rule, ...], texts: list[str] | None, part: Members) -> R
 
 
 def _join_provenance(runs: Sequence[Path], rule: Spec) -> dict[str, Any]:
-    provenance = join_provenances([read_json(run / "provenance.json") for run in runs])
+    provenance = join_provenances([read_provenance(run) for run in runs])
     if rule.name != "fixed":
         provenance = with_fitted(provenance, f"the thresholds ({rule.name})", "val")
     return with_fitted(provenance, "the cut-offs of the cascade", "val")

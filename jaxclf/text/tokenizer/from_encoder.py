@@ -31,6 +31,7 @@ VOCABULARY_FILES = {
     "deberta-v2": ["spm.model"],
     "xlm-roberta": ["sentencepiece.bpe.model"],
 }
+SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 # Options that may reach transformers; others of its options name files to open.
 OPTIONS = set(
     """
@@ -50,7 +51,7 @@ def convert_vocabulary(folder: Path) -> Tokenizer:
     """
     settings = {
         name: read_json(folder, name) if has_entry(folder, name) else None
-        for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+        for name in SETTINGS_FILES
     }
     tokenizer_type = _tokenizer_type(folder, settings["tokenizer_config.json"] or {})
     with TemporaryDirectory(prefix="jaxclf-") as temporary:

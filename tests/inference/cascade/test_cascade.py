@@ -17,6 +17,7 @@ from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, apply_calibration, calibration_to_json
 from jaxclf.decisions.compare_runs import compare_systems, read_system
 from jaxclf.decisions.predictions import load_predictions, save_predictions
+from jaxclf.decisions.provenance import write_provenance
 from jaxclf.decisions.thresholds import plug_in
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
@@ -130,7 +131,7 @@ def folder(tiny_encoder, demo_rows, tmp_path_factory):
             for label, value in zip(NAMES, values.tolist(), strict=True)
         }
         write_json(folder / name / "thresholds.json", record)
-        write_json(folder / name / "provenance.json", provenance)
+        write_provenance(folder / name, provenance)
         write_json(folder / name / "labels.json", NAMES)
     networks = [folder / name / "model" for name in NETWORKS]
     ensemble = Blend(NETWORKS, NAMES, even, record, provenance)
