@@ -1,5 +1,6 @@
 """The Classifier: texts -> probabilities, labels and explanations."""
 
+import importlib.metadata
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -50,6 +51,7 @@ class Classifier:
     labels: names in the order of the columns. thresholds: float [classes].
     params, apply, tokenizer, experiment: for batched inference of your own,
         `apply(params, batch) -> logits`; of an ensemble those of its first group in `groups`.
+    digest: SHA-256 of the model's folder, empty for a model that is not saved.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Classifier:
         groups: list[ModelGroup],
         calibrations: list[Calibration],
         weights: Float64[np.ndarray, "members classes"],
+        digest: str = "",
     ):
         self.labels = labels
         self.thresholds = np.array([thresholds[name]["value"] for name in labels])
@@ -67,8 +70,14 @@ class Classifier:
         self.groups = groups
         self.calibrations = calibrations
         self.weights = weights
+        self.digest = digest
         self.experiment, self.tokenizer = groups[0].experiment, groups[0].tokenizer
         self.params, self.apply = groups[0].params, groups[0].apply
+
+    @property
+    def identifier(self) -> str:
+        """What made an answer, for people: the digest's first 12 digits and jaxclf's version."""
+        return f"{self.digest[:12]} jaxclf {importlib.metadata.version('jaxclf')}"
 
     def predict_proba(self, texts: Iterable[str]) -> Float32[np.ndarray, "texts classes"]:
         """Calibrated probabilities, one row a text, in input order. An ensemble blends its

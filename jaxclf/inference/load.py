@@ -10,13 +10,19 @@ from jaxclf.inference.classifier import Classifier, make_groups
 from jaxclf.inference.members import load_folder, model_folder
 
 
-def load(path: str | Path) -> Classifier:
+def load(path: str | Path, verify: bool = True) -> Classifier:
     """The classifier of a run's, ensemble's or cascade's folder, of its `model/`, or of an exported
-    folder. Raises DataError if the folder is damaged."""
+    folder.
+
+    verify: whether every file must have the SHA-256 in jaxclf.json. To change a model on purpose,
+        for example a threshold, edit its files and load it with verify=False; the classifier's
+        digest is then that of the edited files. The commands always verify.
+    Raises DataError if the folder is damaged.
+    """
     folder = model_folder(Path(path))
     if has_entry(folder, CASCADE):
-        return make_cascade(*load_cascade(folder))
-    models = load_folder(folder)
+        return make_cascade(*load_cascade(folder, verify), verify)
+    models = load_folder(folder, verify)
     return Classifier(
         models.labels,
         models.thresholds,
@@ -24,4 +30,5 @@ def load(path: str | Path) -> Classifier:
         make_groups(models.members, models.tokenizers, range(len(models.members))),
         [calibration_from_json(member.calibration) for member in models.members],
         models.weights,
+        models.digest,
     )

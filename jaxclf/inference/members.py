@@ -24,7 +24,7 @@ class LoadedModels(NamedTuple):
     """The networks of a folder and how they are blended.
 
     thresholds, provenance: plain JSON values, as `decisions` makes them.
-    folders: of the networks. weights: 1 for a single model.
+    folders: of the networks. weights: 1 for a single model. digest: of the folder.
     """
 
     labels: tuple[str, ...]
@@ -34,28 +34,31 @@ class LoadedModels(NamedTuple):
     members: list[SavedModel]
     tokenizers: list[Tokenizer]
     weights: Float64[np.ndarray, "members classes"]
+    digest: str
 
 
-def load_folder(folder: Path) -> LoadedModels:
+def load_folder(folder: Path, verify: bool = True) -> LoadedModels:
     """Read a model or ensemble folder. Raises DataError if it is damaged."""
     if has_entry(folder, ENSEMBLE):
-        ensemble, folders = load_ensemble(folder)
-        members, tokenizers = load_members(folders, ensemble.labels)
+        ensemble, folders = load_ensemble(folder, verify)
+        members, tokenizers = load_members(folders, ensemble.labels, verify)
         labels, weights = ensemble.labels, ensemble.weights
-        thresholds, provenance = ensemble.thresholds, ensemble.provenance
+        thresholds, provenance, digest = ensemble.thresholds, ensemble.provenance, ensemble.digest
     else:
-        model = load_model(folder, param_shapes)
+        model = load_model(folder, param_shapes, verify)
         folders, members, tokenizers = [folder], [model], [open_encoder(folder)[1]]
         labels, weights = model.labels, np.ones((1, len(model.labels)))
-        thresholds, provenance = model.thresholds, model.provenance
-    return LoadedModels(labels, thresholds, provenance, folders, members, tokenizers, weights)
+        thresholds, provenance, digest = model.thresholds, model.provenance, model.digest
+    return LoadedModels(
+        labels, thresholds, provenance, folders, members, tokenizers, weights, digest
+    )
 
 
 def load_members(
-    folders: Sequence[Path], labels: tuple[str, ...]
+    folders: Sequence[Path], labels: tuple[str, ...], verify: bool = True
 ) -> tuple[list[SavedModel], list[Tokenizer]]:
     """Read several model folders. Raises DataError if one has other labels."""
-    members = [load_model(folder, param_shapes) for folder in folders]
+    members = [load_model(folder, param_shapes, verify) for folder in folders]
     for folder, member in zip(folders, members, strict=True):
         if member.labels != labels:
             raise DataError(f"{folder / META}: the labels differ from those of the folder above")

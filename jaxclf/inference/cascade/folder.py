@@ -2,7 +2,7 @@
 
 cascade.json      the labels in order; of each stage its name, its networks' weights per label, its
                   calibration onto the final stage's scale and the probabilities in which a label is
-                  uncertain; rules, thresholds and provenance
+                  uncertain; rules, thresholds, provenance, and the digests of the networks' folders
 network-0, …      model folders; a network that several stages share is stored once
 README.md         the model card
 """
@@ -16,16 +16,23 @@ from jaxtyping import Float64
 
 from jaxclf.decisions.calibration import calibration_from_json, calibration_to_json
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.files.atomic import sha256
-from jaxclf.files.untrusted import has_entry, printable, read_json
+from jaxclf.files.digest import DIGEST
+from jaxclf.files.untrusted import has_entry, printable
 from jaxclf.inference.cascade.cutoffs import NO_LIMIT, EarlyExit
 from jaxclf.inference.cascade.rules import Rule, read_rules
-from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble, save_combination
+from jaxclf.model.storage.ensemble_folder import (
+    ENSEMBLE,
+    load_ensemble,
+    open_models,
+    save_combination,
+)
 from jaxclf.model.storage.metadata import read_calibration, read_labels, read_provenance
+from jaxclf.model.storage.saved_model import FORMAT as MODEL_FORMAT
 from jaxclf.model.storage.saved_model import META
+from jaxclf.model.storage.sealing import read_sealed
 
 CASCADE = "cascade.json"
-FORMAT = 2
+FORMAT = 3
 MAX_STAGES, MAX_NETWORKS = 8, 64
 
 
@@ -35,6 +42,7 @@ class CascadePlan(NamedTuple):
     weights: float64 [stages, networks, classes], 0 for a network that a stage does not use.
     exits: of each stage but the final one. thresholds: the final stage's; thresholds and provenance
         are plain JSON values, as `decisions` makes them.
+    digest: SHA-256 of the folder's content; empty before it is saved.
     """
 
     labels: tuple[str, ...]
@@ -44,6 +52,7 @@ class CascadePlan(NamedTuple):
     rules: tuple[Rule, ...]
     thresholds: dict[str, dict[str, Any]]
     provenance: dict[str, Any]
+    digest: str = ""
 
 
 def save_cascade(folder: Path, plan: CascadePlan, networks: Sequence[Path], card: str) -> None:
@@ -75,8 +84,8 @@ def pool_networks(
 
     Raises ConfigError for a stage that adds no network to the stages before it.
     """
-    pool: dict[Any, Path] = {}
-    stages: list[dict[Any, np.ndarray]] = []
+    pool: dict[str, Path] = {}  # by digest: copies of one network are one network
+    stages: list[dict[str, np.ndarray]] = []
     for folder in folders:
         if has_entry(folder, CASCADE):
             raise ConfigError(
@@ -90,7 +99,7 @@ def pool_networks(
         stage, num_before = {}, len(pool)
         for network, network_weights in zip(networks, weights, strict=True):
             if network_weights.any():
-                key = _digest(network)
+                key = read_sealed(network, META, MODEL_FORMAT)[DIGEST]
                 stage[key] = stage.get(key, 0) + network_weights
                 pool.setdefault(key, network)
         if len(pool) == num_before:
@@ -101,21 +110,10 @@ def pool_networks(
     return list(pool.values()), np.array(rows, np.float64)
 
 
-def _digest(network: Path) -> frozenset[tuple[str, str]]:
-    """Equal for copies of one network, with its calibration and tokenizer."""
-    files = (file for file in network.iterdir() if file.is_file() and file.name != "README.md")
-    return frozenset((file.name, sha256(file)) for file in files)
-
-
-def load_cascade(folder: Path) -> tuple[CascadePlan, list[Path]]:
+def load_cascade(folder: Path, verify: bool = True) -> tuple[CascadePlan, list[Path]]:
     """The plan of a cascade and the folders of its networks. Raises DataError if it is damaged."""
     file = folder / CASCADE
-    meta = read_json(folder, CASCADE)
-    if meta.get("format") != FORMAT:
-        raise DataError(
-            f"{file}: format {printable(str(meta.get('format')))}; this version reads {FORMAT}; "
-            "build the cascade again"
-        )
+    meta = read_sealed(folder, CASCADE, FORMAT, verify)
     labels = read_labels(meta, file)
     networks = meta.get("networks")
     if type(networks) is not int or not 0 < networks <= MAX_NETWORKS:
@@ -136,10 +134,8 @@ def load_cascade(folder: Path) -> tuple[CascadePlan, list[Path]]:
         meta["thresholds"],
         read_provenance(meta, file),
     )
-    paths = [folder / f"network-{index}" for index in range(networks)]
-    if missing := [path for path in paths if not (path / META).is_file()]:
-        raise DataError(f"{missing[0] / META}: no such file; the cascade lacks a network")
-    return plan, paths
+    paths, digest = open_models(meta, file, "network", networks, verify)
+    return plan._replace(digest=digest), paths
 
 
 def new_networks(weights: Float64[np.ndarray, "stages networks classes"]) -> list[list[int]]:

@@ -35,7 +35,13 @@ class Cascade(Classifier):
     ):
         groups, weights = [group for part in new_groups for group in part], plan.weights[-1]
         super().__init__(
-            plan.labels, plan.thresholds, plan.provenance, groups, calibrations, weights
+            plan.labels,
+            plan.thresholds,
+            plan.provenance,
+            groups,
+            calibrations,
+            weights,
+            plan.digest,
         )
         final = new_groups[-1][0]
         self.experiment, self.tokenizer = final.experiment, final.tokenizer
@@ -70,10 +76,10 @@ class Cascade(Classifier):
         return [self.plan.stages[stage] for stage in self.run(texts).stage]
 
 
-def make_cascade(plan: CascadePlan, folders: Sequence[Path]) -> Cascade:
+def make_cascade(plan: CascadePlan, folders: Sequence[Path], verify: bool = True) -> Cascade:
     """The cascade of a plan and the folders of its networks. Raises DataError if one has other
     labels."""
-    members, tokenizers = load_members(folders, plan.labels)
+    members, tokenizers = load_members(folders, plan.labels, verify)
     groups = [make_groups(members, tokenizers, part) for part in new_networks(plan.weights)]
     calibrations = [calibration_from_json(member.calibration) for member in members]
     return Cascade(plan, groups, calibrations)

@@ -1,12 +1,11 @@
 """The folder of an ensemble: the model folders of its members, and how they are blended.
 
-ensemble.json     labels in order, names of the members, weights and thresholds per label,
-                  provenance
+ensemble.json     labels in order, names of the members and digests of their folders, weights and
+                  thresholds per label, provenance
 member-0, …       model folders
 README.md         the model card
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +16,16 @@ from jaxtyping import Float64
 
 from jaxclf.errors import DataError
 from jaxclf.files.atomic import write_folder
-from jaxclf.files.untrusted import read_json
-from jaxclf.model.storage.metadata import check_format, read_labels, read_provenance
+from jaxclf.files.digest import DIGEST, seal
+from jaxclf.files.untrusted import has_entry, read_json
+from jaxclf.model.storage.metadata import read_labels, read_provenance
+from jaxclf.model.storage.saved_model import FORMAT as MODEL_FORMAT
 from jaxclf.model.storage.saved_model import META
+from jaxclf.model.storage.sealing import ADVICE, CARD, read_sealed, write_sealed
 
 ENSEMBLE = "ensemble.json"
-FORMAT = 2
+FORMAT = 3
+MODELS = "models"  # in ensemble.json and cascade.json: name of a model folder -> its digest
 MAX_MEMBERS = 64
 
 
@@ -30,6 +33,7 @@ class Blend(NamedTuple):
     """A weighted average of members: weights float64 [members, classes] sum to 1 for each label.
 
     thresholds, provenance: plain JSON values, as `decisions` makes them.
+    digest: SHA-256 of the folder's content; empty before it is saved.
     """
 
     members: tuple[str, ...]
@@ -37,6 +41,7 @@ class Blend(NamedTuple):
     weights: Float64[np.ndarray, "members classes"]
     thresholds: dict[str, dict[str, Any]]
     provenance: dict[str, Any]
+    digest: str = ""
 
 
 def save_ensemble(folder: Path, blend: Blend, models: Sequence[Path], card: str) -> None:
@@ -63,16 +68,42 @@ def save_combination(
     with write_folder(folder) as part:
         for name, model in models.items():
             shutil.copytree(model, part / name)
-        text = json.dumps(meta, indent=2, ensure_ascii=False) + "\n"
-        (part / file).write_text(text, encoding="utf-8")
-        (part / "README.md").write_text(card, encoding="utf-8")
+        digests = {name: read_sealed(part / name, META, MODEL_FORMAT)[DIGEST] for name in models}
+        write_sealed(part, file, {**meta, MODELS: digests})
+        (part / CARD).write_text(card, encoding="utf-8")
 
 
-def load_ensemble(folder: Path) -> tuple[Blend, list[Path]]:
+def open_models(
+    meta: Mapping[str, Any], file: Path, kind: str, count: int, verify: bool
+) -> tuple[list[Path], str]:
+    """The model folders `kind`-0 and so on beside a JSON file, and the digest of file and folders.
+
+    The content of the folders is checked by `load_model`.
+    verify: whether each must have the digest in the file.
+    Raises DataError if a folder is missing or is not the one that the file was written for.
+    """
+    folders = [file.parent / f"{kind}-{index}" for index in range(count)]
+    if missing := [folder for folder in folders if not has_entry(folder, META)]:
+        raise DataError(f"{missing[0] / META}: no such file; {file.name} needs it")
+    if not verify:
+        contents = [read_sealed(folder, META, MODEL_FORMAT, False) for folder in folders]
+        digests = {
+            folder.name: content[DIGEST] for folder, content in zip(folders, contents, strict=True)
+        }
+        return folders, seal({**meta, MODELS: digests})[DIGEST]
+    for folder in folders:
+        digest = read_json(folder, META).get(DIGEST)
+        if not isinstance(meta.get(MODELS), dict) or meta[MODELS].get(folder.name) != digest:
+            raise DataError(
+                f"{folder / META}: damaged: its digest is not the one in {file.name}; {ADVICE}"
+            )
+    return folders, meta[DIGEST]
+
+
+def load_ensemble(folder: Path, verify: bool = True) -> tuple[Blend, list[Path]]:
     """Read how the members are blended, and their folders. Raises DataError."""
     file = folder / ENSEMBLE
-    meta = read_json(folder, ENSEMBLE)
-    check_format(meta, file, FORMAT)
+    meta = read_sealed(folder, ENSEMBLE, FORMAT, verify)
     labels = read_labels(meta, file)
     members = meta.get("members")
     if (
@@ -83,10 +114,8 @@ def load_ensemble(folder: Path) -> tuple[Blend, list[Path]]:
         raise DataError(f"{file}: members is not a list of 1 to {MAX_MEMBERS} names")
     weights = _read_weights(meta, file, labels, len(members))
     provenance = read_provenance(meta, file)
-    models = [folder / f"member-{index}" for index in range(len(members))]
-    if missing := [model for model in models if not (model / META).is_file()]:
-        raise DataError(f"{missing[0] / META}: no such file; the ensemble lacks a member")
-    return Blend(tuple(members), labels, weights, meta["thresholds"], provenance), models
+    models, digest = open_models(meta, file, "member", len(members), verify)
+    return Blend(tuple(members), labels, weights, meta["thresholds"], provenance, digest), models
 
 
 def _read_weights(

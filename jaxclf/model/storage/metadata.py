@@ -18,8 +18,8 @@ def check_format(meta: Mapping[str, Any], file: Path, expected: int) -> None:
         raise DataError(f"{file}: format {printable(str(version))}; this version reads {expected}")
     if version < expected:
         raise DataError(
-            f"{file}: written by jaxclf 0.1, which this version does not read; make the folder "
-            "again with this version, or open it with jaxclf 0.1"
+            f"{file}: written by jaxclf 0.1 or a preview of 0.2, which this version does not read; "
+            "make the folder again with this version, or open it with that one"
         )
     if version > expected:
         raise DataError(f"{file}: written by a newer version of jaxclf; upgrade jaxclf")

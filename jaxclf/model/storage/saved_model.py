@@ -3,13 +3,14 @@
 config.json tokenizer.json    of the encoder
 model.safetensors             the encoder, under the names of its family
 head.safetensors              pool and head, under our paths
-jaxclf.json                   experiment, labels in order, thresholds, calibration, provenance
+jaxclf.json                   experiment, labels in order, thresholds, calibration, provenance; the
+                              SHA-256 of all files above, and the model's digest
 README.md                     the model card
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.traverse_util
@@ -23,14 +24,12 @@ from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import from_dict, to_dict
 from jaxclf.experiment.validation import check
 from jaxclf.files.atomic import write_folder
+from jaxclf.files.digest import DIGEST
+from jaxclf.files.json_file import write_json
 from jaxclf.files.untrusted import has_entry, printable, read_json
 from jaxclf.model.classifier import family_of
-from jaxclf.model.storage.metadata import (
-    check_format,
-    read_calibration,
-    read_labels,
-    read_provenance,
-)
+from jaxclf.model.storage.metadata import read_calibration, read_labels, read_provenance
+from jaxclf.model.storage.sealing import CARD, FILES, read_sealed, write_sealed
 from jaxclf.model.storage.tensor_files import SINGLE, open_safetensors, open_tensors
 from jaxclf.model.storage.weights import (
     flatten_params,
@@ -40,16 +39,17 @@ from jaxclf.model.storage.weights import (
     read_params,
     to_tensors,
 )
-from jaxclf.text.tokenizer.tokenize import largest_id, load_tokenizer
+from jaxclf.text.tokenizer.tokenize import TOKENIZER, largest_id, load_tokenizer
 
-HEAD, META = "head.safetensors", "jaxclf.json"
-FORMAT = 3
+CONFIG, HEAD, META = "config.json", "head.safetensors", "jaxclf.json"
+FORMAT = 4
 
 
 class SavedModel(NamedTuple):
     """The content of a model folder.
 
     thresholds, calibration, provenance: plain JSON values, as `decisions` makes them.
+    digest: SHA-256 of the folder's content; empty before it is saved.
     """
 
     experiment: Experiment
@@ -59,11 +59,12 @@ class SavedModel(NamedTuple):
     calibration: dict[str, Any]
     provenance: dict[str, Any]
     params: dict[str, Any]
+    digest: str = ""
 
 
 def read_hf_config(folder: Path) -> dict[str, Any]:
     """Read config.json. Raises DataError for an architecture that is not supported."""
-    config = read_json(folder, "config.json")
+    config = read_json(folder, CONFIG)
     family_of(config)
     return config
 
@@ -110,12 +111,18 @@ def pretrained_params(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def save_model(
-    folder: Path, model: SavedModel, tokenizer: Tokenizer, card: str, as_transformers: bool = False
+    folder: Path,
+    model: SavedModel,
+    tokenizer: Tokenizer,
+    card: str,
+    as_transformers: bool = False,
+    extra_files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write a model folder atomically; replaces an older one.
 
     as_transformers: write encoder and head to one file, under the names of the family's classifier
         in transformers. Only for a model that `is_transformers_classifier`.
+    extra_files: more files of the folder, name -> content; `load_model` checks their SHA-256.
     """
     params = jax.tree.map(np.asarray, model.params)
     family = family_of(model.hf_config)
@@ -134,17 +141,18 @@ def save_model(
         "provenance": model.provenance,
     }
     with write_folder(folder) as part:
-        tokenizer.save(str(part / "tokenizer.json"))
-        mode = (part / "tokenizer.json").stat().st_mode
+        tokenizer.save(str(part / TOKENIZER))
+        mode = (part / TOKENIZER).stat().st_mode
         safetensors.numpy.save_file(tensors, part / SINGLE, metadata={"format": "pt"})
         (part / SINGLE).chmod(mode)  # safetensors writes for the owner alone
         if not as_transformers:
             safetensors.numpy.save_file(head, part / HEAD)
             (part / HEAD).chmod(mode)
-        for name, values in (("config.json", model.hf_config), (META, meta)):
-            text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-            (part / name).write_text(text, encoding="utf-8")
-        (part / "README.md").write_text(card, encoding="utf-8")
+        write_json(part / CONFIG, model.hf_config)
+        for name, content in extra_files.items():
+            (part / name).write_bytes(content)
+        write_sealed(part, META, meta)
+        (part / CARD).write_text(card, encoding="utf-8")
 
 
 def is_transformers_classifier(experiment: Experiment) -> bool:
@@ -152,22 +160,27 @@ def is_transformers_classifier(experiment: Experiment) -> bool:
     return experiment.pool.name == "cls" and experiment.head.name == "native"
 
 
-def load_model(folder: Path, param_shapes: Callable[..., Mapping[str, Any]]) -> SavedModel:
+def load_model(
+    folder: Path, param_shapes: Callable[..., Mapping[str, Any]], verify: bool = True
+) -> SavedModel:
     """Read a model folder.
 
     param_shapes: (experiment, hf_config, classes) -> the shapes of the network's parameters.
-    Raises DataError for a missing file, another version's folder, and tensors that do not fit.
+    verify: whether to check the SHA-256 of all files.
+    Raises DataError for a missing or damaged file, another version's folder, and tensors that do
+    not fit.
     """
     file = folder / META
     if not has_entry(folder, META):
         raise DataError(f"{file}: no such file; give the folder of a finished run or its model/")
-    meta = read_json(folder, META)
-    check_format(meta, file, FORMAT)
+    meta = read_sealed(folder, META, FORMAT, verify)
+    if missing := {CONFIG, TOKENIZER, SINGLE} - meta[FILES].keys():
+        raise DataError(f"{file}: has no SHA-256 of {min(missing)}")
     labels = read_labels(meta, file)
     hf_config, config = _read_config(folder)
     experiment = _read_experiment(meta, file, config.max_positions)
     shapes = param_shapes(experiment, hf_config, len(labels))
-    if is_transformers_classifier(experiment) and not has_entry(folder, HEAD):
+    if is_transformers_classifier(experiment) and HEAD not in meta[FILES]:
         params = read_params(folder, shapes, family_of(hf_config), has_classifier=True)
     else:
         params = pretrained_params(folder, {"encoder": shapes["encoder"]})
@@ -176,7 +189,14 @@ def load_model(folder: Path, param_shapes: Callable[..., Mapping[str, Any]]) -> 
     calibration = read_calibration(meta, file, len(labels))
     provenance = read_provenance(meta, file)
     return SavedModel(
-        experiment, hf_config, labels, meta["thresholds"], calibration, provenance, params
+        experiment,
+        hf_config,
+        labels,
+        meta["thresholds"],
+        calibration,
+        provenance,
+        params,
+        meta[DIGEST],
     )
 
 

@@ -1,0 +1,60 @@
+"""The sealed JSON file of a model folder: the SHA-256 of all files, and a digest of its own fields,
+so that damage is noticed. The digest names the model.
+
+Everything is covered but README.md, which people edit.
+"""
+
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxclf.errors import DataError
+from jaxclf.files.atomic import sha256
+from jaxclf.files.digest import DIGEST, is_sealed, seal
+from jaxclf.files.json_file import write_json
+from jaxclf.files.untrusted import read_json, safe_path
+from jaxclf.model.storage.metadata import check_format
+
+CARD = "README.md"
+FILES = "files"
+ADVICE = (
+    "copy or make the folder again; jaxclf.load(folder, verify=False) opens a folder that was "
+    "edited on purpose"
+)
+
+
+def write_sealed(folder: Path, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the JSON file after all other files of the folder. Returns its content."""
+    others = [path for path in folder.iterdir() if path.is_file() and path.name != CARD]
+    files = {path.name: sha256(path) for path in sorted(others)}
+    version = importlib.metadata.version("jaxclf")
+    sealed = seal({**values, "jaxclf": version, FILES: files})
+    write_json(folder / name, sealed)
+    return sealed
+
+
+def read_sealed(folder: Path, name: str, format: int, verify: bool = True) -> dict[str, Any]:
+    """Read the JSON file. Raises DataError if it or a file that it names is missing or damaged.
+
+    verify: whether to check the sums; otherwise the result has the sums of the files as they are,
+        and the digest that belongs to them.
+    """
+    path = folder / name
+    meta = read_json(folder, name)
+    check_format(meta, path, format)
+    if verify and not is_sealed(meta):
+        raise DataError(
+            f"{path}: damaged: its SHA-256 is not the one in its field {DIGEST}; {ADVICE}"
+        )
+    files = meta.get(FILES)
+    if not isinstance(files, dict):
+        raise DataError(f"{path}: {FILES} is not an object of names and SHA-256")
+    sums = {file: sha256(safe_path(folder, file)) for file in files}
+    if not verify:
+        return seal({**meta, FILES: sums})
+    if damaged := [file for file in files if sums[file] != files[file]]:
+        raise DataError(
+            f"{folder / damaged[0]}: damaged: its SHA-256 is not the one in {name}; {ADVICE}"
+        )
+    return meta
