@@ -2,8 +2,13 @@
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable
 from typing import Any
+
+MAX_CHOICES = 100  # listed in one message
+# Controls, ends of line, changes of the direction of writing, and halves of surrogate pairs.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]")
 
 
 class JaxclfError(Exception):
@@ -50,11 +55,27 @@ class StoppedError(JaxclfError):
         self.exit_code = 128 + signal_number
 
 
+def escape_controls(text: str, kept: str = "") -> str:
+    """Show control characters, which a terminal obeys, as their escapes. kept: those to leave."""
+    return CONTROL.sub(lambda match: match[0] if match[0] in kept else repr(match[0])[1:-1], text)
+
+
+def printable(text: str, max_length: int = 100) -> str:
+    """Shorten a text for a message, and escape its control characters."""
+    return escape_controls(text[:max_length]) + "…" * (len(text) > max_length)
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """`; did you mean 'x'?` where a choice is close to the name, else `; choose from: a, b`."""
-    choices = list(choices)
-    close = difflib.get_close_matches(name, choices, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; choose from: {', '.join(choices)}"
+    """`; did you mean 'x'?` where a choice is close to the name, else `; choose from: a, b`.
+
+    Only the first thousand choices are compared, and their first hundred characters.
+    """
+    names = [printable(choice) for choice in choices]
+    close = difflib.get_close_matches(printable(name), names[:1000], n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    more = f" and {len(names) - MAX_CHOICES:,} more" if len(names) > MAX_CHOICES else ""
+    return f"; choose from: {', '.join(names[:MAX_CHOICES])}{more}"
 
 
 def import_extra(name: str, extra: str) -> Any:

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jaxclf.errors import DataError
+from jaxclf.errors import DataError, printable
 
 # Bytes; published files are smaller, and files of this size fit into memory.
 JSON_LIMIT = 4 * 2**20
@@ -27,9 +27,9 @@ def safe_path(folder: Path, name: str, limit: int | None = None) -> Path:
     Links into `blobs/` beside `snapshots/` are allowed: a hub cache stores its files so.
     """
     if Path(name).name != name:
-        raise DataError(f"{folder}: {name[:80]!r} names a file outside the folder")
+        raise DataError(f"{folder}: '{printable(name)}' names a file outside the folder")
     if not name.isprintable() or len(name.encode()) > 255:
-        raise DataError(f"{folder}: {name[:80]!r} is not a file name")
+        raise DataError(f"{folder}: '{printable(name)}' is not a file name")
     path = folder / name
     if not has_entry(folder, name):
         raise DataError(f"{path}: no such file")
@@ -49,11 +49,6 @@ def safe_path(folder: Path, name: str, limit: int | None = None) -> Path:
     if limit is not None and size > limit:
         raise DataError(f"{path}: {size:,} bytes; at most {limit:,} are allowed")
     return path
-
-
-def printable(text: str, max_length: int = 100) -> str:
-    """Shorten a text for a message, and escape its control characters."""
-    return repr(text[:max_length])[1:-1] + "…" * (len(text) > max_length)
 
 
 def read_json(
@@ -76,7 +71,7 @@ def parse_json(content: bytes, where: str, parts: int = PARTS) -> dict[str, Any]
         values = dict(pairs)
         if len(values) < len(pairs):
             name, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-            raise DataError(f"{where}: duplicate key {name[:80]!r}")
+            raise DataError(f"{where}: duplicate key '{printable(name)}'")
         return values
 
     try:

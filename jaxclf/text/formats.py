@@ -3,28 +3,44 @@
 Files are read lazily: memory holds little more than one row.
 """
 
-import codecs
 import csv
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from jaxclf.errors import DataError
+from jaxclf.errors import DataError, printable
+from jaxclf.text.parquet import iter_rows
 
 CHUNK = 2**16  # characters or bytes read at a time
-PARQUET_ROWS = 1024  # rows decoded at a time
+# Characters of all texts and listed labels, and their ratio to the file's bytes: a file beyond both
+# was made to fill the memory.
+MAX_EXPANDED, MAX_RATIO = 2**26, 200
 BLANK = re.compile(r"[ \t\r\n]*")
 # Where a buffer ends within an element, the parser stops at most this many characters before it.
 CUT_SHORT = 16
+ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # of the error handler "surrogateescape"
 TOO_DEEP = "not JSON: nested too deeply, or a number is too long"
 
 
+def max_size(path: Path) -> int:
+    """The most characters or bytes that the rows of a file may have."""
+    return max(MAX_EXPANDED, MAX_RATIO * path.stat().st_size)
+
+
 class RowError(Exception):
-    """An error of one row; `read` adds the file and the line."""
+    """An error of one row; `read` adds the file and the line.
+
+    unknown: a label name for which the message may suggest another.
+    """
+
+    def __init__(self, reason: str, unknown: str = ""):
+        super().__init__(reason)
+        self.unknown = unknown
 
 
 class FileFormatError(Exception):
@@ -46,27 +62,28 @@ def _from_text(path: Path, parse: Callable[[TextIO], Iterator[Row]], newline: st
         try:
             yield from parse(file)
         except UnicodeDecodeError:
-            line = _first_bad_line(path)
+            line = _first_bad_line(path, newline)
             raise DataError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
 
 
-def _first_bad_line(path: Path) -> int:
-    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError as error:
-                return line + error.object.count(b"\n", 0, error.start)
-            line += chunk.count(b"\n")
-    return line  # the file ends within a character
+def _first_bad_line(path: Path, newline: str) -> int:
+    """The line with the first byte that is not UTF-8; lines end where the parser's do."""
+    line, previous = 1, ""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline=newline) as file:
+        while piece := file.readline(CHUNK):
+            if not piece.isascii() and ESCAPED_BYTE.search(piece):
+                break
+            is_split = piece == "\n" and previous.endswith("\r")  # by the limit of readline
+            line += piece.endswith(("\n", "\r") if newline == "" else "\n") and not is_split
+            previous = piece
+    return line
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        duplicate = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
-        raise RowError(f"duplicate key {duplicate!r} in an object")
+        duplicate, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise RowError(f"duplicate key '{printable(duplicate)}' in an object")
     return fields
 
 
@@ -187,25 +204,12 @@ def _delimited(file: TextIO, delimiter: str) -> Iterator[Row]:
             else:
                 yield Row(line, dict(zip(header, cells, strict=True)))
     except csv.Error as error:
-        raise FileFormatError(start, str(error)) from None
+        raise FileFormatError(start, printable(str(error))) from None
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError(f"{path}: Parquet needs pyarrow; pip install 'jaxclf[parquet]'") from None
-    number = 0
-    try:
-        # A row group may be as large as the file; batches are small.
-        with pyarrow.parquet.ParquetFile(path, buffer_size=CHUNK, pre_buffer=False) as file:
-            for batch in file.iter_batches(PARQUET_ROWS):
-                for fields in batch.to_pylist():
-                    number += 1
-                    yield Row(number, fields)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not Parquet: {error}") from None
+def _read_parquet(path: Path) -> tuple[str, Iterator[Row]]:
+    rows = enumerate(iter_rows(path, max_size(path)), 1)
+    return "Parquet", (Row(number, fields) for number, fields in rows)
 
 
 FORMATS = {
@@ -213,5 +217,5 @@ FORMATS = {
     ".jsonl": _read_json,
     ".csv": lambda path: ("CSV", _from_text(path, partial(_delimited, delimiter=","), "")),
     ".tsv": lambda path: ("TSV", _from_text(path, partial(_delimited, delimiter="\t"), "")),
-    ".parquet": lambda path: ("Parquet", _read_parquet(path)),
+    ".parquet": _read_parquet,
 }

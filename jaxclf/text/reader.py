@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.errors import DataError, did_you_mean
-from jaxclf.text.formats import FORMATS, FileFormatError, Row, RowError
+from jaxclf.errors import DataError, did_you_mean, printable
+from jaxclf.text.formats import FORMATS, FileFormatError, Row, RowError, max_size
 from jaxclf.types import Examples
 
 MAX_REASONS = 10  # in one message
 MAX_LINES = 5  # named for one reason
-NO_ROWS = (1, "no rows")
 NOT_LABELS = ("id", "text", "group", "labels")
 
 
@@ -23,6 +22,17 @@ class ParsedRow(NamedTuple):
     text: str
     group: str
     labels: dict[str, float]
+
+
+class Problem(NamedTuple):
+    """The reason why a row is refused. unknown: as for RowError."""
+
+    line: int
+    reason: str
+    unknown: str = ""
+
+
+NO_ROWS = Problem(1, "no rows")
 
 
 class LabelList(dict):
@@ -41,11 +51,12 @@ def read(path: str | Path, labels: tuple[str, ...] = (), labeled: bool = True) -
     path = Path(path)
     format_name, rows = _open(path)
     parsed: list[ParsedRow] = []
-    errors: list[tuple[int, str]] = []
+    errors: list[Problem] = []
     seen: set[str] = set()
     for row in _valid_rows(rows, labeled, errors):
         if row.id in seen:
-            errors.append((row.line, f"duplicate id {row.id!r}; ids must be unique"))
+            reason = f"duplicate id '{printable(row.id)}'; ids must be unique"
+            errors.append(Problem(row.line, reason))
         else:
             seen.add(row.id)
             parsed.append(row)
@@ -54,13 +65,14 @@ def read(path: str | Path, labels: tuple[str, ...] = (), labeled: bool = True) -
 
     names = labels or _label_names([row.labels for row in parsed])
     if labeled:
+        known = frozenset(names)
         for row in parsed:
             try:
-                _check_labels(row.labels, names)
+                _check_labels(row.labels, names, known)
             except RowError as error:
-                errors.append((row.line, str(error)))
+                errors.append(Problem(row.line, str(error), error.unknown))
     if errors:
-        raise _data_error(path, errors)
+        raise _data_error(path, errors, names)
     if not labeled:
         names = ()
     elif not names:
@@ -90,7 +102,7 @@ def stream(path: str | Path) -> Iterator[ParsedRow]:
     """
     path = Path(path)
     _, rows = _open(path)
-    errors: list[tuple[int, str]] = []
+    errors: list[Problem] = []
     is_empty = True
     for row in _valid_rows(rows, False, errors, MAX_REASONS):
         is_empty = False
@@ -108,13 +120,33 @@ def _open(path: Path) -> tuple[str, Iterator[Row]]:
         raise DataError(
             f"{path}: unknown ending {path.suffix!r}" + did_you_mean(path.suffix, FORMATS)
         )
-    return FORMATS[path.suffix](path)
+    name, rows = FORMATS[path.suffix](path)
+    return name, _limit_size(path, rows)
+
+
+def _limit_size(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows of a file. Raises DataError if they are far larger than the file."""
+    size, limit = 0, max_size(path)
+    for row in rows:
+        if isinstance(row.fields, dict):
+            for value in (row.fields.get("text"), *_as_list(row.fields.get("labels"))):
+                size += len(value) if isinstance(value, str) else 0
+        if size > limit:
+            raise DataError(
+                f"{path}:{row.line}: {size:,} characters up to here, too many for a file of its "
+                "size; divide it, or store it as JSON lines"
+            )
+        yield row
+
+
+def _as_list(value: Any) -> list:
+    return value if isinstance(value, list) else []
 
 
 def _valid_rows(
     rows: Iterator[Row],
     labeled: bool,
-    errors: list[tuple[int, str]],
+    errors: list[Problem],
     max_errors: int = sys.maxsize,
 ) -> Iterator[ParsedRow]:
     """The rows without errors. Appends the errors of other rows, and ends at `max_errors`."""
@@ -123,21 +155,26 @@ def _valid_rows(
             try:
                 yield _parse(row, str(index), labeled)
             except RowError as error:
-                errors.append((row.line, str(error)))
+                errors.append(Problem(row.line, str(error)))
                 if len(errors) == max_errors:
                     return
     except FileFormatError as error:  # the rest of the file cannot be read
-        errors.append((error.line, str(error)))
+        errors.append(Problem(error.line, str(error)))
 
 
-def _data_error(path: Path, errors: list[tuple[int, str]], is_complete: bool = True) -> DataError:
-    """One line for each reason, with its number of rows and its first lines in the file."""
-    lines_by_reason: dict[str, list[int]] = {}
-    for line, reason in sorted(errors):
-        lines_by_reason.setdefault(reason, []).append(line)
+def _data_error(
+    path: Path, errors: list[Problem], names: tuple[str, ...] = (), is_complete: bool = True
+) -> DataError:
+    """One line for each reason, with its number of rows and its first lines in the file.
+
+    names: the labels that there are.
+    """
+    lines_by_reason: dict[tuple[str, str], list[int]] = {}
+    for line, reason, unknown in sorted(errors):
+        lines_by_reason.setdefault((reason, unknown), []).append(line)
     messages = []
-    for reason, lines in list(lines_by_reason.items())[:MAX_REASONS]:
-        message = f"{path}:{lines[0]}: {reason}"
+    for (reason, unknown), lines in list(lines_by_reason.items())[:MAX_REASONS]:
+        message = f"{path}:{lines[0]}: {reason}{did_you_mean(unknown, names) if unknown else ''}"
         if len(lines) > 1:
             numbers = ", ".join(map(str, lines[:MAX_LINES])) + ", …" * (len(lines) > MAX_LINES)
             message += f" ({len(lines):,} rows: lines {numbers})"
@@ -159,7 +196,7 @@ def _parse(row: Row, number: str, labeled: bool) -> ParsedRow:
     text = fields.get("text")
     if not isinstance(text, str):
         raise RowError("no 'text' column or key" if text is None else "'text' must be a string")
-    if not text.strip():
+    if not text or text.isspace():
         raise RowError("the text is empty; remove the row")
     _check_unicode("text", text)
     name, group = _identifier("id", fields), _identifier("group", fields)
@@ -177,7 +214,8 @@ def _identifier(key: str, fields: dict[str, Any]) -> str:
 
 def _check_unicode(field: str, value: str) -> None:
     try:
-        value.encode()
+        if not value.isascii():
+            value.encode()
     except UnicodeEncodeError:
         raise RowError(
             f"the {field} holds half of a surrogate pair; write the character itself"
@@ -206,8 +244,8 @@ def _label_value(name: str, value: Any) -> float:
         return float("nan")
     if value in (0, 1) or value in ("0", "1"):
         return float(value)
-    shown = f"is {value!r}; it " if isinstance(value, int | float) else ""
-    raise RowError(f"label {name!r} {shown}must be 0, 1, or empty where not known")
+    shown = f"is {printable(repr(value))}; it " if isinstance(value, int | float) else ""
+    raise RowError(f"label '{printable(name)}' {shown}must be 0, 1, or empty where not known")
 
 
 def _label_names(rows: list[dict[str, float]]) -> tuple[str, ...]:
@@ -217,12 +255,13 @@ def _label_names(rows: list[dict[str, float]]) -> tuple[str, ...]:
     return tuple(next((labels for labels in rows if labels), {}))
 
 
-def _check_labels(labels: dict[str, float], names: tuple[str, ...]) -> None:
+def _check_labels(labels: dict[str, float], names: tuple[str, ...], known: frozenset[str]) -> None:
     """Raises RowError for an unknown label and, where rows have values, for a missing label."""
     for name in labels:
-        if name not in names:
-            raise RowError(f"unknown label {name!r}" + did_you_mean(name, names))
+        if name not in known:
+            raise RowError(f"unknown label '{printable(name)}'", name)
     if not isinstance(labels, LabelList):
         for name in names:
             if name not in labels:
-                raise RowError(f"no label {name!r}; write 0, 1, or leave it empty where not known")
+                reason = "write 0, 1, or leave it empty where not known"
+                raise RowError(f"no label '{printable(name)}'; {reason}")

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf.errors import DataError
+from jaxclf.text import formats
 from jaxclf.text.reader import FORMATS, read
 
 WORD = "raven"  # occurs in texts alone: a message with it quotes a text
@@ -362,3 +363,76 @@ def test_groups_are_read_and_are_not_labels(tmp_path):
     nameless.write_text('[{"text": "one", "group": [1], "labels": {"x": 1}}]')
     with pytest.raises(DataError, match="'group' must be a string or a number"):
         read(nameless)
+
+
+LONG = "x" * 200_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps({"text": "a", LONG: 5}),
+        json.dumps({"text": "a", "x": 1}) + "\n" + json.dumps({"text": "a", LONG: 1}),
+        json.dumps({"text": "a", LONG: 1}) + "\n" + json.dumps({"text": "a", "x": 1}),
+        "\n".join([json.dumps({"text": "a", "id": LONG, "x": 1})] * 2),
+        json.dumps({"text": "a", LONG: 1})[:-1] + f', "{LONG}": 1}}',
+        '{"text": "a", "x": ' + "9" * 4000 + "}",
+        json.dumps({"text": "a", **{f"{index}{LONG[:1000]}": 1 for index in range(300)}})
+        + "\n" + json.dumps({"text": "a", "other": 1}),
+    ],
+)  # fmt: skip
+def test_a_message_is_short_whatever_a_name_is(tmp_path, content):
+    message = complaint(write(tmp_path / "a.jsonl", content))
+    assert len(message) < 15_000
+    assert LONG[:2000] not in message
+
+
+def test_a_name_cannot_control_the_terminal(tmp_path):
+    for name in ("\x1b[31mred", "a\rb", "\u202etxt", "a\nb"):
+        message = complaint(write(tmp_path / "a.jsonl", json.dumps({"text": "a", name: 5})))
+        assert message.isprintable()
+        assert repr(name)[1:-1] in message
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r", "\r\n"])
+@pytest.mark.parametrize("chunk", [1, 3, 2**16])
+def test_a_byte_that_is_not_utf8_is_named_by_its_line(tmp_path, monkeypatch, newline, chunk):
+    monkeypatch.setattr(formats, "CHUNK", chunk)
+    rows = ["text,x", "über,1", "b,0", 'a "bad" ', "d,1"]
+    content = newline.join(rows).encode().replace(b"bad", b"b\xffd")
+    assert complaint(write(tmp_path / "a.csv", content)).startswith(f"{tmp_path / 'a.csv'}:4: not")
+
+
+def test_only_a_line_feed_counts_where_json_is_not_utf8(tmp_path):
+    path = write(tmp_path / "a.json", b'[{"text": "a", "x": 1},\r\r\n{"text": "\xff"}]')
+    assert complaint(path).startswith(f"{path}:2: not UTF-8")
+
+
+class CountedKey(str):
+    """A key that counts comparisons."""
+
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other_key):
+        CountedKey.comparisons += 1
+        return str.__eq__(self, other_key)
+
+
+def test_a_duplicate_among_many_keys_is_found_in_linear_time():
+    pairs = [(CountedKey(f"k{index}"), 1) for index in range(3000)]
+    with pytest.raises(formats.RowError, match="duplicate key 'k7'"):
+        formats.DECODER.object_pairs_hook([*pairs, (CountedKey("k7"), 1)])
+    assert CountedKey.comparisons < 30_000
+
+
+def test_rows_of_many_labels_are_read(tmp_path):
+    pairs = ", ".join(f'"k{index}": 1' for index in range(20_000))
+    path = write(tmp_path / "a.jsonl", f'{{"text": "a", {pairs}}}\n' * 3)
+    assert len(read(path).names) == 20_000
+
+
+@pytest.mark.parametrize("value", ["5.0", "-3.0", "1e999", "NaN", "-Infinity", "0.5"])
+def test_a_value_that_is_no_label_is_named_by_row(tmp_path, value):
+    path = write(tmp_path / "a.jsonl", f'{ROW}\n{{"text": "raven", "x": {value}, "y": 0}}')
+    assert complaint(path).startswith(f"{path}:2: label 'x' is ")

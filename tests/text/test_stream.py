@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf.errors import DataError
-from jaxclf.text import formats
+from jaxclf.text import formats, parquet
 from jaxclf.text.reader import read, stream
 
 EXTENSIONS = (".json", ".jsonl", ".csv", ".tsv")
@@ -102,3 +102,56 @@ def test_the_result_does_not_depend_on_where_chunks_end(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(formats, "CHUNK", chunk_size)
         assert repr(read_or_refuse()) == expected
+
+
+def write_parquet(path, columns):
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, compression="zstd")
+    return path
+
+
+def parquet_bombs(rows, size):
+    """Tables of few bytes with `rows` texts or labels of `size` characters."""
+    indices = pyarrow.array([0] * rows, pyarrow.int32())
+    repeated = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["a" * size]))
+    distinct = [f"{row} ".ljust(size, "a") for row in range(rows)]
+    labels = pyarrow.ListArray.from_arrays(
+        pyarrow.array(range(rows + 1), pyarrow.int32()), repeated
+    )
+    return {
+        "by dictionary": {"text": repeated},
+        "dense": {"text": pyarrow.array(repeated.to_pylist())},
+        "by compression": {"text": pyarrow.array(distinct)},
+        "labels": {"text": ["a"] * rows, "labels": labels},
+    }
+
+
+@pytest.mark.parametrize("name", parquet_bombs(1, 1))
+def test_a_small_parquet_file_does_not_fill_the_memory(tmp_path, monkeypatch, name):
+    """At most MAX_BYTES are decoded at a time; a file whose rows are far larger is refused."""
+    monkeypatch.setattr(parquet, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(formats, "MAX_EXPANDED", 2**24)
+    path = write_parquet(tmp_path / "a.parquet", parquet_bombs(400, 2**17)[name])
+    assert path.stat().st_size < 120_000
+    before, peaks = pyarrow.total_allocated_bytes(), [0]
+
+    def consume():
+        for _ in stream(path):
+            peaks.append(pyarrow.total_allocated_bytes())
+
+    for attempt in (consume, lambda: read(path)):
+        with pytest.raises(DataError, match="too many for a file of its size; divide it"):
+            attempt()
+    assert max(peaks) - before < 2**23
+
+
+def test_texts_that_repeat_are_read(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", {"text": ["the same"] * 5000, "x": [0, 1] * 2500})
+    assert len(set(read(path).texts)) == 1
+
+
+def test_parquet_times_are_no_fault_of_a_text(tmp_path):
+    times = pyarrow.array([1, 2**62], pyarrow.timestamp("ns"))
+    path = write_parquet(tmp_path / "a.parquet", {"text": ["a", "b"], "when": times})
+    assert [row.text for row in stream(path)] == ["a", "b"]
+    with pytest.raises(DataError, match="label 'when' must be 0, 1"):
+        read(path)
