@@ -1,11 +1,13 @@
 """Predictions as files: npz with ids, probs, labels and split."""
 
+import io
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from jaxclf.errors import DataError
+from jaxclf.files.atomic import write_bytes
 from jaxclf.types import Predictions
 
 FIELDS = ("ids", "probs", "labels", "split")
@@ -14,16 +16,15 @@ HELD_OUT = "held_out"  # the split of the training rows that a run with folds di
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
     """Write an npz file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
+    file = io.BytesIO()
     np.savez(
-        part,
+        file,
         ids=np.asarray(predictions.ids, np.str_),
         probs=predictions.probs,
         labels=predictions.labels,
         split=np.str_(predictions.split),
     )
-    part.replace(path)
+    write_bytes(path, file.getvalue())
 
 
 def load_predictions(path: Path) -> Predictions:

@@ -14,18 +14,23 @@ from pathlib import Path
 import filelock
 
 from jaxclf.errors import ConfigError
+from jaxclf.files.disk import require_space, storage_errors
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write a file whole or not at all. Returns its path; makes the folder if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(path)
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync(path.parent)
+    with storage_errors(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        sync(path.parent)
     return path
 
 
@@ -35,18 +40,24 @@ def write_text(path: Path, text: str) -> Path:
 
 
 @contextlib.contextmanager
-def write_folder(folder: Path) -> Iterator[Path]:
+def write_folder(folder: Path, size: int | None = None) -> Iterator[Path]:
     """Give an empty folder to write into; it replaces `folder` when the block ends without an
-    error, and is removed otherwise."""
+    error, and is removed otherwise.
+
+    size: about how many bytes the block writes. Raises StorageError if there is no room.
+    """
     part = part_path(folder)
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    if size is not None:
+        require_space(folder, size)
     try:
-        yield part
-        sync_tree(part)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.replace(folder)
-        sync(folder.parent)
+        with storage_errors(folder, size):
+            part.mkdir(parents=True)
+            yield part
+            sync_tree(part)
+            shutil.rmtree(folder, ignore_errors=True)
+            part.replace(folder)
+            sync(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

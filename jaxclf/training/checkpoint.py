@@ -1,23 +1,34 @@
 """Orbax checkpoints with a manifest: save, verify, fall back, resume.
 
-Orbax does not notice flipped bits, so a manifest of SHA-256 sums lies beside each checkpoint. It
-is written last: a checkpoint without a manifest was never finished and is ignored.
+Orbax does not notice flipped bits, so a manifest of SHA-256 sums lies beside each checkpoint
+(`manifest.py`). It is written last, after everything that it lists is on the disk. Training starts
+at batch 0 only where nothing may have been a checkpoint.
 """
 
 import logging
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxclf.errors import CheckpointError
-from jaxclf.files.atomic import sha256
-from jaxclf.files.json_file import read_json, write_json
+from jaxclf.errors import CheckpointError, StorageError
+from jaxclf.files.atomic import sha256, sync, sync_tree
+from jaxclf.files.disk import require_space, storage_errors
+from jaxclf.training.manifest import (
+    CheckpointInfo,
+    Progress,
+    checkpoint_folder,
+    delete_files,
+    delete_incomplete,
+    list_checkpoints,
+    list_problems,
+    list_strays,
+    mark_incomplete,
+    write_manifest,
+)
 from jaxclf.types import State
 
 log = logging.getLogger(__name__)
@@ -25,49 +36,48 @@ log = logging.getLogger(__name__)
 KEEP = 2  # newest checkpoints: one to resume from, one to fall back on
 
 
-Metrics = dict[str, float | int]
-
-
-class Progress(NamedTuple):
-    """The loop's values that are not in the state."""
-
-    history: list[Metrics]  # one per finished epoch
-    loss_sum: float  # of the current epoch
-    batches: int  # finished in the current epoch
-
-
-class CheckpointInfo(NamedTuple):
-    """A checkpoint's manifest."""
-
-    step: int
-    progress: Progress
-    checksums: Mapping[str, str]  # file -> SHA-256
-
-    @property
-    def score(self) -> float:
-        """The validation score of this state; -inf if it was saved within an epoch."""
-        history = self.progress.history
-        return history[-1]["score"] if history and self.progress.batches == 0 else float("-inf")
-
-
-def _paths(run: Path, step: int) -> tuple[Path, Path]:
-    """The folder and the manifest of a checkpoint."""
-    return (run / "checkpoints" / str(step)).absolute(), run / "integrity" / f"{step}.json"
-
-
 def save(run: Path, state: State, progress: Progress, keep_epochs: bool = False) -> None:
     """Write a checkpoint and its manifest, then delete those that are no longer needed.
 
     keep_epochs: keep the checkpoint of every epoch's end.
+    Raises StorageError if the disk is full; then the earlier checkpoints are still there.
     """
-    step = int(state.step)
-    folder, manifest = _paths(run, step)
-    manifest.unlink(missing_ok=True)
-    with _checkpointer() as checkpointer:
-        # As numpy: orbax refuses arrays that only one of several processes holds.
-        checkpointer.save(folder, jax.tree.map(np.asarray, state), force=True)
-    write_json(manifest, {"progress": progress._asdict(), "sha256": _compute_checksums(folder)})
-    _prune(run, keep_epochs)
+    step, size = int(state.step), _state_size(state)
+    folder = checkpoint_folder(run, step)
+    delete_incomplete(run)
+    require_space(folder, size)
+    mark_incomplete(run, step)
+    delete_files(run, step)
+    try:
+        with storage_errors(folder, size):
+            with _checkpointer() as checkpointer:
+                # As numpy: orbax refuses arrays that only one of several processes holds.
+                checkpointer.save(folder, jax.tree.map(np.asarray, state))
+            sync_tree(folder)
+            sync(folder.parent)
+        write_manifest(run, CheckpointInfo(step, progress, _compute_checksums(folder)))
+    except StorageError:
+        delete_incomplete(run)
+        raise
+    _prune(run, step, keep_epochs)
+
+
+def require_space_for_run(
+    run: Path, state: State, epoch_sizes: Sequence[int], checkpoint_every: int, keep_epochs: bool
+) -> None:
+    """Raise StorageError if the disk has no room for all checkpoints that a run keeps, the next
+    one, and the model."""
+    delete_incomplete(run)
+    saves = len(epoch_sizes) + sum(epoch_sizes) // checkpoint_every
+    kept = KEEP + (len(epoch_sizes) if keep_epochs else 1)
+    files = (path for path in (run / "checkpoints").rglob("*") if path.is_file())
+    written = sum(path.stat().st_size for path in files)
+    size = min(saves, kept + 1) * _state_size(state) + _state_size(state.params)
+    require_space(run, size - written)
+
+
+def _state_size(state: object) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
 def _compute_checksums(folder: Path) -> dict[str, str]:
@@ -82,41 +92,18 @@ def _checkpointer() -> ocp.StandardCheckpointer:
     return ocp.StandardCheckpointer(multiprocessing_options=options)
 
 
-def list_checkpoints(run: Path) -> list[CheckpointInfo]:
-    """All finished checkpoints, oldest first."""
-    checkpoints = []
-    for path in (run / "integrity").glob("*.json"):
-        manifest = read_json(path)
-        progress = Progress(**manifest["progress"])
-        history = [
-            {name: _to_float(value) for name, value in epoch.items()} for epoch in progress.history
-        ]
-        checkpoints.append(
-            CheckpointInfo(int(path.stem), progress._replace(history=history), manifest["sha256"])
-        )
-    return sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
+def _prune(run: Path, step: int, keep_epochs: bool) -> None:
+    """Delete all checkpoints up to `step` but the newest and the best.
 
-
-def _to_float(value: float | int | None) -> float | int:
-    return float("nan") if value is None else value  # JSON has no NaN
-
-
-def _prune(run: Path, keep_epochs: bool) -> None:
-    """Delete all checkpoints but the newest and the best, and unfinished folders."""
-    checkpoints = list_checkpoints(run)
+    Later ones were found damaged, so they must not push out those that are intact.
+    """
+    checkpoints = [info for info in list_checkpoints(run) if info.step <= step]
     epochs = _best_first(checkpoints)
-    kept = {
-        checkpoint.step
-        for checkpoint in [*(epochs if keep_epochs else epochs[:1]), *checkpoints[-KEEP:]]
-    }
+    kept = [*(epochs if keep_epochs else epochs[:1]), *checkpoints[-KEEP:]]
     for checkpoint in checkpoints:
-        if checkpoint.step not in kept:
-            folder, manifest = _paths(run, checkpoint.step)
-            manifest.unlink()
-            shutil.rmtree(folder)
-    for folder in (run / "checkpoints").iterdir():  # half-written by a killed process
-        if folder.name not in {str(step) for step in kept}:
-            shutil.rmtree(folder)
+        if checkpoint not in kept:
+            mark_incomplete(run, checkpoint.step)
+    delete_incomplete(run)
 
 
 def _best_first(checkpoints: list[CheckpointInfo]) -> list[CheckpointInfo]:
@@ -125,10 +112,13 @@ def _best_first(checkpoints: list[CheckpointInfo]) -> list[CheckpointInfo]:
     return sorted(scored, key=lambda checkpoint: (-checkpoint.score, checkpoint.step))
 
 
-def is_intact(run: Path, checkpoint: CheckpointInfo) -> bool:
-    """Whether the checkpoint's files exist and match their SHA-256."""
-    folder, _ = _paths(run, checkpoint.step)
-    return folder.is_dir() and _compute_checksums(folder) == checkpoint.checksums
+def find_damage(run: Path, checkpoint: CheckpointInfo) -> Path | None:
+    """A file of the checkpoint that is missing, surplus or differs from its SHA-256; None if it is
+    intact."""
+    folder = checkpoint_folder(run, checkpoint.step)
+    expected, actual = checkpoint.checksums, _compute_checksums(folder)
+    names = sorted({*expected, *actual})
+    return next((folder / name for name in names if expected.get(name) != actual.get(name)), None)
 
 
 def abstract_state(state: State) -> State:
@@ -138,7 +128,7 @@ def abstract_state(state: State) -> State:
 
 def restore(run: Path, checkpoint: CheckpointInfo, abstract: State) -> State:
     """Read a checkpoint's state; `abstract` gives its shapes and dtypes."""
-    folder, _ = _paths(run, checkpoint.step)
+    folder = checkpoint_folder(run, checkpoint.step)
     with _checkpointer() as checkpointer:
         return jax.tree.map(jnp.asarray, checkpointer.restore(folder, abstract))
 
@@ -146,9 +136,17 @@ def restore(run: Path, checkpoint: CheckpointInfo, abstract: State) -> State:
 def latest_checkpoint(run: Path) -> CheckpointInfo | None:
     """The newest intact checkpoint; None if none was ever finished.
 
-    Raises CheckpointError if all are damaged.
+    Raises CheckpointError if there may have been checkpoints and none can be used.
     """
-    return next(_iter_intact(run, list_checkpoints(run)[::-1]), None)
+    for path in list_strays(run):
+        log.warning("%s: not a checkpoint; ignored", path)
+    problems = list_problems(run)
+    for problem in problems:
+        log.warning("%s; skipped", problem)
+    latest = next(_iter_intact(run, list_checkpoints(run)[::-1]), None)
+    if latest is None and problems:
+        raise _no_checkpoint(run, f"no usable checkpoint ({problems[0]})")
+    return latest
 
 
 def epoch_checkpoints(run: Path) -> list[CheckpointInfo]:
@@ -156,10 +154,19 @@ def epoch_checkpoints(run: Path) -> list[CheckpointInfo]:
 
     Raises CheckpointError if there are none or all are damaged.
     """
-    checkpoints = list(_iter_intact(run, _best_first(list_checkpoints(run))))
+    finished = list_checkpoints(run)
+    checkpoints = list(_iter_intact(run, _best_first(finished)))
     if not checkpoints:
-        raise CheckpointError(
-            f"{run / 'checkpoints'}: no checkpoint of a finished epoch; train with another --out"
+        raise _no_checkpoint(run, "no checkpoint of a finished epoch")
+    best = max(epoch["score"] for epoch in finished[-1].progress.history)
+    if checkpoints[0].score < best:
+        log.warning(
+            "%s: the checkpoint of the best epoch (score %.4f) is lost; the model is that of "
+            "epoch %d (score %.4f)",
+            run / "checkpoints",
+            best,
+            len(checkpoints[0].progress.history),
+            checkpoints[0].score,
         )
     return checkpoints
 
@@ -168,12 +175,20 @@ def _iter_intact(run: Path, checkpoints: list[CheckpointInfo]) -> Iterator[Check
     """Skip damaged checkpoints with a warning. Raises CheckpointError if all are damaged."""
     damaged = 0
     for checkpoint in checkpoints:
-        if is_intact(run, checkpoint):
-            yield checkpoint
-        else:
+        if path := find_damage(run, checkpoint):
             damaged += 1
-            log.warning("checkpoint %d is damaged (SHA-256 differs); skipped", checkpoint.step)
+            log.warning(
+                "checkpoint %d is damaged (%s: SHA-256 differs); skipped", checkpoint.step, path
+            )
+        else:
+            yield checkpoint
     if checkpoints and damaged == len(checkpoints):
-        raise CheckpointError(
-            f"{run / 'checkpoints'}: all checkpoints are damaged; train with another --out"
-        )
+        raise _no_checkpoint(run, "all checkpoints are damaged")
+
+
+def _no_checkpoint(run: Path, reason: str) -> CheckpointError:
+    folder = run / "checkpoints"
+    return CheckpointError(
+        f"{folder}: {reason}; train with another --out, or remove {folder} and "
+        f"{run / 'integrity'} to train again from the beginning"
+    )

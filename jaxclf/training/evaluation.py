@@ -20,7 +20,7 @@ from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.html_report import write_page
 from jaxclf.reports.model_card import make_card
 from jaxclf.text.tokenizer.tokenize import lengths
-from jaxclf.training.checkpoint import Metrics
+from jaxclf.training.manifest import Metrics
 from jaxclf.training.setup import RunSetup
 from jaxclf.types import Predictions
 

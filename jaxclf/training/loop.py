@@ -15,8 +15,8 @@ from jaxclf.errors import DivergedError, StoppedError
 from jaxclf.signals import handle_signals
 from jaxclf.terminal import Advance, show_progress
 from jaxclf.training import checkpoint, distributed
-from jaxclf.training.checkpoint import Metrics, Progress
 from jaxclf.training.data import Epochs
+from jaxclf.training.manifest import Metrics, Progress
 from jaxclf.training.metrics_log import MetricsLog
 from jaxclf.training.step import StepMetrics, weights_of
 from jaxclf.types import Batch, State

@@ -13,7 +13,7 @@ from jaxclf.errors import OutOfMemoryError
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import override, to_dict
 from jaxclf.files.json_file import write_json
-from jaxclf.training import checkpoint
+from jaxclf.training.manifest import list_checkpoints
 from jaxclf.training.run_folder import with_recorded_settings
 from jaxclf.training.step import StepMetrics
 from jaxclf.types import Batch, State
@@ -80,7 +80,7 @@ def retry_with_smaller_micro_batches(
                     f"{error}; several processes do not halve it automatically: halve "
                     "train.batch_size and double optim.gradient_accumulation_steps for all of them"
                 ) from None
-            if checkpoint.list_checkpoints(out):
+            if list_checkpoints(out):
                 raise OutOfMemoryError(
                     f"{error} any more; free memory and run the same command again to resume from "
                     f"{out}"

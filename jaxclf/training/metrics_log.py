@@ -1,46 +1,60 @@
 """metrics.jsonl and TensorBoard: the metrics of batches and epochs, and the training speed."""
 
 import json
+import logging
 import math
-import os
+import time
 from pathlib import Path
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import (
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from tensorboardX.summary import scalar
 
 from jaxclf.files.atomic import write_text
+from jaxclf.files.disk import storage_errors
 from jaxclf.training import distributed
-from jaxclf.training.checkpoint import Metrics
+from jaxclf.training.manifest import Metrics
 from jaxclf.types import Batch
 
 LOG_EVERY = 10  # batches between lines of metrics.jsonl
+
+log = logging.getLogger(__name__)
 
 
 class MetricsLog:
     """Writes metrics in process 0; the other processes write nothing.
 
-    A resumed run drops the lines after the step it resumes from.
+    A resumed run drops the lines after the step it resumes from. TensorBoard's events are written
+    without tensorboardX's thread, which would die of a full disk and block the training.
     """
 
     def __init__(self, run: Path, step: int):
-        is_primary = distributed.is_primary()
-        path = run / "metrics.jsonl"
-        if is_primary:
-            text = path.read_text(encoding="utf-8") if path.is_file() else ""
-            lines = text.split("\n")[:-1]  # a kill may have cut the last one
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            write_text(path, "".join(f"{line}\n" for line in kept))
-        self.file = (path if is_primary else Path(os.devnull)).open("a", encoding="utf-8")
-        self.board = tensorboardX.SummaryWriter(
-            str(run / "tensorboard"), purge_step=step + 1, write_to_disk=is_primary
-        )
+        self.path, self.board = run / "metrics.jsonl", run / "tensorboard"
+        self.is_primary = distributed.is_primary()
         self.seconds = self.examples = self.tokens = 0.0  # since the last line
+        if not self.is_primary:
+            return
+        _keep_lines(self.path, step)
+        with storage_errors(self.path):
+            self.file = self.path.open("a", encoding="utf-8")
+        with storage_errors(self.board):
+            self.board.mkdir(exist_ok=True)
+            self.events = EventsWriter(str(self.board / "events"))
+            start = SessionLog(status=SessionLog.START)  # hides what a resumed run repeats
+            self.events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(self, *_) -> None:
-        self.file.close()
-        self.board.close()
+        if self.is_primary:
+            with storage_errors(self.path):
+                self.file.close()
+            with storage_errors(self.board):
+                self.events.close()
 
     def log_batch(
         self,
@@ -81,8 +95,28 @@ class MetricsLog:
 
     def _write(self, step: int, metrics: Metrics) -> None:
         """Write the metrics that are not NaN."""
+        if not self.is_primary:
+            return
         metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
-        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self.file.flush()
-        for name, value in metrics.items():
-            self.board.add_scalar(name, value, step)
+        with storage_errors(self.path):
+            self.file.write(json.dumps({"step": step, **metrics}) + "\n")
+            self.file.flush()
+        with storage_errors(self.board):
+            for name, value in metrics.items():
+                event = Event(wall_time=time.time(), step=step, summary=scalar(name, value))
+                self.events.write_event(event)
+            self.events.flush()
+
+
+def _keep_lines(path: Path, step: int) -> None:
+    """Keep the lines up to a step; lines that a kill or a damage made unreadable are dropped."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    kept = []
+    for line in text.split("\n")[:-1]:  # a kill may have cut the last one
+        try:
+            is_kept = json.loads(line)["step"] <= step
+        except (ValueError, TypeError, KeyError):
+            log.warning("%s: a damaged line; dropped", path)
+        else:
+            kept += [line] * is_kept
+    write_text(path, "".join(f"{line}\n" for line in kept))

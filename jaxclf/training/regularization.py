@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxclf.training.checkpoint import CheckpointInfo
 from jaxclf.training.losses import Matrix, PerExample, mean_over_known
+from jaxclf.training.manifest import CheckpointInfo
 from jaxclf.types import POSITIVE, Batch, Bound, Mix
 
 Params = dict[str, Any]

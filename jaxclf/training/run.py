@@ -15,7 +15,6 @@ from jaxclf.experiment.overrides import to_dict
 from jaxclf.experiment.validation import check
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.training import checkpoint, distributed
-from jaxclf.training.checkpoint import Metrics, Progress
 from jaxclf.training.evaluation import (
     Predict,
     evaluate,
@@ -25,6 +24,7 @@ from jaxclf.training.evaluation import (
 )
 from jaxclf.training.loop import init_state, run_loop
 from jaxclf.training.losses import LOSSES
+from jaxclf.training.manifest import Metrics, Progress
 from jaxclf.training.memory import raise_on_oom, retry_with_smaller_micro_batches
 from jaxclf.training.optimizer import learning_rate, make_optimizer
 from jaxclf.training.param_groups import stop_gradient_on
@@ -143,6 +143,13 @@ def _fit(
         return float(np.asarray(schedule(max(step - 1, 0) // accumulation_steps)))
 
     state, progress, abstract = _init_or_restore(setup, out, tx)
+    checkpoint_every = experiment.train.checkpoint_every * accumulation_steps
+    keep_epochs = experiment.regularization.weight_averaging.name != "best"
+    distributed.broadcast_from_primary(
+        lambda: checkpoint.require_space_for_run(
+            out, abstract, epochs.sizes, checkpoint_every, keep_epochs
+        )
+    )
     progress = run_loop(
         out,
         state,
@@ -152,8 +159,8 @@ def _fit(
         epochs,
         evaluate_epoch,
         experiment.train.patience,
-        experiment.train.checkpoint_every * accumulation_steps,
-        keep_epochs=experiment.regularization.weight_averaging.name != "best",
+        checkpoint_every,
+        keep_epochs,
     )
     return progress.history, abstract
 

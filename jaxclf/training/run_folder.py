@@ -96,14 +96,11 @@ def settle_provenance(
 
 def check_version(run: Path) -> None:
     """Raise ConfigError if version 0.1 wrote the run, whose keys and checkpoints were different."""
-    paths = [run / "config.json", run / "environment.json", *(run / "integrity").glob("*.json")]
-    config, environment, *manifests = (
+    config, environment = (
         content if path.is_file() and isinstance(content := read_json(path), dict) else {}
-        for path in paths
+        for path in (run / "config.json", run / "environment.json")
     )
-    version = str(environment.get("jaxclf", ""))
-    if not version and ("regular" in config or any("ledger" in part for part in manifests)):
-        version = "0.1"
+    version = str(environment.get("jaxclf", "0.1" if "regular" in config else ""))
     if version == "0.1" or version.startswith("0.1."):
         raise ConfigError(
             f"{run}: written by jaxclf {version}, which version "

@@ -1,5 +1,7 @@
 """Files of predictions keep every bit; any other file raises DataError."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jaxclf.decisions.predictions import load_predictions, save_predictions, with_unknown
-from jaxclf.errors import DataError
+from jaxclf.errors import DataError, StorageError
 from jaxclf.types import Predictions
 
 
@@ -75,15 +77,14 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "val.npz"
     save_predictions(path, small())
 
-    def raise_disk_full(file, **arrays):
-        with open(file, "wb") as stream:
-            stream.write(b"PK half of")
+    def raise_disk_full(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", raise_disk_full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", raise_disk_full)
+    with pytest.raises(StorageError, match=f"{path}: No space left on device .needs .* free"):
         save_predictions(path, small("test"))
     assert_same(load_predictions(path), small())
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def write_npz(path, **changes):

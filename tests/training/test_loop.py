@@ -13,6 +13,7 @@ import pytest
 from jaxclf.errors import DivergedError, StoppedError
 from jaxclf.training import checkpoint, distributed
 from jaxclf.training.loop import Epochs, init_state, run_loop
+from jaxclf.training.manifest import list_checkpoints
 from jaxclf.training.step import StepMetrics
 from jaxclf.types import Batch, State
 
@@ -88,7 +89,7 @@ def run(
 
 
 def read_final_state(folder):
-    newest = checkpoint.list_checkpoints(folder)[-1]
+    newest = list_checkpoints(folder)[-1]
     return checkpoint.restore(folder, newest, checkpoint.abstract_state(start()[0]))
 
 
@@ -184,7 +185,7 @@ def test_divergence_is_raised_before_the_state_is_saved(tmp_path, bad_loss):
     with pytest.raises(DivergedError, match="batch 6, epoch 2") as caught:
         run(tmp_path, step=diverging_step, checkpoint_every=3)
     assert caught.value.exit_code == 3
-    assert max(info.step for info in checkpoint.list_checkpoints(tmp_path)) < 6
+    assert max(info.step for info in list_checkpoints(tmp_path)) < 6
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -199,7 +200,7 @@ def test_a_signal_saves_a_checkpoint_and_stops(finished, tmp_path, number, exit_
         run(tmp_path, step=interrupted_step, checkpoint_every=1000)
     assert caught.value.exit_code == exit_code
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert checkpoint.list_checkpoints(tmp_path)[-1].step == 5
+    assert list_checkpoints(tmp_path)[-1].step == 5
     assert run(tmp_path, checkpoint_every=1000) == finished[1]
 
 

@@ -9,8 +9,8 @@ import pytest
 from scipy.special import expit, rel_entr
 
 from jaxclf.experiment.config import Regularization, Spec
-from jaxclf.training.checkpoint import CheckpointInfo, Progress
 from jaxclf.training.losses import LOSSES
+from jaxclf.training.manifest import CheckpointInfo, Progress
 from jaxclf.training.regularization import (
     ADVERSARIES,
     AVERAGES,
