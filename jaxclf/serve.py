@@ -17,6 +17,10 @@ examples:
 answers 200 after compilation. There is no authentication: bind to a public --host only behind an
 authenticating proxy. Texts are never logged.
 
+Requests are answered for localhost, --host and each --allow-host NAME, such as the name that a
+proxy passes on; others get 421. Pages of another origin cannot call the service: a proxy must add
+the CORS headers.
+
 Requests beyond --max-queue-tokens are refused with 429 and Retry-After. After SIGTERM or SIGINT
 accepted requests are answered, within --request-timeout; a second signal stops at once. The exit
 code is 143 or 130.
@@ -36,6 +40,13 @@ def build_parser() -> CommandParser:
     ):
         text += " (default: %(default)s)"
         parser.add_argument(name, metavar=metavar, type=type(default), default=default, help=text)
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="answer requests for this host name too (repeatable)",
+    )
     return parser
 
 
@@ -44,18 +55,20 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--request-timeout {args.request_timeout:g}: must be above 0 seconds")
     # jax is imported only now: help and wrong arguments do not wait for it.
     try:
+        from jaxclf.service.middleware import parse_hosts
         from jaxclf.service.server import listen, serve
         from jaxclf.service.service import make_service
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is missing: pip install 'jaxclf[serve]'") from None
     from jaxclf.inference.load import load
 
+    hosts = parse_hosts(args.host, args.allow_host)
     path = args.run.resolve()
     name = path.parent.name if path.name == "model" else path.name
     with listen(args.host, args.port) as listener:
         classifier = load(args.run)
         service = make_service(classifier, name, args.max_queue_tokens, args.request_timeout)
-        number = serve(service, listener)
+        number = serve(service, listener, hosts)
     raise StoppedError(f"stopped by {signal.Signals(number).name}; all requests answered", number)
 
 

@@ -1,13 +1,8 @@
 """The HTTP application: predictions, explanations, health, metrics, documentation and a page."""
 
-import asyncio
 import functools
 import importlib.metadata
-import logging
-import time
-import traceback
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +12,39 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jaxclf.service import schemas
 from jaxclf.service.batcher import QueueFullError, TooLargeError
-from jaxclf.service.requests import MAX_BYTES, ParsedRequest, RefusedError, parse_json, read_body
-from jaxclf.service.service import (
-    ClientDisconnectedError,
-    Service,
-    check_ready,
-    explain_text,
-    predict_texts,
-    running,
+from jaxclf.service.middleware import (
+    add_headers,
+    check_requests,
+    count_requests,
+    discard_unread_bodies,
+    error_response,
 )
+from jaxclf.service.requests import MAX_BYTES, ParsedRequest, RefusedError, parse_json, read_body
+from jaxclf.service.service import Service, check_ready, explain_text, predict_texts, running
 
-log = logging.getLogger(__name__)
-DISCONNECTED = 499  # counted where the client did not wait for its response
 PAGE, DOCS = Path(__file__).parent / "page", Path(__file__).parent / "docs.html"
 MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 # Pages send nothing elsewhere, and no page of another site frames them.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src data:; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # a page and its scripts are of one version
 }
+# Answers are of the moment, and are what their Content-Type says.
+API_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 RETRY = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
 REASONS = {
-    400: "the body is not JSON",
+    400: "the body is not JSON, or has both Content-Length and Transfer-Encoding",
     408: "the body did not arrive in time",
     413: f"longer than {MAX_BYTES:,} bytes, or more tokens than the queue ever holds",
     415: "not application/json in UTF-8, or compressed",
+    421: "not a host of this service: see --allow-host",
     422: "JSON of another form, or a text that cannot be read",
     429: "the queue is full",
     500: "the service failed",
@@ -59,8 +53,11 @@ REASONS = {
 }
 
 
-def make_app(service: Service) -> FastAPI:
-    """The application of a service, which runs as long as the application does."""
+def make_app(service: Service, hosts: Set[str] = frozenset()) -> FastAPI:
+    """The application of a service, which runs as long as the application does.
+
+    hosts: names and addresses that it answers for besides the local ones, in lower case.
+    """
     app = FastAPI(
         title="jaxclf",
         version=importlib.metadata.version("jaxclf"),
@@ -76,7 +73,11 @@ def make_app(service: Service) -> FastAPI:
     _add_inference_routes(app, service)
     _add_health_routes(app, service)
     _add_pages(app)
-    app.add_middleware(metrics_middleware, service=service, paths=paths_of(app))
+    # The last one is the outermost.
+    app.add_middleware(check_requests, hosts=hosts)
+    app.add_middleware(count_requests, service=service, paths=paths_of(app))
+    app.add_middleware(add_headers, headers=API_HEADERS)
+    app.add_middleware(discard_unread_bodies)
     return app
 
 
@@ -187,61 +188,19 @@ async def _disconnected(request: Request) -> None:
 async def _refuse_content(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     form = '{"text": "…"}' + (' or {"texts": ["…", …]}' if request.url.path == "/predict" else "")
-    return _error_response(422, schemas.error_message(error.errors()[0], form))
+    return error_response(422, schemas.error_message(error.errors()[0], form))
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
     """The response to a request without a result. It repeats nothing of the request but sizes."""
     if isinstance(error, RefusedError):
-        return _error_response(error.status, error.reason, error.retry_after)
+        return error_response(error.status, error.reason, error.retry_after)
     if isinstance(error, QueueFullError):
-        return _error_response(429, "the queue is full; ask again later", error.retry_after)
+        return error_response(429, "the queue is full; ask again later", error.retry_after)
     if isinstance(error, TooLargeError):
         reason = "more tokens than the queue holds; send fewer or shorter texts at a time"
-        return _error_response(413, reason)
+        return error_response(413, reason)
     assert isinstance(error, HTTPException)
-    response = _error_response(error.status_code, f"{error.detail}; see /docs")
+    response = error_response(error.status_code, f"{error.detail}; see /docs")
     response.headers.update(error.headers or {})
     return response
-
-
-def _error_response(status: int, reason: str, retry_after: int | None = None) -> Response:
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    if status == 408:  # do not wait for the rest of the body
-        headers["Connection"] = "close"
-    return JSONResponse({"error": reason}, status, headers)
-
-
-def metrics_middleware(app: ASGIApp, service: Service, paths: frozenset[str]) -> ASGIApp:
-    """Count every request and time it. A failure answers 500; the log gets its place in the code
-    but not its message, which may hold a text."""
-    metrics = service.metrics
-
-    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-        start, status = time.perf_counter(), DISCONNECTED
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            with suppress(ClientDisconnect, ClientDisconnectedError):
-                await app(scope, receive, send_and_note)
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # a tokenizer's panic is not an Exception
-            traces = "".join(traceback.format_tb(error.__traceback__))
-            log.error("%s\n%s", type(error).__name__, traces)
-            reason = "the service failed at this request; see its log"
-            await _error_response(500, reason)(scope, receive, send_and_note)
-        finally:
-            path = scope["path"] if scope["path"] in paths else "other"
-            metrics.requests.labels(path, str(status)).inc()
-            metrics.seconds.labels(path).observe(time.perf_counter() - start)
-
-    return handle

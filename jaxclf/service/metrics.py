@@ -24,6 +24,7 @@ class Metrics(NamedTuple):
     packing_efficiency: Histogram
     step_seconds: Histogram
     compilations: Counter
+    dropped: Counter
 
 
 def make_metrics() -> Metrics:
@@ -45,6 +46,11 @@ def make_metrics() -> Metrics:
         histogram("packing_efficiency", held, buckets=FRACTIONS),
         histogram("step_seconds", "Duration of a batch", buckets=SECONDS),
         counter("compilations", "Programs compiled"),
+        counter(
+            "dropped_connections",
+            "Connections closed while the client was to act: for its time, or to make room",
+            ["reason"],
+        ),
     )
 
 

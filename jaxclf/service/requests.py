@@ -70,8 +70,9 @@ def _check_headers(request: Request) -> None:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise RefusedError(415, "a compressed body is not read; send it without Content-Encoding")
     media_type, _, parameters = request.headers.get("content-type", "").partition(";")
-    charset = parameters.partition("charset=")[2].strip(' "').lower()
-    if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8"):
+    charset = parameters.lower().partition("charset=")[2].partition(";")[0].strip(' "')
+    # utf8 is not a registered name, but many clients write it.
+    if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
         raise RefusedError(
             415, "the body must be JSON in UTF-8; send it with Content-Type: application/json"
         )

@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 import uvicorn
+from fastapi import FastAPI
+from prometheus_client import Counter
 
 from jaxclf.errors import ConfigError
 from jaxclf.service.app import make_app, paths_of
+from jaxclf.service.connections import BACKLOG, Connection, accept_forever, connection_limit
 from jaxclf.service.service import Service, drain
 from jaxclf.signals import handle_signals
 
@@ -20,18 +24,42 @@ KEEP_ALIVE = 75  # seconds; longer than proxies keep an idle connection, mostly 
 
 
 class Server(uvicorn.Server):
+    """Opens and closes connections as `connections` does; leaves signals to `_serve`."""
+
+    def __init__(self, config: uvicorn.Config, dropped: Counter):
+        super().__init__(config)
+        self.dropped = dropped
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to `_serve`, which drains before uvicorn closes its connections."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections in bounded number; uvicorn itself is passed no socket to accept on."""
+        assert sockets is not None
+        await super().startup(sockets=[])
+        make_connection = functools.partial(
+            Connection,
+            waiting={},
+            dropped=self.dropped,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        (listener,) = sockets
+        listener.setblocking(False)
+        accepting = accept_forever(listener, make_connection, connection_limit())
+        self.accepting = asyncio.create_task(accepting)
 
-def serve(service: Service, listener: socket.socket) -> int:
-    """Serve until a signal arrives and every accepted request is answered.
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.accepting.cancel()
+        await asyncio.wait({self.accepting})
+        await super().shutdown(sockets)
 
-    Returns the signal's number. Raises what compiling raises.
-    """
-    app = make_app(service)
+
+def make_server(app: FastAPI, service: Service) -> Server:
+    """A server of a service's application."""
     config = uvicorn.Config(
         app,
         ws="none",
@@ -40,9 +68,20 @@ def serve(service: Service, listener: socket.socket) -> int:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(service.request_timeout),
     )
+    return Server(config, service.metrics.dropped)
+
+
+def serve(service: Service, listener: socket.socket, hosts: Set[str]) -> int:
+    """Serve until a signal arrives and every accepted request is answered.
+
+    hosts: as of `make_app`.
+    Returns the signal's number. Raises what compiling raises.
+    """
+    app = make_app(service, hosts)
+    server = make_server(app, service)
     hide_texts(paths_of(app))
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        return runner.run(_serve(Server(config), service, listener))
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        return runner.run(_serve(server, service, listener))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -51,7 +90,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"--port {port}: must be from 0 to {2**16 - 1}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConfigError(f"--host {host} --port {port}: {error.strerror}") from None
 
