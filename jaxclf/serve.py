@@ -15,11 +15,10 @@ examples:
 
 / is a web page, /docs documents the requests and responses, /metrics has counters, and /ready
 answers 200 after compilation. There is no authentication: bind to a public --host only behind an
-authenticating proxy. Texts are never logged.
+authenticating proxy. Texts are never logged. Responses name the model and jaxclf's version.
 
-Requests are answered for localhost, --host and each --allow-host NAME, such as the name that a
-proxy passes on; others get 421. Pages of another origin cannot call the service: a proxy must add
-the CORS headers.
+Requests for other hosts than localhost, --host and each --allow-host get 421. Pages of another
+origin cannot call the service, unless a proxy adds the CORS headers.
 
 Requests beyond --max-queue-tokens are refused with 429 and Retry-After. After SIGTERM or SIGINT
 accepted requests are answered, within --request-timeout; a second signal stops at once. The exit
@@ -40,13 +39,10 @@ def build_parser() -> CommandParser:
     ):
         text += " (default: %(default)s)"
         parser.add_argument(name, metavar=metavar, type=type(default), default=default, help=text)
-    parser.add_argument(
-        "--allow-host",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="answer requests for this host name too (repeatable)",
-    )
+    text = "a further host name that requests are answered for (repeatable)"
+    parser.add_argument("--allow-host", metavar="NAME", action="append", default=[], help=text)
+    text = "leave X-Model-Digest and X-Jaxclf-Version out of the responses"
+    parser.add_argument("--no-model-headers", action="store_true", help=text)
     return parser
 
 
@@ -68,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     with listen(args.host, args.port) as listener:
         classifier = load(args.run)
         service = make_service(classifier, name, args.max_queue_tokens, args.request_timeout)
-        number = serve(service, listener, hosts)
+        number = serve(service, listener, hosts, not args.no_model_headers)
     raise StoppedError(f"stopped by {signal.Signals(number).name}; all requests answered", number)
 
 

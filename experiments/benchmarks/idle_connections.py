@@ -5,9 +5,9 @@
 Starts `jaxclf serve` with `ulimit -n FILES`. CLIENTS connections are opened and kept open; one that
 the service closes is opened again after half a second. A third of the clients send nothing, a third
 a header every second without an end, a third a complete request and then nothing. Meanwhile /health
-is asked over a new connection every 20 ms. Then urllib, requests and curl send bodies of 5 MB, which
-are above the limit of a body, and must read their 413. Needs `pip install requests` and curl. Run it
-on an idle machine.
+is asked over a new connection every 20 ms. Then urllib, requests (to be installed) and curl send
+bodies of 5 MB, which are above the limit of a body, and must read their 413. Run it on an idle
+machine.
 """
 
 import argparse

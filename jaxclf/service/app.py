@@ -38,6 +38,11 @@ HEADERS = {
 }
 # Answers are of the moment, and are what their Content-Type says.
 API_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+DESCRIPTION = """\
+Every response names the model (X-Model-Digest, the SHA-256 of its folder) and jaxclf's version
+(X-Jaxclf-Version), unless the service was started with --no-model-headers. HEAD is answered like
+GET. Requests for other hosts than localhost, --host and each --allow-host get 421. Pages of another
+origin cannot call the service, unless a proxy adds the CORS headers."""
 RETRY = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
 REASONS = {
     400: "the body is not JSON, or has both Content-Length and Transfer-Encoding",
@@ -53,14 +58,21 @@ REASONS = {
 }
 
 
-def make_app(service: Service, hosts: Set[str] = frozenset()) -> FastAPI:
+def make_app(
+    service: Service, hosts: Set[str] = frozenset(), with_model_headers: bool = True
+) -> FastAPI:
     """The application of a service, which runs as long as the application does.
 
     hosts: names and addresses that it answers for besides the local ones, in lower case.
+    with_model_headers: whether responses name the model and jaxclf's version.
     """
+    version = importlib.metadata.version("jaxclf")
+    model_headers = {"X-Model-Digest": service.classifier.digest, "X-Jaxclf-Version": version}
+    headers = API_HEADERS | (model_headers if with_model_headers else {})
     app = FastAPI(
         title="jaxclf",
-        version=importlib.metadata.version("jaxclf"),
+        description=DESCRIPTION,
+        version=version,
         docs_url=None,  # FastAPI's load scripts from a network
         redoc_url=None,
         redirect_slashes=False,
@@ -76,7 +88,7 @@ def make_app(service: Service, hosts: Set[str] = frozenset()) -> FastAPI:
     # The last one is the outermost.
     app.add_middleware(check_requests, hosts=hosts)
     app.add_middleware(count_requests, service=service, paths=paths_of(app))
-    app.add_middleware(add_headers, headers=API_HEADERS)
+    app.add_middleware(add_headers, headers=headers)
     app.add_middleware(discard_unread_bodies)
     return app
 

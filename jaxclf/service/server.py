@@ -71,13 +71,15 @@ def make_server(app: FastAPI, service: Service) -> Server:
     return Server(config, service.metrics.dropped)
 
 
-def serve(service: Service, listener: socket.socket, hosts: Set[str]) -> int:
+def serve(
+    service: Service, listener: socket.socket, hosts: Set[str], with_model_headers: bool
+) -> int:
     """Serve until a signal arrives and every accepted request is answered.
 
-    hosts: as of `make_app`.
+    hosts, with_model_headers: as of `make_app`.
     Returns the signal's number. Raises what compiling raises.
     """
-    app = make_app(service, hosts)
+    app = make_app(service, hosts, with_model_headers)
     server = make_server(app, service)
     hide_texts(paths_of(app))
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:

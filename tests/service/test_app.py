@@ -268,7 +268,8 @@ HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/
 
 def test_a_body_is_bounded_while_it_arrives(served):
     chunks = (b"10000\r\n" + b" " * 65536 + b"\r\n") * 17 + b"0\r\n\r\n"
-    reply = raw(served[1], HEAD + b"Transfer-Encoding: chunked\r\n\r\n", chunks)
+    chunked = HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    reply = raw(served[1], chunked, chunks)
     assert reply.startswith(b"HTTP/1.1 413 ")
     huge = HEAD + b"Connection: close\r\nContent-Length: 99999999999\r\n\r\n"
     assert raw(served[1], huge).startswith(b"HTTP/1.1 413 ")  # before it has arrived
@@ -459,6 +460,7 @@ def test_health_and_documentation(served):
     _, page = get(port, "/docs")
     for path in document["paths"]:
         assert path in page.decode()
+    assert document["info"]["description"].partition(",")[0] in page.decode()
     assert b"//" not in page.replace(b"<!doctype", b"")  # nothing is loaded from a network
 
 

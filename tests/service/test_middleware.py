@@ -1,5 +1,7 @@
 """What holds for every request: its host, its length, HEAD, headers, bodies that are not read."""
 
+import asyncio
+import importlib.metadata
 import json
 
 import httpx
@@ -7,6 +9,7 @@ import pytest
 from clients import JSON, post_by_urllib, raw, send
 
 from jaxclf.errors import ConfigError
+from jaxclf.service.app import make_app
 from jaxclf.service.middleware import host_name, is_allowed, parse_hosts
 
 LARGE = b'{"text": "' + b"a" * 5_000_000 + b'"}'
@@ -96,7 +99,7 @@ def test_head_is_answered_wherever_get_is(served):
     assert send(port, "HEAD", "/metrics")[0] == 200
 
 
-def test_every_answer_forbids_guessing_and_storing(served, monkeypatch):
+def test_every_answer_forbids_guessing_and_storing_and_names_the_model(served, monkeypatch):
     service, port = served
     model = service.queue.model._replace(predict=lambda texts: 1 / 0)
     good = json.dumps({"text": "a"})
@@ -122,10 +125,26 @@ def test_every_answer_forbids_guessing_and_storing(served, monkeypatch):
         assert status == expected
         assert answered["x-content-type-options"] == "nosniff"
         assert answered["cache-control"] == "no-store"
+        assert answered["x-model-digest"] == service.classifier.digest
+        assert answered["x-jaxclf-version"] == importlib.metadata.version("jaxclf")
     for page in ("/", "/page.js", "/docs"):
         headers = send(port, "GET", page)[1]
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == "no-cache"
+
+
+def test_the_headers_of_the_model_may_be_left_out(served):
+    service, _ = served
+    app = make_app(service, with_model_headers=False)
+    transport = httpx.ASGITransport(app)
+
+    async def ask():
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get("/ready")
+
+    headers = asyncio.run(ask()).headers
+    assert headers["cache-control"] == "no-store"
+    assert not any(name.startswith(("x-model", "x-jaxclf")) for name in headers)
 
 
 @pytest.mark.parametrize(
