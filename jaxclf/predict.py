@@ -1,12 +1,15 @@
 """Label texts, or every row of a file."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError, DataError, StoppedError
 from jaxclf.signals import handle_signals
+
+log = logging.getLogger(__name__)
 
 EPILOG = """\
 examples:
@@ -32,14 +35,19 @@ def build_parser() -> CommandParser:
         choices=("auto", "never"),
         help="continue a stopped command, or start again (default: auto)",
     )
+    parser.add_argument(
+        "--no-model-column",
+        action="store_true",
+        help="do not write the model's digest and jaxclf's version into every row",
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     if (args.input is None) != (args.output is None) or bool(args.texts) == bool(args.input):
         raise ConfigError("give texts, or --input FILE with --output FILE")
-    if args.texts and (args.shard or args.resume):
-        raise ConfigError("--shard and --resume apply to --input FILE only")
+    if args.texts and (args.shard or args.resume or args.no_model_column):
+        raise ConfigError("--shard, --resume and --no-model-column apply to --input FILE only")
     if args.input and args.explain:
         raise ConfigError("--explain applies to texts on the command line, not to --input FILE")
     if any(not text.strip() for text in args.texts):
@@ -47,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     index, count = parse_shard(args.shard or "0/1")
     # jax is imported only now: help and wrong arguments do not wait for it.
     from jaxclf.inference.load import load
-    from jaxclf.inference.score_file import Shard, predict_file
+    from jaxclf.inference.score_file import Layout, Shard, predict_file
     from jaxclf.inference.text_output import format_explanations, format_predictions
 
     def stop(number: int) -> None:
@@ -57,10 +65,12 @@ def run(args: argparse.Namespace) -> None:
     if args.texts:
         format_texts = format_explanations if args.explain else format_predictions
         print(format_texts(classifier, args.texts, classifier.predict_proba(args.texts)))
+        log.info("model %s", classifier.identifier)
         return
     with handle_signals(stop):
         shard, resume = Shard(index, count), args.resume or "auto"
-        rows = predict_file(classifier, args.input, args.output, shard, resume)
+        layout = Layout(not args.no_model_column)
+        rows = predict_file(classifier, args.input, args.output, shard, resume, layout)
     print(f"{rows:,} rows -> {args.output}", file=sys.stderr)
 
 

@@ -1,37 +1,50 @@
 """The progress of scoring a file, kept beside it, so that a kill neither loses nor repeats a row.
 
 Rows are appended to OUTPUT.part. Once they are on the disk, OUTPUT.progress.json is replaced by one
-that counts them. Bytes beyond its count were written when the work was killed, and are truncated
-when it resumes.
+that counts them and has their SHA-256. Bytes beyond its count were written when the work was
+killed, and are truncated when it resumes. A changed byte in either file is an error.
 """
 
-import json
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from jaxclf.errors import ConfigError, DataError
-from jaxclf.files.atomic import part_path
+from jaxclf.files.atomic import part_path, sha256, sync
+from jaxclf.files.digest import DIGEST, is_sealed, seal
+from jaxclf.files.json_file import write_json
 from jaxclf.files.untrusted import read_json
 
 ADVICE = "start again with --resume never"
+BLOCK = 2**20  # bytes read at a time
 
 
 class Journal(NamedTuple):
     """What is scored, and how far.
 
-    input, model: their SHA-256. total: rows of the input, all shards together. rows: finished rows
-        of this shard. size: bytes of OUTPUT.part that hold them.
+    input, model: their SHA-256. layout: options of the output. total: rows of the input, all shards
+        together. rows: finished rows of this shard. size, sha256: of the bytes of OUTPUT.part that
+        hold them.
     """
 
     input: str
     model: str
     shard: str
+    layout: str
     total: int = 0
     rows: int = 0
     size: int = 0
+    sha256: str = hashlib.sha256().hexdigest()
+
+
+class Part(NamedTuple):
+    """OUTPUT.part, open to append, and the running SHA-256 of its finished bytes."""
+
+    file: BinaryIO
+    hash: Any
 
 
 def journal_path(target: Path) -> Path:
@@ -39,16 +52,22 @@ def journal_path(target: Path) -> Path:
 
 
 def load_journal(target: Path, work: Journal) -> Journal | None:
-    """The journal of this work, None if there is none. Raises ConfigError for another input, model
-    or shard, DataError for a damaged journal."""
-    path = journal_path(target)
+    """The journal of this work, None if nothing was started. Raises ConfigError for another input,
+    model, shard or layout, DataError for a damaged or missing journal."""
+    path, part = journal_path(target), part_path(target)
     if not path.exists():
+        if part.exists() and part.stat().st_size:
+            raise DataError(f"{part}: holds rows, and {path.name} is missing; {ADVICE}")
         return None
-    values = read_json(path.parent, path.name)
-    if {name: type(value) for name, value in values.items()} != Journal.__annotations__:
-        raise DataError(f"{path}: not a journal; {ADVICE}")
-    journal = Journal(**values)
-    for name in ("input", "model", "shard"):
+    try:
+        values = read_json(path.parent, path.name)
+    except DataError as error:
+        raise DataError(f"{error}; {ADVICE}") from None
+    types = {name: type(value) for name, value in values.items() if name != DIGEST}
+    if not is_sealed(values) or types != Journal.__annotations__:
+        raise DataError(f"{path}: damaged; {ADVICE}")
+    journal = Journal(**{name: values[name] for name in Journal._fields})
+    for name in ("input", "model", "shard", "layout"):
         if getattr(journal, name) != getattr(work, name):
             raise ConfigError(f"{target} was started with another {name}; {ADVICE}")
     return journal
@@ -56,34 +75,42 @@ def load_journal(target: Path, work: Journal) -> Journal | None:
 
 def save_journal(target: Path, journal: Journal) -> None:
     """Replace the journal atomically, also if the power fails."""
-    part = part_path(journal_path(target))
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(journal._asdict(), file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(journal_path(target))
+    write_json(journal_path(target), seal(journal._asdict()))
 
 
 @contextmanager
-def open_part(target: Path, journal: Journal) -> Iterator[BinaryIO]:
+def open_part(target: Path, journal: Journal) -> Iterator[Part]:
     """Open OUTPUT.part to append after the rows that the journal counts. The caller holds the lock
-    of the target."""
+    of the target. Raises DataError if these rows are not as they were written."""
     path = part_path(target)
-    with path.open("ab") as file:
+    if journal.size == 0:  # an older journal must not outlive the rows that it counts
+        save_journal(target, journal)
+    with path.open("a+b") as file:
         if path.stat().st_size < journal.size:
             raise DataError(f"{path}: shorter than {journal_path(target)} states; {ADVICE}")
-        if journal.size == 0:  # an older journal must not outlive the rows that it counts
-            journal_path(target).unlink(missing_ok=True)
         file.truncate(journal.size)
-        yield file
+        file.seek(0)
+        part = Part(file, hashlib.sha256())
+        while block := file.read(BLOCK):
+            part.hash.update(block)
+        if part.hash.hexdigest() != journal.sha256:
+            raise DataError(
+                f"{path}: damaged: its SHA-256 is not the one in {journal_path(target)}; {ADVICE}"
+            )
+        yield part
 
 
-def append(file: BinaryIO, target: Path, journal: Journal, block: bytes, rows: int) -> Journal:
+def append(part: Part, target: Path, journal: Journal, block: bytes, rows: int) -> Journal:
     """Append rows to the file and sync them to the disk, then count them in the journal."""
-    file.write(block)
-    file.flush()
-    os.fsync(file.fileno())
-    journal = journal._replace(rows=journal.rows + rows, size=journal.size + len(block))
+    part.file.write(block)
+    part.file.flush()
+    os.fsync(part.file.fileno())
+    part.hash.update(block)
+    journal = journal._replace(
+        rows=journal.rows + rows,
+        size=journal.size + len(block),
+        sha256=part.hash.hexdigest(),
+    )
     save_journal(target, journal)
     return journal
 
@@ -92,10 +119,11 @@ def is_finished(target: Path, journal: Journal) -> bool:
     """Whether the output is complete, so that only the journal is left to remove."""
     if part_path(target).exists() or not target.exists():
         return False
-    return target.stat().st_size == journal.size
+    return sha256(target) == journal.sha256
 
 
 def finish(target: Path) -> None:
     """Give the output its name and remove the journal."""
     part_path(target).replace(target)
+    sync(target.parent)
     journal_path(target).unlink()

@@ -46,23 +46,37 @@ class Shard(NamedTuple):
 WHOLE_FILE = Shard(0, 1)
 
 
+class Layout(NamedTuple):
+    """Options of the output. model_column: whether rows name the model and jaxclf's version."""
+
+    model_column: bool = True
+
+
+PLAIN = Layout()
+
+
 def predict_file(
     classifier: Classifier,
     source: Path,
     target: Path,
     shard: Shard = WHOLE_FILE,
     resume: str = "auto",
+    layout: Layout = PLAIN,
 ) -> int:
     """Label every row of a data file, or of a shard of it, in order; returns the number of rows.
 
     The file is checked before any row is scored, and the target is written atomically. `resume`
-    "auto" continues stopped work and ends in the same bytes; "never" starts again. Raises DataError
-    for rows without a text, ConfigError if the stopped work had another input, model or shard.
+    "auto" continues stopped work and ends in the same bytes; "never" starts again.
+
+    Raises DataError for rows without a text, and if what the stopped work left is damaged;
+    ConfigError if that work had another input, model, shard or layout.
     """
     writer = _find_writer(source, target)
     with lock(target):
         stamp = _stamp(source)
-        journal = _open_journal(classifier, source, target, shard, resume)
+        model = fingerprint(classifier)
+        work = Journal(sha256(source), model, f"{shard.index}/{shard.count}", _to_json(layout))
+        journal = _open_journal(source, target, work, resume)
         first, last = (
             journal.total * index // shard.count for index in (shard.index, shard.index + 1)
         )
@@ -74,12 +88,12 @@ def predict_file(
             show_progress("labeling", last - first, "texts", journal.rows) as advance,
         ):
             if journal.size == 0:
-                header = writer.header(classifier).encode()
+                header = writer.header(classifier, layout).encode()
                 journal = journals.append(part, target, journal, header, 0)
             for chunk in chunks(islice(stream(source), first + journal.rows, last)):
                 probs = classifier.predict_proba([row.text for row in chunk])
-                block = writer.rows(classifier, [row.id for row in chunk], probs).encode()
-                journal = journals.append(part, target, journal, block, len(chunk))
+                block = writer.rows(classifier, layout, [row.id for row in chunk], probs)
+                journal = journals.append(part, target, journal, block.encode(), len(chunk))
                 advance(len(chunk), "")
         if journal.rows != last - first or _stamp(source) != stamp:
             raise DataError(f"{source}: changed while it was read; {journals.ADVICE}")
@@ -87,11 +101,12 @@ def predict_file(
     return journal.rows
 
 
-def _open_journal(
-    classifier: Classifier, source: Path, target: Path, shard: Shard, resume: str
-) -> Journal:
+def _to_json(layout: Layout) -> str:
+    return json.dumps(layout._asdict())
+
+
+def _open_journal(source: Path, target: Path, work: Journal, resume: str) -> Journal:
     """The journal of stopped work, or a new one after all rows of the file are checked."""
-    work = Journal(sha256(source), fingerprint(classifier), f"{shard.index}/{shard.count}")
     if resume == "auto" and (journal := journals.load_journal(target, work)):
         return journal
     log.info("checking %s", source)
@@ -147,28 +162,30 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _jsonl_rows(classifier: Classifier, ids: Sequence[str], probs: Probs) -> str:
-    """One object a row: id, predicted labels, every probability."""
+def _jsonl_rows(classifier: Classifier, layout: Layout, ids: Sequence[str], probs: Probs) -> str:
+    """One object a row: id, predicted labels, every probability, the model."""
     lines = []
+    model = {"model": classifier.identifier} if layout.model_column else {}
     decisions = decide(probs, classifier.thresholds)
     for row_id, row, decided in zip(ids, probs, decisions, strict=True):
         labels = [label for label, yes in zip(classifier.labels, decided, strict=True) if yes]
         scores = {label: float(f"{p:.6f}") for label, p in zip(classifier.labels, row, strict=True)}
-        line = {"id": row_id, "labels": labels, "probabilities": scores}
+        line = {"id": row_id, "labels": labels, "probabilities": scores, **model}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines)
 
 
-def _csv_header(classifier: Classifier) -> str:
-    names = classifier.labels
-    return _to_csv([["id", *names, *[f"probability_{name}" for name in names]]])
+def _csv_header(classifier: Classifier, layout: Layout) -> str:
+    names, model = classifier.labels, ["model"] * layout.model_column
+    return _to_csv([["id", *names, *[f"probability_{name}" for name in names], *model]])
 
 
-def _csv_rows(classifier: Classifier, ids: Sequence[str], probs: Probs) -> str:
-    """A column per label with 0 or 1, and one per label with its probability."""
+def _csv_rows(classifier: Classifier, layout: Layout, ids: Sequence[str], probs: Probs) -> str:
+    """A column per label with 0 or 1, one per label with its probability, and the model."""
     decisions = decide(probs, classifier.thresholds)
+    model = [classifier.identifier] * layout.model_column
     return _to_csv(
-        [row_id, *decided.astype(int).tolist(), *[f"{p:.6f}" for p in row]]
+        [row_id, *decided.astype(int).tolist(), *[f"{p:.6f}" for p in row], *model]
         for row_id, row, decided in zip(ids, probs, decisions, strict=True)
     )
 
@@ -182,11 +199,11 @@ def _to_csv(rows: Iterable[list]) -> str:
 class Writer(NamedTuple):
     """An output format: the text before the rows, and the text of rows."""
 
-    header: Callable[[Classifier], str]
-    rows: Callable[[Classifier, Sequence[str], Probs], str]
+    header: Callable[[Classifier, Layout], str]
+    rows: Callable[[Classifier, Layout, Sequence[str], Probs], str]
 
 
-WRITERS = {".jsonl": Writer(lambda _: "", _jsonl_rows), ".csv": Writer(_csv_header, _csv_rows)}
+WRITERS = {".jsonl": Writer(lambda *_: "", _jsonl_rows), ".csv": Writer(_csv_header, _csv_rows)}
 
 
 def _find_writer(source: Path, target: Path) -> Writer:

@@ -5,6 +5,8 @@ import csv
 import itertools
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -144,6 +146,20 @@ def test_the_outputs_of_all_shards_are_the_output_of_the_file(
     expected_ids, expected_labels, expected_probs = parse_output(expected[".jsonl"])
     assert (ids, labels) == (expected_ids, expected_labels)
     np.testing.assert_allclose(probs, expected_probs, atol=ROUNDING, rtol=0)
+
+
+@pytest.mark.parametrize("extension", score_file.WRITERS)
+def test_each_row_names_the_model_unless_told_not_to(
+    classifier, source, expected, tmp_path, small_chunks, extension
+):
+    assert re.fullmatch(r"[0-9a-f]{12} jaxclf [\w.]+", classifier.identifier)
+    target = tmp_path / f"out{extension}"
+    predict_file(classifier, source, target, layout=score_file.Layout(model_column=False))
+    named, bare = expected[extension].decode(), target.read_text()
+    assert classifier.identifier not in bare
+    for column in (f', "model": "{classifier.identifier}"', ",model", f",{classifier.identifier}"):
+        named = named.replace(column, "")
+    assert named == bare
 
 
 def test_a_shard_may_be_empty(classifier, rows, tmp_path):
@@ -296,7 +312,7 @@ def test_a_kill_at_any_step_is_resumed_to_the_same_bytes(
             try:
                 predict_file(classifier, source, target)
             except KilledError:
-                assert not target.exists() or log[-1] == "unlink"
+                assert not target.exists() or log[-1] in ("fsync", "unlink")
         if len(log) == kills:
             break
         if part_path(target).exists():
@@ -344,6 +360,8 @@ def test_stopped_work_of_another_shard_model_or_input_is_refused(
         assert part_path(target).read_bytes() == part
 
     assert_refused("shard", Shard(0, 2))
+    with pytest.raises(ConfigError, match="another layout"):
+        predict_file(classifier, source, target, layout=score_file.Layout(model_column=False))
     with monkeypatch.context() as patch:
         patch.setattr(classifier, "thresholds", classifier.thresholds + 1e-9)
         assert_refused("model")
@@ -394,6 +412,26 @@ def test_a_damaged_part_or_journal_is_refused(classifier, source, tmp_path):
         journal.write_text(content)
         with pytest.raises(DataError, match=r"out\.jsonl\.progress\.json"):
             predict_file(classifier, source, target)
+
+
+def test_every_flipped_bit_of_stopped_work_is_named(classifier, source, tmp_path):
+    """And so is a missing file; with --resume never the same command then finishes."""
+    target = tmp_path / "out.jsonl"
+    stop_after_two_chunks(classifier, source, target)
+    rng = random.Random(0)
+    for path in (part_path(target), journals.journal_path(target)):
+        whole = path.read_bytes()
+        for _ in range(65):
+            content = bytearray(whole)
+            content[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+            path.write_bytes(content)
+            with pytest.raises(DataError, match=rf"{re.escape(path.name)}.*--resume never"):
+                predict_file(classifier, source, target)
+        path.unlink()
+        with pytest.raises(DataError, match=r"out\.jsonl.*--resume never"):
+            predict_file(classifier, source, target)
+        path.write_bytes(whole)
+    assert predict_file(classifier, source, target, resume="never") == ROWS
 
 
 def test_two_processes_do_not_write_one_file(classifier, source, expected, tmp_path, small_chunks):
