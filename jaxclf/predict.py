@@ -1,15 +1,13 @@
 """Label texts, or every row of a file."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError, DataError, StoppedError
+from jaxclf.inference.shard import parse_shard
 from jaxclf.signals import handle_signals
-
-log = logging.getLogger(__name__)
 
 EPILOG = """\
 examples:
@@ -52,10 +50,10 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError("--explain applies to texts on the command line, not to --input FILE")
     if any(not text.strip() for text in args.texts):
         raise DataError("an empty text cannot be labeled")
-    index, count = parse_shard(args.shard or "0/1")
+    shard = parse_shard(args.shard or "0/1")
     # jax is imported only now: help and wrong arguments do not wait for it.
     from jaxclf.inference.load import load
-    from jaxclf.inference.score_file import Layout, Shard, predict_file
+    from jaxclf.inference.score_file import Layout, predict_file
     from jaxclf.inference.text_output import format_explanations, format_predictions
 
     def stop(number: int) -> None:
@@ -65,21 +63,12 @@ def run(args: argparse.Namespace) -> None:
     if args.texts:
         format_texts = format_explanations if args.explain else format_predictions
         print(format_texts(classifier, args.texts, classifier.predict_proba(args.texts)))
-        log.info("model %s", classifier.identifier)
+        print(f"model {classifier.identifier}", file=sys.stderr)
         return
     with handle_signals(stop):
-        shard, resume = Shard(index, count), args.resume or "auto"
-        layout = Layout(not args.no_model_column)
+        resume, layout = args.resume or "auto", Layout(not args.no_model_column)
         rows = predict_file(classifier, args.input, args.output, shard, resume, layout)
     print(f"{rows:,} rows -> {args.output}", file=sys.stderr)
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """ "0/4" -> (0, 4), the first of four parts. Raises ConfigError."""
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise ConfigError(f"--shard {text}: expected I/N, from 0/N to N-1/N")
-    return int(index), int(count)
 
 
 def main(argv: list[str] | None = None) -> int:

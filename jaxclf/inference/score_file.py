@@ -23,6 +23,7 @@ from jaxclf.files.atomic import lock, sha256
 from jaxclf.inference import journal as journals
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.journal import Journal
+from jaxclf.inference.shard import Shard
 from jaxclf.terminal import show_progress
 from jaxclf.text.reader import ParsedRow, stream
 
@@ -33,14 +34,6 @@ Probs = Float[np.ndarray, "texts classes"]
 # A chunk is kept in memory, and lost by a kill. It is large enough that its last batch, which is
 # rarely full, hardly matters; long texts make it shorter.
 CHUNK_ROWS, CHUNK_CHARACTERS = 4096, 2**19
-
-
-class Shard(NamedTuple):
-    """Part `index`, from 0, of `count` parts of consecutive rows. The concatenated outputs of all
-    shards are the output of the file."""
-
-    index: int
-    count: int
 
 
 WHOLE_FILE = Shard(0, 1)

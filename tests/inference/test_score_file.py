@@ -33,7 +33,8 @@ from jaxclf.inference import journal as journals
 from jaxclf.inference import score_file
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.load import load
-from jaxclf.inference.score_file import Shard, chunks, fingerprint, predict_file
+from jaxclf.inference.score_file import chunks, fingerprint, predict_file
+from jaxclf.inference.shard import Shard, parse_shard
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.reader import ParsedRow
 
@@ -253,11 +254,11 @@ def test_a_bad_output_is_refused(classifier, rows, tmp_path):
 
 
 def test_shards_are_counted_from_0():
-    assert predict.parse_shard("0/4") == (0, 4)
-    assert predict.parse_shard("3/4") == (3, 4)
+    assert parse_shard("0/4") == (0, 4)
+    assert parse_shard("3/4") == (3, 4)
     for text in ("4/4", "-1/4", "1", "a/b", "0/0", "1/2/3", "", "²/4"):
         with pytest.raises(ConfigError, match="I/N"):
-            predict.parse_shard(text)
+            parse_shard(text)
 
 
 # Stopped work
@@ -420,17 +421,17 @@ def test_every_flipped_bit_of_stopped_work_is_named(classifier, source, tmp_path
     stop_after_two_chunks(classifier, source, target)
     rng = random.Random(0)
     for path in (part_path(target), journals.journal_path(target)):
-        whole = path.read_bytes()
+        original = path.read_bytes()
         for _ in range(65):
-            content = bytearray(whole)
-            content[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+            content = bytearray(original)
+            content[rng.randrange(len(original))] ^= 1 << rng.randrange(8)
             path.write_bytes(content)
             with pytest.raises(DataError, match=rf"{re.escape(path.name)}.*--resume never"):
                 predict_file(classifier, source, target)
         path.unlink()
         with pytest.raises(DataError, match=r"out\.jsonl.*--resume never"):
             predict_file(classifier, source, target)
-        path.write_bytes(whole)
+        path.write_bytes(original)
     assert predict_file(classifier, source, target, resume="never") == ROWS
 
 
