@@ -60,6 +60,7 @@ class InferenceProgram(NamedTuple):
     tokenizer: Tokenizer
     params: Params
     answer: Callable[[Params, Packed, int], Answer]  # the number of slots is static
+    digest: str  # of the model's folder
 
 
 def load_program(run: Path, dtype: str | None = None) -> InferenceProgram:
@@ -96,6 +97,7 @@ def load_program(run: Path, dtype: str | None = None) -> InferenceProgram:
         models.tokenizers[0],
         tuple(member.params for member in models.members),
         _make_answer(members, models.weights, round_up(values)),
+        models.digest,
     )
 
 

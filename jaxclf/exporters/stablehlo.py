@@ -12,8 +12,7 @@ from flax.traverse_util import unflatten_dict
 
 from jaxclf.errors import ConfigError, import_extra
 from jaxclf.exporters.program import InferenceProgram, Packed, load_program, named_params
-from jaxclf.exporters.verify import RECORD, check_tolerance, compare, new_folder, probe_texts
-from jaxclf.files.json_file import write_json
+from jaxclf.exporters.verify import check_tolerance, compare, new_folder, probe_texts, write_record
 from jaxclf.inference.load import load
 from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.text.tokenizer.tokenize import tokenize
@@ -56,7 +55,7 @@ def to_stablehlo(run: Path, out: Path, platforms: Sequence[str] = ()) -> str:
         probs = _score(part, program, shape, texts)
         record = compare(classifier.predict_proba(texts), probs, classifier.thresholds)
         record |= {"tolerance": check_tolerance(record, program.dtypes), "source": "sentences"}
-        write_json(part / RECORD, record | {"jax": jax.__version__, "platforms": list(platforms)})
+        write_record(part, record | {"jax": jax.__version__, "platforms": list(platforms)})
     return (
         f"{out}: {record['texts']:,} texts, probabilities within "
         f"{record['largest_difference']:.2g} of the run's\n"

@@ -1,6 +1,7 @@
 """Check an export against the original model's outputs before its folder is created."""
 
 import contextlib
+import importlib.metadata
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.files.atomic import write_folder
-from jaxclf.files.untrusted import has_entry, safe_path
+from jaxclf.files.json_file import write_json
+from jaxclf.files.untrusted import has_entry, read_json, safe_path
 from jaxclf.inference.members import model_folder
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE
+from jaxclf.model.storage.origin import read_origin
 from jaxclf.model.storage.saved_model import META
 from jaxclf.text.tokenizer.tokenize import TOKENIZER
 from jaxclf.types import Windows
@@ -82,6 +85,14 @@ def new_folder(
         usage = TEMPLATES.get_template(template).render(values)
         (part / "README.md").write_text(f"{card}\n{usage}", encoding="utf-8")
         yield part
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write verification.json: how the export compares with the model, which model that is and
+    what it was trained on."""
+    meta = read_json(folder, ENSEMBLE if has_entry(folder, ENSEMBLE) else META)
+    version = importlib.metadata.version("jaxclf")
+    write_json(folder / RECORD, {**record, "jaxclf": version, "model": read_origin(meta)})
 
 
 def compare(probs: Probs, exported: Probs, thresholds: np.ndarray) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.files.atomic import part_path, sha256, sync
 from jaxclf.files.digest import DIGEST, is_sealed, seal
+from jaxclf.files.disk import storage_errors
 from jaxclf.files.json_file import write_json
 from jaxclf.files.untrusted import read_json
 
@@ -102,9 +103,10 @@ def open_part(target: Path, journal: Journal) -> Iterator[Part]:
 
 def append(part: Part, target: Path, journal: Journal, block: bytes, rows: int) -> Journal:
     """Append rows to the file and sync them to the disk, then count them in the journal."""
-    part.file.write(block)
-    part.file.flush()
-    os.fsync(part.file.fileno())
+    with storage_errors(part_path(target), len(block)):
+        part.file.write(block)
+        part.file.flush()
+        os.fsync(part.file.fileno())
     part.hash.update(block)
     journal = journal._replace(
         rows=journal.rows + rows,

@@ -66,9 +66,10 @@ def load_members(
 
 
 def model_folder(path: Path) -> Path:
-    """The folder itself if it holds a model, an ensemble or a cascade, else its `model/`."""
+    """The folder itself if it holds a model, an ensemble or a cascade, else its `model/` if it has
+    one."""
     is_model = any(has_entry(path, name) for name in (META, ENSEMBLE, CASCADE))
-    return path if is_model else path / "model"
+    return path if is_model or not (path / "model").is_dir() else path / "model"
 
 
 def param_shapes(experiment: Experiment, hf_config: dict[str, Any], classes: int) -> Any:

@@ -161,6 +161,8 @@ def test_thresholds_decide_in_the_graph_as_outside(model, packed, texts):
         np.testing.assert_array_equal(near >= thresholds, near.astype(np.float64) >= exact)
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == list(LABELS)
+    assert len(json.loads(metadata["model"])) == 64
+    assert json.loads(metadata["jaxclf"]) == jaxclf.__version__
 
 
 @pytest.fixture(scope="module")
@@ -295,13 +297,16 @@ def test_a_folder_records_its_differences_from_the_run(
     thresholds = jaxclf.load(model).thresholds
     decided = [probs >= thresholds for probs in (run_probs, exported_probs)]
     scores = [float(np.nanmean(score_labels(truth, rows).f1)) for rows in decided]
+    assert record["model"]["digest"] == jaxclf.load(model).digest
+    assert record["jaxclf"] == jaxclf.__version__
     assert record["macro_f1"] == pytest.approx(
         {"run": scores[0], "exported": scores[1], "loss": scores[0] - scores[1]}
     )
     assert record["equal_decisions"] == (decided[0] == decided[1]).mean()
     assert record["largest_difference"] == np.abs(run_probs - exported_probs).max() > 0
     card = (out / "README.md").read_text()
-    assert card.startswith("a card\n\n## As an ONNX graph")
+    assert card.startswith("a card\n")
+    assert "\n\n## As an ONNX graph" in card
     assert "in int8" in card
     files = "README.md jaxclf.json model.onnx tokenizer.json verification.json"
     assert {path.name for path in out.iterdir()} == set(files.split())

@@ -77,7 +77,9 @@ def test_it_answers_without_jaxclf(model, texts, batch, tmp_path):
     card = (out / "README.md").read_text()
     assert "for cpu" in card
     assert f"[{SHAPE.rows}, {SHAPE.length}]" in card
-    assert json.loads((out / "verification.json").read_text())["largest_difference"] < 1e-6
+    record = json.loads((out / "verification.json").read_text())
+    assert record["largest_difference"] < 1e-6
+    assert record["model"]["digest"] == classifier.digest
 
 
 @pytest.mark.slow

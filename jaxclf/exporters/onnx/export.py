@@ -1,6 +1,7 @@
 """Export a trained model to ONNX: one graph from tokens to calibrated probabilities and decisions,
 for every encoder, pool and head."""
 
+import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,6 @@ from jaxclf.exporters.onnx.jaxpr import LENGTH, ROWS, trace
 from jaxclf.exporters.onnx.model import Port, to_proto, write
 from jaxclf.exporters.onnx.scorer import MODEL, onnx_scorer
 from jaxclf.exporters.program import Answer, InferenceProgram, Packed, load_program, named_params
-from jaxclf.files.json_file import write_json
 from jaxclf.inference.load import load
 from jaxclf.model.inference import TOKENS_PER_SLOT
 from jaxclf.text.reader import read
@@ -116,7 +116,7 @@ def to_onnx(
             "source": data.name if data else "sentences",
             "beyond_one_window": int((~is_compared).sum()),
         }
-        write_json(part / verify.RECORD, record)
+        verify.write_record(part, record)
     return _summary(out, record)
 
 
@@ -194,6 +194,8 @@ def _to_model(program: InferenceProgram, input: str, int8: bool) -> Any:
     }
     length = first.shape[1]
     metadata = {
+        "model": program.digest,
+        "jaxclf": importlib.metadata.version("jaxclf"),
         "labels": list(program.labels),
         "input": input,
         "precision": "int8" if int8 else "float32",

@@ -21,7 +21,7 @@ from jaxclf.files.untrusted import has_entry, read_json
 from jaxclf.model.storage.metadata import read_labels, read_provenance
 from jaxclf.model.storage.saved_model import FORMAT as MODEL_FORMAT
 from jaxclf.model.storage.saved_model import META
-from jaxclf.model.storage.sealing import ADVICE, CARD, read_sealed, write_sealed
+from jaxclf.model.storage.sealing import ADVICE, read_sealed, write_sealed
 
 ENSEMBLE = "ensemble.json"
 FORMAT = 3
@@ -69,8 +69,7 @@ def save_combination(
         for name, model in models.items():
             shutil.copytree(model, part / name)
         digests = {name: read_sealed(part / name, META, MODEL_FORMAT)[DIGEST] for name in models}
-        write_sealed(part, file, {**meta, MODELS: digests})
-        (part / CARD).write_text(card, encoding="utf-8")
+        write_sealed(part, file, {**meta, MODELS: digests}, card)
 
 
 def open_models(

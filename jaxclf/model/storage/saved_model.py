@@ -29,7 +29,7 @@ from jaxclf.files.json_file import write_json
 from jaxclf.files.untrusted import has_entry, printable, read_json
 from jaxclf.model.classifier import family_of
 from jaxclf.model.storage.metadata import read_calibration, read_labels, read_provenance
-from jaxclf.model.storage.sealing import CARD, FILES, read_sealed, write_sealed
+from jaxclf.model.storage.sealing import FILES, read_sealed, write_sealed
 from jaxclf.model.storage.tensor_files import SINGLE, open_safetensors, open_tensors
 from jaxclf.model.storage.weights import (
     flatten_params,
@@ -140,6 +140,8 @@ def save_model(
         "calibration": model.calibration,
         "provenance": model.provenance,
     }
+    if model.digest:
+        meta["exported_from"] = model.digest
     with write_folder(folder) as part:
         tokenizer.save(str(part / TOKENIZER))
         mode = (part / TOKENIZER).stat().st_mode
@@ -151,8 +153,7 @@ def save_model(
         write_json(part / CONFIG, model.hf_config)
         for name, content in extra_files.items():
             (part / name).write_bytes(content)
-        write_sealed(part, META, meta)
-        (part / CARD).write_text(card, encoding="utf-8")
+        write_sealed(part, META, meta, card)
 
 
 def is_transformers_classifier(experiment: Experiment) -> bool:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxclf.errors import DataError
-from jaxclf.files.atomic import sha256
+from jaxclf.files.atomic import sha256, write_text
 from jaxclf.files.digest import DIGEST, is_sealed, seal
 from jaxclf.files.json_file import write_json
 from jaxclf.files.untrusted import read_json, safe_path
 from jaxclf.model.storage.metadata import check_format
+from jaxclf.model.storage.origin import with_origin
 
 CARD = "README.md"
 FILES = "files"
@@ -24,14 +25,14 @@ ADVICE = (
 )
 
 
-def write_sealed(folder: Path, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the JSON file after all other files of the folder. Returns its content."""
+def write_sealed(folder: Path, name: str, values: Mapping[str, Any], card: str) -> None:
+    """Write the JSON file after all other files of the folder, and the card with the digest."""
     others = [path for path in folder.iterdir() if path.is_file() and path.name != CARD]
     files = {path.name: sha256(path) for path in sorted(others)}
     version = importlib.metadata.version("jaxclf")
     sealed = seal({**values, "jaxclf": version, FILES: files})
     write_json(folder / name, sealed)
-    return sealed
+    write_text(folder / CARD, with_origin(card, sealed))
 
 
 def read_sealed(folder: Path, name: str, format: int, verify: bool = True) -> dict[str, Any]:
