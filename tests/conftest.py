@@ -3,6 +3,7 @@ two CPU devices."""
 
 import atexit
 import os
+import resource
 import shutil
 import signal
 import tempfile
@@ -151,6 +152,21 @@ def tiny_overrides(tiny_encoder, tiny_data):
         "train.checkpoint_every": 3,
         "optim.lr": 3e-3,
     }
+
+
+@pytest.fixture
+def limit_file_size():
+    """limit_file_size(bytes): from now on this process fails to write beyond that size, as on a
+    full disk; without an argument there is no limit again."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int = soft) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    yield limit
+    limit()
+    signal.signal(signal.SIGXFSZ, handler)
 
 
 class FinishedRun(NamedTuple):

@@ -5,7 +5,9 @@ Orbax does not notice flipped bits, so a manifest of SHA-256 sums lies beside ea
 at batch 0 only where nothing may have been a checkpoint.
 """
 
+import contextlib
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -50,7 +52,7 @@ def save(run: Path, state: State, progress: Progress, keep_epochs: bool = False)
     delete_files(run, step)
     try:
         with storage_errors(folder, size):
-            with _checkpointer() as checkpointer:
+            with _one_error(), _checkpointer() as checkpointer:
                 # As numpy: orbax refuses arrays that only one of several processes holds.
                 checkpointer.save(folder, jax.tree.map(np.asarray, state))
             sync_tree(folder)
@@ -83,6 +85,21 @@ def _state_size(state: object) -> int:
 def _compute_checksums(folder: Path) -> dict[str, str]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): sha256(path) for path in files}
+
+
+@contextlib.contextmanager
+def _one_error() -> Iterator[None]:
+    """Let a save fail with one error. Orbax closes its event loop at the first, and every other
+    write prints a traceback because of that, even later; so the hook stays after an error."""
+    hook = sys.unraisablehook
+
+    def print_others(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    sys.unraisablehook = print_others
+    yield
+    sys.unraisablehook = hook
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
@@ -143,10 +160,10 @@ def latest_checkpoint(run: Path) -> CheckpointInfo | None:
     problems = list_problems(run)
     for problem in problems:
         log.warning("%s; skipped", problem)
-    latest = next(_iter_intact(run, list_checkpoints(run)[::-1]), None)
-    if latest is None and problems:
+    intact = list(_iter_intact(run, list_checkpoints(run)))  # all, so that each damage is named
+    if not intact and problems:
         raise _no_checkpoint(run, f"no usable checkpoint ({problems[0]})")
-    return latest
+    return intact[-1] if intact else None
 
 
 def epoch_checkpoints(run: Path) -> list[CheckpointInfo]:

@@ -1,9 +1,7 @@
 """A full disk is one StorageError with path and need, whichever library writes."""
 
 import errno
-import resource
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +13,6 @@ from jaxclf.errors import DataError, StorageError
 from jaxclf.files.atomic import write_bytes, write_folder
 from jaxclf.files.disk import require_space, storage_errors
 from jaxclf.files.json_file import write_json
-
-
-@pytest.fixture
-def small_files():
-    """Files of this process end at 1,000 bytes: a disk that is full, for any library."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def write_tokenizer(path):
@@ -43,11 +30,11 @@ LIBRARIES = {
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_a_failed_write_of_any_library_names_the_folder(tmp_path, small_files, library):
+def test_a_failed_write_of_any_library_names_the_folder(tmp_path, limit_file_size, library):
     (tmp_path / "source").mkdir()
     for number in range(3):
         (tmp_path / "source" / str(number)).write_text("x" * 1000)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (900, resource.RLIM_INFINITY))
+    limit_file_size(900)
     folder = tmp_path / "model"
     with (
         pytest.raises(
@@ -61,7 +48,8 @@ def test_a_failed_write_of_any_library_names_the_folder(tmp_path, small_files, l
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_a_failed_write_of_our_own_names_file_and_need(tmp_path, small_files):
+def test_a_failed_write_of_our_own_names_file_and_need(tmp_path, limit_file_size):
+    limit_file_size(1000)
     path = write_bytes(tmp_path / "new" / "a.json", b"old")
     with pytest.raises(StorageError, match=rf"^{path}: File too large \(needs 2\.0 kB, "):
         write_json(path, "x" * 2000)

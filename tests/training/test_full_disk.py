@@ -1,0 +1,22 @@
+"""Training on a disk without room: exit code 5, and the same numbers once there is room."""
+
+import pytest
+
+from jaxclf.errors import StorageError
+from jaxclf.training.run import train
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [0, 1_000, 5_000, 40_000, 150_000])
+def test_a_run_without_room_is_finished_by_the_same_command(
+    finished_run, tmp_path, limit_file_size, limit
+):
+    """The limits end the writing of config.json, a figure, tokenizer.json, a checkpoint."""
+    out = tmp_path / finished_run.folder.name
+    limit_file_size(limit)
+    with pytest.raises(StorageError, match=rf"^{tmp_path}.*free space") as caught:
+        train(finished_run.experiment, out)
+    assert caught.value.exit_code == 5
+    assert "\n" not in str(caught.value)
+    limit_file_size()
+    assert train(finished_run.experiment, out) == finished_run.report
