@@ -113,6 +113,7 @@ def run_command(
     """
     debug = "--debug" in (argv := sys.argv[1:] if argv is None else argv)
     try:
+        terminal.replace_unencodable()
         args = parser.parse(argv)
         if not args.verbose:  # XLA reports slow compilations as errors
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

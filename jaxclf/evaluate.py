@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError
+from jaxclf.terminal import print_text
 
 EPILOG = """\
 examples:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         for split, part in scores.items():
             print_tables(*score_tables(part, split))
     for text in warnings:
-        print(f"- {text}")
+        print_text(f"- {text}")
     if args.json:
         write_json(args.json, scores)
 

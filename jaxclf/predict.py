@@ -8,6 +8,7 @@ from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError, DataError, StoppedError
 from jaxclf.inference.shard import parse_shard
 from jaxclf.signals import handle_signals
+from jaxclf.terminal import print_text
 
 EPILOG = """\
 examples:
@@ -20,32 +21,29 @@ def build_parser() -> CommandParser:
     parser = CommandParser("predict", __doc__, epilog=EPILOG)
     parser.add_argument("texts", nargs="*", metavar="text", help="texts to label")
     parser.add_argument("--run", required=True, help="folder of a run, model, ensemble or cascade")
-    parser.add_argument(
-        "--explain", action="store_true", help="print the words for and against the labels"
-    )
+    parser.add_argument("--explain", action="store_true", help="print the evidence, word by word")
     parser.add_argument("--input", type=Path, help="a JSON, JSONL, CSV, TSV or Parquet file")
     parser.add_argument("--output", type=Path, help="a .jsonl or .csv file to write")
-    parser.add_argument(
-        "--shard", metavar="I/N", help="label part I of N of the input, from 0/N to N-1/N"
-    )
+    parser.add_argument("--shard", metavar="I/N", help="label part I of N, from 0/N to N-1/N")
     parser.add_argument(
         "--resume",
         choices=("auto", "never"),
         help="continue a stopped command, or start again (default: auto)",
     )
-    parser.add_argument(
-        "--no-model-column",
-        action="store_true",
-        help="do not write the model's digest and jaxclf's version into every row",
-    )
+    flags = {
+        "--no-model-column": "do not write the model's digest and version into every row",
+        "--escape-formulas": "CSV: an apostrophe before all cells that a spreadsheet computes",
+    }
+    for flag, text in flags.items():
+        parser.add_argument(flag, action="store_true", help=text)
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     if (args.input is None) != (args.output is None) or bool(args.texts) == bool(args.input):
         raise ConfigError("give texts, or --input FILE with --output FILE")
-    if args.texts and (args.shard or args.resume or args.no_model_column):
-        raise ConfigError("--shard, --resume and --no-model-column apply to --input FILE only")
+    if args.texts and (args.shard or args.resume or args.no_model_column or args.escape_formulas):
+        raise ConfigError("--shard, --resume and options of the output apply to --input FILE only")
     if args.input and args.explain:
         raise ConfigError("--explain applies to texts on the command line, not to --input FILE")
     if any(not text.strip() for text in args.texts):
@@ -62,11 +60,12 @@ def run(args: argparse.Namespace) -> None:
     classifier = load(args.run)
     if args.texts:
         format_texts = format_explanations if args.explain else format_predictions
-        print(format_texts(classifier, args.texts, classifier.predict_proba(args.texts)))
+        print_text(format_texts(classifier, args.texts, classifier.predict_proba(args.texts)))
         print(f"model {classifier.identifier}", file=sys.stderr)
         return
     with handle_signals(stop):
-        resume, layout = args.resume or "auto", Layout(not args.no_model_column)
+        layout = Layout(not args.no_model_column, args.escape_formulas)
+        resume = args.resume or "auto"
         rows = predict_file(classifier, args.input, args.output, shard, resume, layout)
     print(f"{rows:,} rows -> {args.output}", file=sys.stderr)
 

@@ -4,10 +4,14 @@ rich is imported where it is used: `--help` does not wait for it.
 """
 
 import contextlib
+import io
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from jaxclf.errors import escape_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 60  # of progress, where the output is not a terminal
+
+LAYOUT = "\n\t"  # the control characters that a text may have
 
 WIDTH_IN_PIPES = 10_000  # columns: rich must not cut off a cell where nobody sees the table
 
@@ -29,12 +35,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
 
     console = _console()
     if title:
-        console.print(title, style="bold", soft_wrap=True)
+        console.print(escape_controls(title), style="bold", soft_wrap=True)
     table = Table(box=rich.box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+        table.add_column(
+            escape_controls(column), justify="right" if index else "left", no_wrap=True
+        )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape_controls, row))
     if not console.is_terminal:
         console.width = WIDTH_IN_PIPES
     console.print(table)
@@ -78,11 +86,22 @@ def _log_progress(description: str, total: int, unit: str, done: int) -> Advance
     return advance
 
 
+def print_text(text: str) -> None:
+    """Print lines to stdout, with control characters shown and not obeyed."""
+    print(escape_controls(text, kept=LAYOUT), flush=True)
+
+
+def replace_unencodable() -> None:
+    """Show characters that stdout cannot encode, as in cp1252, as their escapes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def print_message(text: str) -> None:
     """Print a line to stderr; a leading `error:` or `warning:` is colored on a terminal."""
     from rich.text import Text
 
-    line = Text(text)
+    line = Text(escape_controls(text, kept=LAYOUT))
     line.highlight_regex("^error:", "bold red")
     line.highlight_regex("^warning:", "yellow")
     _console(stderr=True).print(line, soft_wrap=True)

@@ -10,6 +10,7 @@ from jaxclf.experiment import catalog
 from jaxclf.experiment.help import describe_keys, format_config
 from jaxclf.experiment.overrides import override
 from jaxclf.experiment.validation import check
+from jaxclf.terminal import print_text
 
 
 def build_parser() -> CommandParser:
@@ -41,7 +42,7 @@ def build_parser() -> CommandParser:
 def run(args: argparse.Namespace) -> None:
     experiment = override(catalog.load(args.exp), args.overrides)
     if args.print_config:
-        print("\n".join(format_config(check(experiment))))
+        print_text("\n".join(format_config(check(experiment))))
         return
     # jax is imported only now: help and errors in the experiment do not wait for it.
     from jaxclf.decisions.provenance import read_provenance, warning
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         provenance = read_provenance(out)
         warnings = [text for split in report if (text := warning(provenance, split))]
         for sentence in [*warnings, *read_json(out / "diagnosis.json")]:
-            print(f"- {sentence}")
+            print_text(f"- {sentence}")
         print(f"report: {out / 'report.html'}")
 
 

@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.files.atomic import lock, sha256
+from jaxclf.files.spreadsheet import escape_formula
 from jaxclf.inference import journal as journals
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.journal import Journal
@@ -40,9 +41,14 @@ WHOLE_FILE = Shard(0, 1)
 
 
 class Layout(NamedTuple):
-    """Options of the output. model_column: whether rows name the model and jaxclf's version."""
+    """Options of the output.
+
+    model_column: whether rows name the model and jaxclf's version. escape_formulas: write ids to
+        CSV so that a spreadsheet does not compute them, as label names always are.
+    """
 
     model_column: bool = True
+    escape_formulas: bool = False
 
 
 PLAIN = Layout()
@@ -64,7 +70,7 @@ def predict_file(
     Raises DataError for rows without a text, and if what the stopped work left is damaged;
     ConfigError if that work had another input, model, shard or layout.
     """
-    writer = _find_writer(source, target)
+    writer = _find_writer(source, target, layout)
     with lock(target):
         stamp = _stamp(source)
         model = fingerprint(classifier)
@@ -169,7 +175,8 @@ def _jsonl_rows(classifier: Classifier, layout: Layout, ids: Sequence[str], prob
 
 
 def _csv_header(classifier: Classifier, layout: Layout) -> str:
-    names, model = classifier.labels, ["model"] * layout.model_column
+    names = [escape_formula(name) for name in classifier.labels]
+    model = ["model"] * layout.model_column
     return _to_csv([["id", *names, *[f"probability_{name}" for name in names], *model]])
 
 
@@ -177,6 +184,8 @@ def _csv_rows(classifier: Classifier, layout: Layout, ids: Sequence[str], probs:
     """A column per label with 0 or 1, one per label with its probability, and the model."""
     decisions = decide(probs, classifier.thresholds)
     model = [classifier.identifier] * layout.model_column
+    if layout.escape_formulas:
+        ids = [escape_formula(row_id) for row_id in ids]
     return _to_csv(
         [row_id, *decided.astype(int).tolist(), *[f"{p:.6f}" for p in row], *model]
         for row_id, row, decided in zip(ids, probs, decisions, strict=True)
@@ -199,7 +208,7 @@ class Writer(NamedTuple):
 WRITERS = {".jsonl": Writer(lambda *_: "", _jsonl_rows), ".csv": Writer(_csv_header, _csv_rows)}
 
 
-def _find_writer(source: Path, target: Path) -> Writer:
+def _find_writer(source: Path, target: Path, layout: Layout) -> Writer:
     if target.suffix not in WRITERS:
         raise ConfigError(f"--output {target}: the name must end in {' or '.join(WRITERS)}")
     if not target.parent.is_dir():
@@ -208,4 +217,6 @@ def _find_writer(source: Path, target: Path) -> Writer:
         raise DataError(f"{source}: no such file")
     if target.exists() and target.samefile(source):
         raise ConfigError(f"--output {target}: is the input; give another file")
+    if layout.escape_formulas and target.suffix != ".csv":
+        raise ConfigError(f"--escape-formulas applies to .csv, not to --output {target}")
     return WRITERS[target.suffix]

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from scipy.special import expit
 
 from jaxclf.decisions.thresholds import decide
+from jaxclf.errors import escape_controls
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.explanation import Explanation
 
@@ -18,13 +19,14 @@ Probs = Float[np.ndarray, "texts classes"]
 
 def format_predictions(classifier: Classifier, texts: Sequence[str], probs: Probs) -> str:
     """Every label of every text with its probability and threshold; `*` marks predicted labels."""
-    width = max(len(name) for name in classifier.labels)
+    names = [escape_controls(name) for name in classifier.labels]
+    width = max(map(len, names))
     blocks = []
     for text, row in zip(texts, probs, strict=True):
         predicted = decide(row[None], classifier.thresholds)[0]
         lines = [text, ""]
         for index in np.argsort(-row, kind="stable"):
-            name, threshold = classifier.labels[index], classifier.thresholds[index]
+            name, threshold = names[index], classifier.thresholds[index]
             mark = "*" if predicted[index] else " "
             lines.append(f"  {mark} {name:<{width}}  {row[index]:.3f}  (threshold {threshold:.3f})")
         if not predicted.any():
@@ -54,7 +56,8 @@ def format_words(explanation: Explanation, labels: Sequence[str], shown: Sequenc
     for label in shown:
         column = labels.index(label)
         ends = (explanation.log_odds[column], explanation.baseline[column])
-        lines.append("{}  {:.3f}, all words masked {:.3f}".format(label, *map(expit, ends)))
+        name = escape_controls(label)
+        lines.append("{}  {:.3f}, all words masked {:.3f}".format(name, *map(expit, ends)))
         attributions = explanation.attributions[:, column]
         order = np.argsort(-np.abs(attributions), kind="stable")
         for side, sign in (("evidence for", 1), ("evidence against", -1)):

@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from jaxclf.errors import printable
 from jaxclf.experiment.config import Encoder
 from jaxclf.model.pretrained import BUILT_IN
 from jaxclf.reports.rendering import render
@@ -44,7 +45,7 @@ def make_card(
         "model_card.md",
         name=name,
         structure=structure and f" of {structure}",
-        encoders=[f"`{name}`" for name in names],
+        encoders=["`" + printable(name).replace("`", "'") + "`" for name in names],
         sizes=", ".join(f"{split} {size:,}" for split, size in sizes.items()),
         labels=labels,
         descriptions=label_descriptions if set(label_descriptions) <= set(labels) else {},
@@ -92,7 +93,7 @@ def _make_metadata(
         library_name="jaxclf",
         license=licenses.pop() if len(licenses) == 1 else None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
-        model_name=name,
+        model_name=printable(name),
         pipeline_tag="text-classification",
         tags=["jax", "multi-label-classification"],
     )

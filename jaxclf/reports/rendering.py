@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from jaxclf.reports.tables import escape_cell, format_score, to_markdown
+from jaxclf.reports.tables import escape_markdown, format_score, to_markdown
 
 FOLDER = Path(__file__).parent
 SCALE = 1.6  # pixels of an image file for each pixel on the page
@@ -68,7 +68,7 @@ ENVIRONMENT.globals |= {
     "version": version("jaxclf"),
 }
 ENVIRONMENT.filters |= {
-    "cell": escape_cell,
+    "line": escape_markdown,
     "number": format_score,
     "markdown": to_markdown,
     "json": functools.partial(json.dumps, indent=2, ensure_ascii=False),

@@ -1,6 +1,7 @@
 """Tables of results for the terminal, the report and the model card."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,14 @@ import numpy as np
 
 from jaxclf.decisions.label_issues import LabelNoise
 from jaxclf.decisions.metrics import METRICS
-from jaxclf.terminal import print_table
+from jaxclf.errors import escape_controls
+from jaxclf.terminal import print_table, print_text
+
+# An underscore within a word is no markup; a dot and a colon are where a link begins.
+MARKUP = re.compile(
+    r"[\\`*\[\]|&<>~@]|^#|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE
+)
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", ":": "&#58;", ".": "&#46;"}
 
 LABEL_COLUMNS = ("precision", "recall", "f1", "auc", "ap", "threshold")
 
@@ -26,19 +34,20 @@ def print_tables(*tables: Table) -> None:
     """Print tables with their notes to stdout."""
     for table in tables:
         print_table(table.columns, table.rows, table.title)
-        print("\n".join(["", *table.notes, ""]) if table.notes else "")
+        print_text("\n".join(["", *table.notes, ""]) if table.notes else "")
 
 
 def to_markdown(table: Table) -> str:
     """A table without its title, notes below; the columns after the first are aligned right."""
     rows = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)], *table.rows]
-    lines = ["| " + " | ".join(map(escape_cell, row)) + " |" for row in rows]
-    return "\n".join([*lines, *(f"\n{note}" for note in table.notes)])
+    lines = ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows]
+    return "\n".join([*lines, *(f"\n{escape_markdown(note)}" for note in table.notes)])
 
 
-def escape_cell(text: str) -> str:
-    """Text for a cell of a Markdown table: one line, without markup of HTML or of the table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+def escape_markdown(text: str) -> str:
+    """Text as one line of Markdown or a cell of a table: no markup, link or mention."""
+    line = escape_controls(" ".join(text.split()))
+    return MARKUP.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), line)
 
 
 def ablation_table(record: Mapping[str, Any]) -> Table:

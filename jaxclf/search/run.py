@@ -27,6 +27,7 @@ from jaxclf.search.study import TrialResult, find_best
 from jaxclf.search.trials import Search, run_trials
 from jaxclf.search.winner import check_writable
 from jaxclf.signals import handle_signals
+from jaxclf.terminal import print_text
 from jaxclf.training.memory import tune_malloc
 from jaxclf.training.run import train
 
@@ -148,10 +149,9 @@ def _print_result(search: Search, result: TrialResult) -> None:
         outcome = f"failed: {result.error}"
     so_far = "" if best is None else f", best {best.score:.4f} (trial {best.number})"
     changes = format_changes(difference(search.base, override(search.base, result.changes)))
-    print(
+    print_text(
         f"trial {result.number} ({len(results)} of {search.trials}): {outcome}{so_far} | "
-        f"{changes or 'the experiment itself'}",
-        flush=True,
+        f"{changes or 'the experiment itself'}"
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxclf.decisions.folds import assign_grouped_folds
 from jaxclf.decisions.predictions import HELD_OUT, load_predictions, with_unknown
-from jaxclf.errors import DataError
+from jaxclf.errors import DataError, printable
 from jaxclf.experiment.config import Data, Spec, Train
 from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.packing import Placement, fill, plan, training_shape
@@ -52,7 +52,7 @@ def read_splits(data: Data) -> dict[str, Examples]:
                 f"{split_file(data, name)}: no example has a label; nothing can be learned or "
                 "measured"
             )
-    log.info("labels, in this order: %s", ", ".join(train.names))
+    log.info("labels, in this order: %s", ", ".join(map(printable, train.names)))
     for first, second in itertools.combinations(("train", "val", "test"), 2):
         if count := shared_texts(splits[first], splits[second]):
             log.warning(
@@ -129,7 +129,8 @@ def make_epochs(
 def make_targets(data: Data, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     """The (labels, label_mask) to learn: the examples' own or mixed with soft labels.
 
-    Soft labels are defined for every label. Raises DataError if they lack a row or a label.
+    Soft labels are defined for every label. Raises DataError if they lack a row or a label, or
+    have a value outside [0, 1].
     """
     if not data.soft_labels:
         return examples.labels, examples.label_mask
@@ -138,12 +139,23 @@ def make_targets(data: Data, examples: Examples) -> tuple[np.ndarray, np.ndarray
     row_of = {str(example_id): row for row, example_id in enumerate(soft_labels.ids)}
     missing = [example_id for example_id in examples.ids if example_id not in row_of]
     if missing:
-        raise DataError(f"{path}: {len(missing)} training rows are missing, first {missing[0]!r}")
+        raise DataError(
+            f"{path}: {len(missing)} training rows are missing, first '{printable(missing[0])}'"
+        )
     if soft_labels.probs.shape[1] != len(examples.names):
         raise DataError(
             f"{path}: {soft_labels.probs.shape[1]} labels; the data have {len(examples.names)}"
         )
     probs = soft_labels.probs[[row_of[example_id] for example_id in examples.ids]]
+    wrong = np.argwhere(~((probs >= 0) & (probs <= 1)))  # NaN too
+    if len(wrong):
+        row, column = wrong[0]
+        example_id, label = examples.ids[row], printable(examples.names[column])
+        raise DataError(
+            f"{path}: row {row_of[example_id] + 1}, id '{printable(example_id)}', label '{label}': "
+            f"{probs[row, column]} is not in [0, 1] ({len(wrong):,} such values); write the soft "
+            "labels again"
+        )
     mixed = weight * probs + (1 - weight) * examples.labels
     targets = np.where(examples.label_mask > 0, mixed, probs).astype(np.float32)
     return targets, np.ones_like(examples.label_mask)

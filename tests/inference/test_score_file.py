@@ -33,7 +33,7 @@ from jaxclf.inference import journal as journals
 from jaxclf.inference import score_file
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.load import load
-from jaxclf.inference.score_file import chunks, fingerprint, predict_file
+from jaxclf.inference.score_file import Layout, chunks, fingerprint, predict_file
 from jaxclf.inference.shard import Shard, parse_shard
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.reader import ParsedRow
@@ -130,6 +130,34 @@ def test_rows_are_in_order_and_do_not_depend_on_each_other(classifier, rows, exp
         probs.tolist()
     )
     assert {len(names) for names in labels} >= {0, 1, 2}
+
+
+@pytest.mark.parametrize("extension", score_file.WRITERS)
+def test_the_output_contains_no_text(rows, expected, extension):
+    output = expected[extension].decode()
+    longer = [row["text"] for row in rows if len(row["text"]) > len("ok")]
+    assert len(longer) == ROWS - 1
+    assert not [text for text in longer if text in output]
+    assert json.dumps("ok") not in output
+
+
+def test_a_spreadsheet_computes_no_name_and_on_request_no_id(classifier, tmp_path, monkeypatch):
+    """Numbers, and cells of the user unless asked for, stay as they are."""
+    replace_model(monkeypatch, lambda texts: np.full((len(texts), 3), 0.25, np.float32))
+    names = ("=cmd|' /C calc'!A0", "-5", "fine")
+    monkeypatch.setattr(classifier, "labels", names)
+    ids = ["=1+1", "@a", "+", "-5.5e3", "r1"]
+    path = write_rows(tmp_path / "in.jsonl", [{"id": name, "text": "a"} for name in ids])
+    escaped = ["'=1+1", "'@a", "'+", "-5.5e3", "r1"]
+    for escape, written in ((False, ids), (True, escaped)):
+        predict_file(classifier, path, tmp_path / "out.csv", layout=Layout(False, escape))
+        with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+            header, *table = csv.reader(file)
+        assert header[:4] == ["id", f"'{names[0]}", "-5", "fine"]
+        assert [row[0] for row in table] == written
+        assert {row[-1] for row in table} == {"0.250000"}
+    with pytest.raises(ConfigError, match=r"--escape-formulas applies to \.csv"):
+        predict_file(classifier, path, tmp_path / "out.jsonl", layout=Layout(True, True))
 
 
 @pytest.mark.parametrize("count", [2, 7])
@@ -492,7 +520,6 @@ def test_a_fingerprint_covers_everything_that_predictions_depend_on(
 KILLS = """
 import json, os, random, signal, sys, threading
 import jax
-from jaxclf import predict
 from jaxclf.inference import score_file
 
 run, source, folder, cache = sys.argv[1:]

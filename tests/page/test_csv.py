@@ -33,8 +33,9 @@ def label(page, words="rows are done"):
     says(page, words)
 
 
-def saved(page):
-    """The name and the bytes of what the button gives."""
+def saved(page, escape=True):
+    """The name and the bytes of what the button gives. escape: formulas get an apostrophe."""
+    page.set_checked("#escape", escape)
     with page.expect_download() as waiting:
         page.click("#download")
     return waiting.value.suggested_filename, waiting.value.path().read_bytes()
@@ -115,7 +116,7 @@ def test_a_file_is_returned_unchanged_with_columns_added(visit, service, delimit
     assert sizes(service) == [32, 32, 1]
     sent = [text for _, question, _ in service.asked for text in question["texts"]]
     assert sent == [text for text in texts if text.strip()]
-    name, data = saved(page)
+    name, data = saved(page, escape=False)
     assert name == "my.messages.labeled.csv"
     # The file's own lines are unchanged, to the character.
     lines = data.decode()
@@ -287,11 +288,31 @@ def test_no_cell_that_is_added_is_computed_by_a_spreadsheet(visit, service):
     label(page)
     back = cells(saved(page)[1])
     assert back[0] == ["text", "labels", *[f"probability_{name}" for name in names]]
+    assert [row[0] for row in back[1:]] == ["'=1+1"] * 6
+    back = cells(saved(page, escape=False)[1])
     assert [row[0] for row in back[1:]] == ["=1+1"] * 6  # the file's own, untouched
     safe = [f"'{name}" if name[0] in "=+-@" else name for name in names]
     assert [row[1] for row in back[1:]] == safe
     assert all(row[2:] == ["0.500000"] * 6 for row in back[1:])
     assert page.evaluate("document.querySelectorAll('#rows b').length") == 0
+
+
+def test_the_download_has_no_formula_and_says_so(visit):
+    page = visit()
+    rows = ['=1+1,-5,"a, b"', "stress=0.9,+1e3,@x", "plain,'=1,-2-3"]
+    choose(page, "\r\n".join(["text,=n,c", *rows]) + "\r\n")
+    expect(page.locator("#escaping")).to_be_hidden()
+    label(page)
+    expect(page.locator("#escaping")).to_contain_text("get an apostrophe")
+    expect(page.locator("#escape")).to_be_checked()
+    data = saved(page)[1]
+    assert [row[:3] for row in cells(data)] == [
+        ["text", "'=n", "c"],
+        ["'=1+1", "-5", "a, b"],
+        ["stress=0.9", "+1e3", "'@x"],
+        ["plain", "'=1", "'-2-3"],
+    ]
+    assert data.count(b"\r\n") == 4
 
 
 def test_markup_in_a_file_is_inert(visit):

@@ -1,9 +1,12 @@
 """Tables show every figure once, three decimals, n/a where it is undefined."""
 
+import html
 import math
+import re
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from jaxclf.decisions.evaluation import evaluate_split
 from jaxclf.decisions.label_issues import label_noise
@@ -12,6 +15,7 @@ from jaxclf.reports.tables import (
     LABEL_COLUMNS,
     Table,
     comparison_tables,
+    escape_markdown,
     format_p_value,
     label_noise_table,
     members_table,
@@ -99,7 +103,27 @@ def test_label_noise_without_evidence_is_not_available():
 
 def test_markdown_escapes_what_would_end_a_cell():
     text = to_markdown(Table("", ("name", "x"), [("a | b\n<c>", "1")], ["note"]))
-    assert text == "| name | x |\n| --- | ---: |\n| a \\| b &lt;c> | 1 |\n\nnote"
+    assert text == "| name | x |\n| --- | ---: |\n| a \\| b &lt;c&gt; | 1 |\n\nnote"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<img src=x onerror=alert(1)>", "&lt;b&gt;", "a|b", "`code`", "*bold*", "_it_", "~~old~~",
+        "[link](https://example.org)", "![x](y)", "www.example.org", "me@example.org", "# head",
+        "a\nb", "\x1b[31mred", "back\\slash", "self_harm", "=1+1",
+    ],
+)  # fmt: skip
+def test_a_name_is_no_markdown(name):
+    """Rendered, it is the text itself; controls are shown, a line break is a space."""
+    shown = name.replace("\n", " ").replace("\x1b", "\\x1b")
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    heading = parser.render(f"# {escape_markdown(name)}")
+    assert heading == f"<h1>{html.escape(shown, quote=False)}</h1>\n"
+    table = parser.render(to_markdown(Table("", (name, "x"), [(name, "1")], [name])))
+    assert table.count(html.escape(shown, quote=False)) == 3
+    assert not re.search(r"://|www\.|\w@", escape_markdown(name))  # GitHub makes links of them
+    assert not re.search("<(?!/?(table|thead|tbody|tr|th|td|p)\\b)", table)
 
 
 def test_stages_have_exit_rates_and_sentences_about_loss_and_cost():

@@ -175,3 +175,18 @@ def test_soft_labels_are_mixed_with_the_known_labels(data, examples, tmp_path):
         make_targets(data, examples._replace(ids=("unknown", *examples.ids[1:])))
     with pytest.raises(DataError, match=rf"soft\.npz: {probs.shape[1]} labels"):
         make_targets(data, examples._replace(names=("x",)))
+
+
+@pytest.mark.parametrize("value", [5.0, -3.0, 1.000001, np.nan, np.inf])
+def test_soft_labels_are_probabilities(data, examples, tmp_path, value):
+    probs = np.full(examples.labels.shape, 0.5, np.float32)
+    probs[[3, 5], 1] = value
+    path = tmp_path / "soft.npz"
+    save_predictions(path, Predictions(np.array(examples.ids), probs, examples.labels, "train"))
+    with pytest.raises(DataError) as refusal:
+        make_targets(replace(data, soft_labels=str(path)), examples)
+    message = str(refusal.value)
+    assert message.startswith(
+        f"{path}: row 4, id '{examples.ids[3]}', label '{examples.names[1]}': "
+    )
+    assert f"{np.float32(value)} is not in [0, 1] (2 such values)" in message

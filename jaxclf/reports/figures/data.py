@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxclf.files.atomic import write_text
+from jaxclf.files.spreadsheet import escape_formula
 from jaxclf.types import Predictions
 
 Columns = dict[str, np.ndarray]
@@ -95,12 +96,14 @@ def stack_rows(header: str, parts: Iterable[tuple]) -> Columns:
 
 
 def save_columns(path: Path, columns: Columns) -> None:
-    """Write a CSV file with every number to its last bit; NaN becomes an empty cell."""
+    """Write a CSV file with every number to its last bit; NaN becomes an empty cell, and a label no
+    formula."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     for row in zip(*(values.tolist() for values in columns.values()), strict=True):
-        writer.writerow(["" if value != value else value for value in row])
+        cells = (escape_formula(value) if isinstance(value, str) else value for value in row)
+        writer.writerow(["" if value != value else value for value in cells])
     write_text(path, file.getvalue())
 
 

@@ -46,9 +46,13 @@ export function newlineAt(text, at) {
   return text.startsWith("\r\n", at) ? "\r\n" : text.slice(at, at + 1);
 }
 
+// Whether a spreadsheet would compute a cell; numbers are no formulas.
+export const formula = (value) =>
+  /^[=+\-@\t\r]/.test(value) && !/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(value);
+
 // A cell with a value. An apostrophe keeps a spreadsheet from computing it.
 export function cell(value, delimiter) {
-  const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  const safe = formula(value) ? `'${value}` : value;
   const special = safe.includes(delimiter) || /["\r\n]/.test(safe);
   return special ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

@@ -6,7 +6,7 @@
 // A row is {cells, raw, predicted, added}: the labels in words, and the cells to add.
 
 import { Refused, ask, blank, pause } from "./ask.js";
-import { Malformed, cell, delimiterOf, newlineAt, records } from "./csv.js";
+import { Malformed, cell, delimiterOf, formula, newlineAt, records } from "./csv.js";
 
 export const WORDS = { ",": "commas", ";": "semicolons", "\t": "tabs" };
 
@@ -112,15 +112,18 @@ function keep(sheet, chunk, { labels, results }) {
   });
 }
 
-// The file's bytes with the columns added, for all finished rows.
-export function labeled({ bom, delimiter, newline, header, head, rows, done, labels }) {
+// The file's bytes with the columns added, for all finished rows. escape: formulas in the file's own
+// cells get an apostrophe; rows without one stay as they are.
+export function labeled({ bom, delimiter, newline, header, head, rows, done, labels }, escape) {
+  const own = (cells, raw) =>
+    escape && cells.some(formula) ? cells.map((value) => cell(value, delimiter)).join(delimiter) : raw;
   const names = columns(labels).map((name) => cell(name, delimiter));
   const nothing = delimiter.repeat(labels.length);
   const lines = rows.slice(0, done).map(({ cells, raw, added }) => {
     const lacking = delimiter.repeat(header.length - cells.length);
-    return raw + lacking + delimiter + (added || nothing) + newline;
+    return own(cells, raw) + lacking + delimiter + (added || nothing) + newline;
   });
-  return new Blob([bom, head, delimiter, names.join(delimiter), newline, ...lines], {
+  return new Blob([bom, own(header, head), delimiter, names.join(delimiter), newline, ...lines], {
     type: "text/csv;charset=utf-8",
   });
 }

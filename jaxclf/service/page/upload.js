@@ -110,7 +110,7 @@ function download() {
   const [, stem, ending = ".csv"] = /^(.*?)(\.[^.]*)?$/s.exec(name);
   const link = document.createElement("a");
   link.download = `${stem}.${done < rows.length ? "part" : "labeled"}${ending}`;
-  link.href = URL.createObjectURL(labeled(sheet));
+  link.href = URL.createObjectURL(labeled(sheet, at("escape").checked));
   link.click();
   saved = true;
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
@@ -127,7 +127,7 @@ function buttons() {
   cancel.hidden = !running;
   begin.hidden = Boolean(running) || done === rows.length;
   begin.textContent = done ? "Label the rest" : "Label the file";
-  save.hidden = Boolean(running) || !labels;
+  save.hidden = at("escaping").hidden = Boolean(running) || !labels;
   save.textContent =
     done < rows.length ? `Download the first ${count(done)} rows` : "Download the labeled file";
   if (hadFocus) [cancel, save, begin].find((button) => !button.hidden)?.focus();
