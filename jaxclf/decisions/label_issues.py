@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from jaxclf.decisions.arrays import Labels, Probs
 from jaxclf.files.atomic import write_text
-from jaxclf.files.spreadsheet import escape_formula
+from jaxclf.files.spreadsheet import escape_name
 from jaxclf.types import Predictions
 
 MARGIN = 1e-6  # above the mean: equal float32 probabilities may exceed their own mean by rounding
@@ -100,7 +100,7 @@ def write_label_issues(
         example_id, annotated = str(predictions.ids[row]), int(predictions.labels[row, column])
         probability = f"{predictions.probs[row, column]:.4f}"
         text = () if texts is None else (texts[example_id],)
-        name = escape_formula(names[column])
+        name = escape_name(names[column])
         writer.writerow((example_id, name, annotated, 1 - annotated, probability, *text))
     write_text(path, file.getvalue())
     return len(rows)

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.files.atomic import lock, sha256
-from jaxclf.files.spreadsheet import escape_formula
+from jaxclf.files.spreadsheet import escape_cell, escape_name
 from jaxclf.inference import journal as journals
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.journal import Journal
@@ -175,7 +175,7 @@ def _jsonl_rows(classifier: Classifier, layout: Layout, ids: Sequence[str], prob
 
 
 def _csv_header(classifier: Classifier, layout: Layout) -> str:
-    names = [escape_formula(name) for name in classifier.labels]
+    names = [escape_name(name) for name in classifier.labels]
     model = ["model"] * layout.model_column
     return _to_csv([["id", *names, *[f"probability_{name}" for name in names], *model]])
 
@@ -185,7 +185,7 @@ def _csv_rows(classifier: Classifier, layout: Layout, ids: Sequence[str], probs:
     decisions = decide(probs, classifier.thresholds)
     model = [classifier.identifier] * layout.model_column
     if layout.escape_formulas:
-        ids = [escape_formula(row_id) for row_id in ids]
+        ids = [escape_cell(row_id) for row_id in ids]
     return _to_csv(
         [row_id, *decided.astype(int).tolist(), *[f"{p:.6f}" for p in row], *model]
         for row_id, row, decided in zip(ids, probs, decisions, strict=True)

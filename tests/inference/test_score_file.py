@@ -153,7 +153,7 @@ def test_a_spreadsheet_computes_no_name_and_on_request_no_id(classifier, tmp_pat
         predict_file(classifier, path, tmp_path / "out.csv", layout=Layout(False, escape))
         with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
             header, *table = csv.reader(file)
-        assert header[:4] == ["id", f"'{names[0]}", "-5", "fine"]
+        assert header[:4] == ["id", f"'{names[0]}", "'-5", "fine"]
         assert [row[0] for row in table] == written
         assert {row[-1] for row in table} == {"0.250000"}
     with pytest.raises(ConfigError, match=r"--escape-formulas applies to \.csv"):

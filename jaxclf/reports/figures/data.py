@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxclf.files.atomic import write_text
-from jaxclf.files.spreadsheet import escape_formula
+from jaxclf.files.spreadsheet import escape_name
 from jaxclf.types import Predictions
 
 Columns = dict[str, np.ndarray]
@@ -102,7 +102,7 @@ def save_columns(path: Path, columns: Columns) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     for row in zip(*(values.tolist() for values in columns.values()), strict=True):
-        cells = (escape_formula(value) if isinstance(value, str) else value for value in row)
+        cells = (escape_name(value) if isinstance(value, str) else value for value in row)
         writer.writerow(["" if value != value else value for value in cells])
     write_text(path, file.getvalue())
 

@@ -46,13 +46,15 @@ export function newlineAt(text, at) {
   return text.startsWith("\r\n", at) ? "\r\n" : text.slice(at, at + 1);
 }
 
-// Whether a spreadsheet would compute a cell; numbers are no formulas.
-export const formula = (value) =>
-  /^[=+\-@\t\r]/.test(value) && !/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(value);
+const FORMULA = /^[=+\-@\t\r]/;
+const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 
-// A cell with a value. An apostrophe keeps a spreadsheet from computing it.
-export function cell(value, delimiter) {
-  const safe = formula(value) ? `'${value}` : value;
+// Whether a spreadsheet would compute a cell of a file; numbers are no formulas.
+export const formula = (value) => FORMULA.test(value) && !NUMBER.test(value);
+
+// A cell with a value. An apostrophe keeps a spreadsheet from computing it, unless it is a `number`.
+export function cell(value, delimiter, number = false) {
+  const safe = FORMULA.test(value) && !(number && NUMBER.test(value)) ? `'${value}` : value;
   const special = safe.includes(delimiter) || /["\r\n]/.test(safe);
   return special ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

@@ -116,7 +116,7 @@ function keep(sheet, chunk, { labels, results }) {
 // cells get an apostrophe; rows without one stay as they are.
 export function labeled({ bom, delimiter, newline, header, head, rows, done, labels }, escape) {
   const own = (cells, raw) =>
-    escape && cells.some(formula) ? cells.map((value) => cell(value, delimiter)).join(delimiter) : raw;
+    escape && cells.some(formula) ? cells.map((value) => cell(value, delimiter, true)).join(delimiter) : raw;
   const names = columns(labels).map((name) => cell(name, delimiter));
   const nothing = delimiter.repeat(labels.length);
   const lines = rows.slice(0, done).map(({ cells, raw, added }) => {
