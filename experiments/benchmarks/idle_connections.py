@@ -94,13 +94,13 @@ def measure_idle(process: subprocess.Popen, port: int, clients: int, seconds: fl
     holder = multiprocessing.Process(target=hold_connections, args=(port, clients))
     holder.start()
     durations, failures = measure_health(port, seconds)
-    most_files = len(os.listdir(f"/proc/{process.pid}/fd"))
-    metrics = asyncio.run(send_once(port, make_request("GET", "/metrics"))).body.decode()
+    open_files = len(os.listdir(f"/proc/{process.pid}/fd"))
     holder.terminate()
     holder.join()
+    metrics = asyncio.run(send_once(port, make_request("GET", "/metrics"))).body.decode()
     return {
         "clients": clients,
-        "open_files_of_service": most_files,
+        "open_files_of_service": open_files,
         "dropped": dict(re.findall(r'dropped_connections_total\{reason="(\w+)"\} (\S+)', metrics)),
         "health_answers": len(durations),
         "health_failures": failures,
@@ -176,9 +176,11 @@ def main() -> None:
     log = args.out.with_suffix(".log")
     process, port = start_server(args.run, args.files, log)
     summary: dict[str, object] = {"service_files": args.files}
-    summary |= measure_idle(process, port, args.clients, args.seconds)
-    summary["bodies_of_5_MB"] = measure_bodies(port, 5_000_000, 20)
-    process.send_signal(signal.SIGTERM)
+    try:
+        summary |= measure_idle(process, port, args.clients, args.seconds)
+        summary["bodies_of_5_MB"] = measure_bodies(port, 5_000_000, 20)
+    finally:
+        process.send_signal(signal.SIGTERM)
     summary["exit"] = process.wait(60)
     text = log.read_text()
     summary["tracebacks"] = text.count("Traceback")
