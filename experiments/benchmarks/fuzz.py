@@ -34,7 +34,10 @@ from jaxclf.terminal import print_table
 #   prepare(folder): write the intact inputs and open them once, for imports and caches
 #   damage(folder, rng, target) -> (path, description): write one damaged input into `target`
 #   open_damaged(path): read it as the product does
-KINDS = {"data": "experiments.benchmarks.fuzz_data"}
+KINDS = {
+    "data": "experiments.benchmarks.fuzz_data",
+    "models": "experiments.benchmarks.fuzz_models",
+}
 
 MAX_MEMORY, MAX_SECONDS, MAX_MESSAGE = 300, 2.0, 4000  # MB, seconds, characters
 KILL_MEMORY, KILL_SECONDS = 3000, 60  # a child that needs more is ended
@@ -60,7 +63,7 @@ def open_case(kind: Any, path: Path, baseline: float) -> dict[str, Any]:
         kind.open_damaged(path)
     except JaxclfError as error:
         outcome, message = "refused", str(error)
-    except Exception:  # the faults that are looked for
+    except BaseException:  # the faults that are looked for; a panic in Rust is no Exception
         outcome, message = "uncaught", traceback.format_exc()
     seconds = time.process_time() - started
     memory = read_memory("self", "VmHWM") - baseline
@@ -92,24 +95,23 @@ def serve_cases(name: str, connection: Connection) -> None:
 def await_case(process: Any, connection: Connection) -> dict[str, Any]:
     """The child's answer; a child that dies or needs too much is an outcome too."""
     case = connection.recv()
-    started, memory = time.monotonic(), 0.0
+    started, memory, outcome = time.monotonic(), 0.0, "died"
     while not connection.poll(0.05):
-        seconds = time.monotonic() - started
-        outcome = "died"
-        if process.is_alive():
-            memory = max(memory, read_memory(process.pid, "VmRSS"))
-            if memory <= KILL_MEMORY and seconds <= KILL_SECONDS:
-                continue
+        memory = max(memory, read_memory(process.pid, "VmRSS"))
+        if memory > KILL_MEMORY or time.monotonic() - started > KILL_SECONDS:
             outcome = "killed"
             process.kill()
-        process.join()
+            process.join()
+    try:
+        return case | connection.recv()
+    except EOFError:
+        seconds = round(time.monotonic() - started, 3)
         return case | {
             "outcome": outcome,
             "message": "",
-            "seconds": round(seconds, 3),
+            "seconds": seconds,
             "memory": round(memory, 1),
         }
-    return case | connection.recv()
 
 
 def run_cases(name: str, seeds: Iterable[int]) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ JSON_LIMIT = 4 * 2**20
 TOKENIZER_LIMIT = 48 * 2**20
 # Limits on the number of JSON elements: each costs far more memory than its text.
 PARTS, TOKENIZER_PARTS = 2**18, 600_000
+MAX_DEPTH = 100  # of nested JSON; what follows it recursively ends where the stack does
 
 
 def has_entry(folder: Path, name: str) -> bool:
@@ -86,4 +87,15 @@ def parse_json(content: bytes, where: str, parts: int = PARTS) -> dict[str, Any]
         raise DataError(f"{where}: nested too deeply") from None
     if not isinstance(value, dict):
         raise DataError(f"{where}: not a JSON object")
+    _check_depth(value, where)
     return value
+
+
+def _check_depth(value: dict[str, Any], where: str) -> None:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        parts = [part.values() if isinstance(part, dict) else part for part in level]
+        level = [child for part in parts for child in part if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise DataError(f"{where}: nested too deeply")

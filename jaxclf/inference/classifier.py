@@ -187,9 +187,11 @@ def make_group(
 def score_group(
     group: ModelGroup, texts: list[str]
 ) -> Float32[np.ndarray, "members texts classes"]:
-    """Probabilities of the group's networks before calibration."""
+    """Probabilities of the group's networks before calibration. Raises DataError for NaN."""
     windows = group.experiment.data.windows
     tokens = tokenize(group.tokenizer, texts, windows)
     batches = score(group.step, group.params, tokens, prediction_shape(windows), group.columns)
     probs = gather(batches, len(texts), group.columns)
+    if not np.isfinite(probs).all():
+        raise DataError("the model's probabilities are not numbers; its weights are damaged")
     return probs.reshape(len(texts), len(group.members), -1).swapaxes(0, 1)

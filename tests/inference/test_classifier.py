@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import jax
 import numpy as np
 import pytest
 from tiny_models import LABELS
@@ -50,3 +51,12 @@ def test_an_unreadable_text_is_named_by_its_index(classifier):
             with pytest.raises(DataError, match="text 1 "):
                 method(["good", bad_text])
         assert len(method([])) == 0
+
+
+def test_probabilities_that_are_not_numbers_are_refused(run_folder):
+    classifier = jaxclf.load(run_folder)
+    (group,) = classifier.groups
+    params = jax.tree.map(lambda leaf: leaf * 1e38, group.params)
+    classifier.groups = [group._replace(params=params)]
+    with pytest.raises(DataError, match="not numbers"):
+        classifier.predict_proba(["a text"])

@@ -305,6 +305,7 @@ HOSTILE = {
         "activation of a megabyte": (config("hidden_act", LONG), "hidden_act='xxx"),
         "number of 5,000 digits": (put(CONFIG, '{"vocab_size":' + "9" * 5000 + "}"), "digits"),
         "100,000 brackets": (put(CONFIG, "[" * 10**5), "nested too deeply"),
+        "a value of 200 brackets": (config("x", json.loads("[" * 200 + "]" * 200)), "too deeply"),
         "config no object": (put(CONFIG, "[]"), "not a JSON object"),
         "config not UTF-8": (put(CONFIG, b'{"model_type":"\xff"}'), "not UTF-8"),
         "key twice": (put(CONFIG, '{"a":1,"a":2}'), "duplicate key 'a'", "quick"),

@@ -35,6 +35,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         tokenizer = convert_vocabulary(folder)
     with failures_as_data_error(path):
         check_added_tokens(tokenizer, path)
+        tokenizer.encode("")  # the library panics on special tokens without an id
     if not tokenizer.get_vocab_size():
         raise DataError(f"{path}: has no tokens; {ADVICE}")
     tokenizer.no_truncation()
