@@ -182,7 +182,7 @@ def change_values(values: Any, rng: random.Random) -> str:
     for _ in range(rng.choice([1, 1, 1, 2])):
         places = list_places(values)
         # Half of them outside the vocabulary, which has most values.
-        shallow = [place for place in places if len(place[0]) < 30]
+        shallow = [pair for pair in places if len(pair[0]) < 30]
         parent, key = rng.choice(rng.choice([shallow or places, places]))
         other_parent, other_key = rng.choice(places)
         name = rng.choice(["replace", "replace", "remove", "rename", "exchange"])
