@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from jaxclf import terminal
 from jaxclf.errors import JaxclfError, StoppedError, StorageError, did_you_mean
 from jaxclf.experiment.overrides import parse_overrides
+from jaxclf.signals import raise_if_stopped, stop_on_signals
 
 # Every command is a module of the package with `build_parser() -> CommandParser` and
 # `main(argv=None) -> int`, and imports nothing heavy at its top.
@@ -111,31 +112,64 @@ def run_command(
 
     An error becomes one line on stderr; a traceback is shown only with --debug.
     """
-    debug = "--debug" in (argv := sys.argv[1:] if argv is None else argv)
-    try:
+
+    def parse_and_run(words: Sequence[str]) -> int:
         terminal.replace_unencodable()
-        args = parser.parse(argv)
+        args = parser.parse(words)
         if not args.verbose:  # XLA reports slow compilations as errors
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         level = logging.WARNING if args.quiet else logging.INFO
         with terminal.show_log(logging.DEBUG if args.verbose else level):
             run(args)
         return 0
-    except BrokenPipeError:  # the reader of stdout is gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return 141  # 128 + SIGPIPE, a name that Windows lacks
-    except (JaxclfError, OSError, KeyboardInterrupt) as error:
-        if debug:
-            traceback.print_exc()
-        code, message = _describe_error(error)
-        terminal.print_message(message)
-        return code
+
+    return _exit_code(parse_and_run, argv)
+
+
+def _exit_code(function: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
+    """Call `function` with the words of a command line; an error or a signal that ends it becomes
+    one line and an exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        with stop_on_signals(is_program=argv is None):
+            try:
+                return _call(function, words)
+            except BrokenPipeError:  # the reader of stdout is gone, as with `| head`
+                descriptor = os.open(os.devnull, os.O_WRONLY)  # for the flush at exit
+                os.dup2(descriptor, sys.stdout.fileno())
+                return 141  # 128 + SIGPIPE, a name that Windows lacks
+            except (JaxclfError, OSError, KeyboardInterrupt) as error:
+                if "--debug" in words:
+                    traceback.print_exc()
+                return _print_error(error)
+    except KeyboardInterrupt as error:  # a signal during the lines above
+        return _print_error(error)
+
+
+def _call(function: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
+    """Call `function`; raise StoppedError where a library hid it or raised another in its place."""
+    try:
+        code = function(words)
+    except Exception:
+        raise_if_stopped()
+        raise
+    raise_if_stopped()
+    return code
+
+
+def _print_error(error: BaseException) -> int:
+    """Print one line about an error that a user can meet. Returns its exit code."""
+    code, message = _describe_error(error)
+    terminal.print_message(message)
+    return code
 
 
 def _describe_error(error: BaseException) -> tuple[int, str]:
     """(exit code, line for stderr) of an error that a user can meet."""
     if isinstance(error, JaxclfError):
-        return error.exit_code, "error: " * (not isinstance(error, StoppedError)) + str(error)
+        return error.exit_code, f"error: {error}"
+    if isinstance(error, StoppedError):
+        return error.exit_code, str(error)
     if isinstance(error, OSError):
         file = error.filename or "disk"
         return StorageError.exit_code, f"error: {file}: {error.strerror or error}"
@@ -144,7 +178,10 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `jaxclf COMMAND …` and return the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    return _exit_code(_run_named_command, argv)
+
+
+def _run_named_command(argv: Sequence[str]) -> int:
     if argv and argv[0] in COMMANDS:
         return importlib.import_module(f"jaxclf.{argv[0]}").main(argv[1:])
     parser = argparse.ArgumentParser(

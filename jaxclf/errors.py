@@ -47,12 +47,17 @@ class StorageError(JaxclfError):
     exit_code = 5
 
 
-class StoppedError(JaxclfError):
-    """Stopped by a signal after a checkpoint was saved."""
+class StoppedError(KeyboardInterrupt):
+    """Stopped by a signal. It is no `Exception`, so that a library's `except Exception` does not
+    catch it."""
 
     def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
+        super().__init__(message, signal_number)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 def escape_controls(text: str, kept: str = "") -> str:

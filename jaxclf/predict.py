@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
-from jaxclf.errors import ConfigError, DataError, StoppedError
+from jaxclf.errors import ConfigError, DataError
 from jaxclf.inference.shard import parse_shard
-from jaxclf.signals import handle_signals
 from jaxclf.terminal import print_text
 
 EPILOG = """\
@@ -54,19 +53,15 @@ def run(args: argparse.Namespace) -> None:
     from jaxclf.inference.score_file import Layout, predict_file
     from jaxclf.inference.text_output import format_explanations, format_predictions
 
-    def stop(number: int) -> None:
-        raise StoppedError("stopped; run the same command again to resume", number)
-
     classifier = load(args.run)
     if args.texts:
         format_texts = format_explanations if args.explain else format_predictions
         print_text(format_texts(classifier, args.texts, classifier.predict_proba(args.texts)))
         print(f"model {classifier.identifier}", file=sys.stderr)
         return
-    with handle_signals(stop):
-        layout = Layout(not args.no_model_column, args.escape_formulas)
-        resume = args.resume or "auto"
-        rows = predict_file(classifier, args.input, args.output, shard, resume, layout)
+    layout = Layout(not args.no_model_column, args.escape_formulas)
+    resume = args.resume or "auto"
+    rows = predict_file(classifier, args.input, args.output, shard, resume, layout)
     print(f"{rows:,} rows -> {args.output}", file=sys.stderr)
 
 

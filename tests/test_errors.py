@@ -82,8 +82,13 @@ def test_a_programming_error_is_not_caught(error):
 
 
 def test_every_error_of_the_package_can_be_caught_as_one():
-    assert all(isinstance(error, JaxclfError) for error, _ in CODES)
-    assert {type(error) for error, _ in CODES} == {JaxclfError, *JaxclfError.__subclasses__()}
+    kinds = {type(error) for error, _ in CODES}
+    assert kinds == {StoppedError, JaxclfError, *JaxclfError.__subclasses__()}
+
+
+def test_a_signal_is_no_error_of_a_library():
+    assert issubclass(StoppedError, KeyboardInterrupt)
+    assert not issubclass(StoppedError, Exception)
 
 
 def test_the_nearest_name_is_suggested_and_else_all_are_listed():

@@ -26,7 +26,8 @@ LAYERS = [
     {"experiment"},
     {"files"},
     {"terminal"},
-    {"types", "errors", "signals"},
+    {"signals"},
+    {"types", "errors"},
 ]
 NO_JAX = ("text", "decisions", "experiment", "files", "reports")
 # Only the named package may import the library.

@@ -6,15 +6,19 @@ old content or the new one.
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import filelock
 
 from jaxclf.errors import ConfigError
 from jaxclf.files.disk import require_space, storage_errors
+from jaxclf.signals import shielded
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -55,9 +59,10 @@ def write_folder(folder: Path, size: int | None = None) -> Iterator[Path]:
             part.mkdir(parents=True)
             yield part
             sync_tree(part)
-            shutil.rmtree(folder, ignore_errors=True)
-            part.replace(folder)
-            sync(folder.parent)
+            with shielded():
+                shutil.rmtree(folder, ignore_errors=True)
+                part.replace(folder)
+                sync(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -93,17 +98,42 @@ def sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a path, kept in `path.lock` beside it. Raises ConfigError if another process
-    holds it."""
+    """Hold the lock of a file or folder, which need not exist.
+
+    The operating system releases `path.lock` when its holder dies; `path.lock.json` says who that
+    is. Both are removed at the end. Raises ConfigError if another process holds the lock.
+    """
     lock_path = path.with_name(path.name + ".lock")
+    holder_path = path.with_name(path.name + ".lock.json")
+    new_folders = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
     file_lock = filelock.FileLock(lock_path, timeout=0)
     try:
         file_lock.acquire()
     except filelock.Timeout:
-        raise ConfigError(f"{path}: another process is writing it") from None
+        raise ConfigError(
+            f"another process{_describe_holder(holder_path)} is writing {path}"
+        ) from None
     try:
+        now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        write_text(holder_path, json.dumps(holder))
         yield
     finally:
-        if os.name == "posix":  # filelock expects this; on Windows it removes the file itself
-            os.unlink(lock_path)
-        file_lock.release()
+        with shielded():
+            holder_path.unlink(missing_ok=True)
+            if os.name == "posix":  # filelock expects this; on Windows it removes the file itself
+                os.unlink(lock_path)
+            file_lock.release()
+            for folder in new_folders:
+                with contextlib.suppress(OSError):  # it holds what the block wrote
+                    folder.rmdir()
+
+
+def _describe_holder(path: Path) -> str:
+    """Who holds a lock; empty if its holder is about to write or to remove the record."""
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return f" (pid {holder['pid']} on {holder['host']}, since {holder['since']})"

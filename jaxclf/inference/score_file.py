@@ -25,6 +25,7 @@ from jaxclf.inference import journal as journals
 from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.journal import Journal
 from jaxclf.inference.shard import Shard
+from jaxclf.signals import shielded
 from jaxclf.terminal import show_progress
 from jaxclf.text.reader import ParsedRow, stream
 
@@ -91,12 +92,14 @@ def predict_file(
                 journal = journals.append(part, target, journal, header, 0)
             for chunk in chunks(islice(stream(source), first + journal.rows, last)):
                 probs = classifier.predict_proba([row.text for row in chunk])
-                block = writer.rows(classifier, layout, [row.id for row in chunk], probs)
-                journal = journals.append(part, target, journal, block.encode(), len(chunk))
+                block = writer.rows(classifier, layout, [row.id for row in chunk], probs).encode()
+                with shielded():
+                    journal = journals.append(part, target, journal, block, len(chunk))
                 advance(len(chunk), "")
         if journal.rows != last - first or _stamp(source) != stamp:
             raise DataError(f"{source}: changed while it was read; {journals.ADVICE}")
-        journals.finish(target)
+        with shielded():
+            journals.finish(target)
     return journal.rows
 
 

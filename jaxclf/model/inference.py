@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
+from jaxclf.signals import raise_if_stopped
 from jaxclf.text.packing import example_count, fill, most_windows, plan
 from jaxclf.text.tokenizer.tokenize import lengths
 from jaxclf.types import Batch, Shape, Tokens, Windows
@@ -49,6 +50,7 @@ def score(
     count = example_count(tokens)
     blank = np.zeros((count, classes), np.float32)
     for placement in plan(tokens, length_balanced_order(tokens, shape), shape):
+        raise_if_stopped()
         probs = predict_step(params, fill(tokens, blank, blank, placement, shape))
         yield Scored(placement.examples, np.asarray(probs)[: len(placement.examples)])
 

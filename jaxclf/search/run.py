@@ -26,7 +26,7 @@ from jaxclf.search.report import write_report
 from jaxclf.search.study import TrialResult, find_best
 from jaxclf.search.trials import Search, run_trials
 from jaxclf.search.winner import check_writable
-from jaxclf.signals import handle_signals
+from jaxclf.signals import shielded, stop_on_signals
 from jaxclf.terminal import print_text
 from jaxclf.training.memory import tune_malloc
 from jaxclf.training.run import train
@@ -94,9 +94,7 @@ def run_search(
                 tune_malloc()
                 run_trials(search, _train, functools.partial(_print_result, search))
         except StoppedError as error:
-            raise StoppedError(stopped, error.exit_code - 128) from None
-        except KeyboardInterrupt:
-            raise StoppedError(stopped, signal.SIGINT) from None
+            raise StoppedError(stopped, error.signal_number) from None
         results = studies.trial_results(study)
         if len(results) < trials:
             raise StoppedError(f"all workers were killed; {stopped}", signal.SIGKILL)
@@ -161,17 +159,13 @@ def run_workers(count: int, arguments: Sequence[str], out: Path) -> None:
     Their logs are `out`/worker-1.log and so on. The trial of a worker that is killed is left to the
     others. An error of a worker ends all of them and is raised here; so does a signal.
     """
-
-    def stop(number: int) -> None:
-        raise StoppedError("stopped", number)
-
     command = [sys.executable, "-m", "jaxclf.tune", *arguments]
     workers: dict[Path, subprocess.Popen] = {}
-    with handle_signals(stop, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+    with stop_on_signals():
         try:
             for index in range(1, count + 1):
                 path = out / f"worker-{index}.log"
-                with path.open("w") as file:
+                with path.open("w") as file, shielded():
                     # In a session of its own, so that Ctrl-C reaches a worker once: from here.
                     workers[path] = subprocess.Popen(command, stderr=file, start_new_session=True)
             log.info("%d workers; their progress is in %s/worker-*.log", count, out)

@@ -4,12 +4,11 @@ What two processes must not do at once (count trials and claim one, fail a dead 
 transaction of the database.
 """
 
-import contextlib
 import gc
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from jaxclf.experiment.overrides import override
 from jaxclf.experiment.search_space import Choice, Dimension, Float, Space, draw
 from jaxclf.search import study as studies
 from jaxclf.search.study import TrialResult
-from jaxclf.signals import handle_signals
+from jaxclf.signals import interruptible, raise_if_stopped, shielded, stop_on_signals
 
 POLL = 1.0  # seconds between looks at trials of other processes
 
@@ -56,24 +55,21 @@ def run_trials(search: Search, run: Run, report: Callable[[TrialResult], None]) 
     `run` ends the search. A trial whose process died is queued again. Raises StoppedError after
     SIGINT or SIGTERM; the interrupted trial is queued again.
     """
-    with _deferred_signals() as check_signals:
 
-        def run_interruptibly(
-            experiment: Experiment, folder: Path, report_score: Callable[[float], None]
-        ) -> float:
-            def report_uninterrupted(score: float) -> None:
-                check_signals(False)
+    def run_interruptibly(
+        experiment: Experiment, folder: Path, report_score: Callable[[float], None]
+    ) -> float:
+        def report_uninterrupted(score: float) -> None:
+            with shielded():
                 report_score(score)
-                check_signals(True)
 
-            check_signals(True)
-            try:
-                return run(experiment, folder, report_uninterrupted)
-            finally:
-                check_signals(False)
+        with interruptible():
+            return run(experiment, folder, report_uninterrupted)
 
+    # StoppedError during a transaction would leave the database locked.
+    with stop_on_signals(), shielded():
         while True:
-            check_signals(False)
+            raise_if_stopped()
             _recover_stale_trials(search)
             trials = search.study.get_trials(deepcopy=False)
             if sum(map(studies.is_finished, trials)) >= search.trials:
@@ -83,32 +79,6 @@ def run_trials(search: Search, run: Run, report: Callable[[TrialResult], None]) 
                 _run_next_trial(search, run_interruptibly, report)
             else:
                 time.sleep(POLL)
-
-
-@contextlib.contextmanager
-def _deferred_signals() -> Iterator[Callable[[bool], None]]:
-    """Turn SIGINT and SIGTERM into a StoppedError that is raised only where it does no harm.
-
-    The block gets `check_signals(at_once)`, which raises StoppedError if a signal has arrived. A
-    later signal raises it at once, or waits for the next check. Raised during a transaction, the
-    error would leave the database locked; raised in a destructor, it would be lost without a check.
-    """
-    numbers: list[int] = []
-    raise_at_once = False
-
-    def check_signals(at_once: bool) -> None:
-        nonlocal raise_at_once
-        raise_at_once = at_once
-        if numbers:
-            raise StoppedError("stopped", numbers[0])
-
-    def handle(number: int) -> None:
-        numbers.append(number)
-        if raise_at_once:
-            check_signals(True)
-
-    with handle_signals(handle):
-        yield check_signals
 
 
 def trial_folder(out: Path, number: int) -> Path:
@@ -210,13 +180,17 @@ def _recover_stale_trials(search: Search) -> None:
         except (ValueError, UpdateFinishedTrialError):
             continue  # another process was faster
         studies.requeue(study, failed)
-    # Folders are listed before trials, since a trial is claimed before it has a folder.
-    folders = list((search.out / "trials").glob("*"))
+    # Folders and their locks are listed before trials, since a trial is claimed before it has one.
+    paths = list((search.out / "trials").glob("*"))
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    kept = {trial_folder(search.out, trial.number) for trial in running}
-    for folder in folders:
-        if folder not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
+    kept = {trial_folder(search.out, trial.number).name for trial in running}
+    for path in paths:
+        if path.name.partition(".")[0] in kept:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _has_died_early(trial: FrozenTrial) -> bool:

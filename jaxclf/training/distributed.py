@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxclf import errors
-from jaxclf.errors import ConfigError, DataError, JaxclfError
+from jaxclf.errors import ConfigError, DataError, JaxclfError, StoppedError
 from jaxclf.types import Batch
 
 BY_ROW, REPLICATED = PartitionSpec("data"), PartitionSpec()
@@ -115,7 +115,7 @@ def broadcast_from_primary(function: Callable[[], Any]) -> Any:
     if is_primary():
         try:
             result = function()
-        except JaxclfError as raised:
+        except (JaxclfError, StoppedError) as raised:
             error = [type(raised).__name__, *raised.args]
         except OSError as raised:
             error = ["StorageError", f"{raised.filename or 'disk'}: {raised.strerror or raised}"]
@@ -128,11 +128,11 @@ def broadcast_from_primary(function: Callable[[], Any]) -> Any:
     return result
 
 
-def is_true_anywhere(flag: bool) -> bool:
-    """Whether the flag is true in at least one process."""
+def max_anywhere(number: int) -> int:
+    """The largest number of all processes."""
     if jax.process_count() == 1:
-        return flag
-    return bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
 
 def check_same(value: Any) -> None:

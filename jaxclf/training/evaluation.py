@@ -13,6 +13,7 @@ from jaxclf.decisions.evaluation import calibrate, make_rule, score_run
 from jaxclf.decisions.metrics import compute_metrics, log_loss
 from jaxclf.decisions.predictions import save_predictions, with_unknown
 from jaxclf.decisions.thresholds import decide
+from jaxclf.errors import DivergedError
 from jaxclf.files.json_file import write_json
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.model.storage.saved_model import SavedModel, save_model
@@ -38,6 +39,11 @@ def make_predict(setup: RunSetup) -> Predict:
         examples = setup.splits[split]
         scored = score(predict_step, params, setup.tokens[split], shape, classes)
         probs = gather(scored, len(examples.ids), classes)
+        if count := int((~np.isfinite(probs).all(axis=1)).sum()):
+            raise DivergedError(
+                f"{split}: the predictions of {count} of {len(probs)} examples are not finite; "
+                "lower optim.lr or optim.max_grad_norm"
+            )
         labels = with_unknown(examples.labels, examples.label_mask)
         return Predictions(np.array(examples.ids), probs, labels, split)
 

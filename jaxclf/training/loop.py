@@ -3,19 +3,20 @@
 import contextlib
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
 
-from jaxclf.errors import DivergedError, StoppedError
-from jaxclf.signals import handle_signals
+from jaxclf.errors import StoppedError
+from jaxclf.signals import received_signal, shielded
 from jaxclf.terminal import Advance, show_progress
 from jaxclf.training import checkpoint, distributed
 from jaxclf.training.data import Epochs
+from jaxclf.training.divergence import check_loss, check_state
 from jaxclf.training.manifest import Metrics, Progress
 from jaxclf.training.metrics_log import MetricsLog
 from jaxclf.training.step import StepMetrics, weights_of
@@ -41,23 +42,39 @@ def run_loop(
     learning_rate: steps done -> learning rate, for the metrics.
     evaluate: params -> validation metrics, with the key `score`.
     keep_epochs: keep the checkpoint of every epoch's end.
-    Raises DivergedError before a state that is not finite is saved; after SIGINT or SIGTERM it
+    Raises DivergedError before a state that is not finite is evaluated or saved; after a signal it
     saves a checkpoint and raises StoppedError.
     """
     history, loss_sum, done = list(progress.history), progress.loss_sum, progress.batches
-    signals: list[int] = []
+    loss = grad_norm = math.nan  # of the last batch
+
+    def checked_state() -> State:
+        local_state = distributed.to_local(state)
+        check_state(local_state, loss, grad_norm, epoch, run)
+        return local_state
 
     def save() -> None:
-        local_state, current = distributed.to_local(state), Progress(history, loss_sum, done)
+        local_state, current = checked_state(), Progress(history, loss_sum, done)
         distributed.broadcast_from_primary(
             lambda: checkpoint.save(run, local_state, current, keep_epochs)
         )
 
-    def evaluate_state() -> Metrics:
-        weights = distributed.to_local(weights_of(state))
-        return distributed.broadcast_from_primary(lambda: evaluate(weights))
+    def stop(number: int) -> NoReturn:
+        save()
+        raise StoppedError(f"stopped; run the same command again to resume from {run}", number)
 
-    with handle_signals(signals.append), MetricsLog(run, int(state.step)) as metrics_log:
+    def stop_after_signal() -> None:
+        if number := distributed.max_anywhere(received_signal()):
+            stop(number)
+
+    def evaluate_state() -> Metrics:
+        weights = weights_of(checked_state())
+        try:
+            return distributed.broadcast_from_primary(lambda: evaluate(weights))
+        except StoppedError as error:
+            stop(error.signal_number)
+
+    with shielded(), MetricsLog(run, int(state.step)) as metrics_log:
         for epoch in range(len(history), len(epochs.sizes)):
             if patience and _epochs_without_gain(history) >= patience:
                 break
@@ -66,25 +83,21 @@ def run_loop(
             with _show_epoch(epoch, epochs, done) as advance:
                 for state, batch, loss, grad_norm, seconds in steps:
                     step = int(state.step)
-                    _check_finite(loss, grad_norm, step, epoch, run)
+                    check_loss(state, loss, grad_norm, epoch, run)
                     loss_sum, done = loss_sum + loss, done + 1
                     rate = learning_rate(step)
                     text = metrics_log.log_batch(epoch, step, loss, grad_norm, rate, batch, seconds)
                     advance(1, text)
-                    must_stop = distributed.is_true_anywhere(bool(signals))
-                    if must_stop or (step % checkpoint_every == 0 and done < size):
+                    stop_after_signal()
+                    if step % checkpoint_every == 0 and done < size:
                         save()
-                    if must_stop:
-                        raise StoppedError(
-                            f"stopped; run the same command again to resume from {run}",
-                            *signals[:1] or [signal.SIGTERM],
-                        )
             log.info(
                 "epoch %d of %d: train loss %.4f", epoch + 1, len(epochs.sizes), loss_sum / size
             )
             history.append({"epoch": epoch + 1, "train_loss": loss_sum / size, **evaluate_state()})
             loss_sum, done = 0.0, 0
             metrics_log.log_epoch(int(state.step), history[-1])
+            stop_after_signal()
             save()
     return Progress(history, 0.0, 0)
 
@@ -114,15 +127,6 @@ def init_state(
     """
     average = jax.tree.map(jnp.copy, params) if ema else ()
     return State(jnp.int32(0), params, opt_state, jnp.asarray(key), average), Progress([], 0.0, 0)
-
-
-def _check_finite(loss: float, grad_norm: float, step: int, epoch: int, run: Path) -> None:
-    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        raise DivergedError(
-            f"the loss is {loss} (gradient norm {grad_norm}) at batch {step}, epoch {epoch + 1}; "
-            "lower optim.lr or optim.max_grad_norm. "
-            f"Earlier checkpoints are kept in {run}"
-        )
 
 
 def _epochs_without_gain(history: list[Metrics]) -> int:

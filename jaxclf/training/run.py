@@ -1,5 +1,6 @@
 """A training run, from an experiment to a finished run folder."""
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -13,7 +14,9 @@ from jaxclf.decisions.provenance import read_provenance, write_provenance
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import to_dict
 from jaxclf.experiment.validation import check
+from jaxclf.files.atomic import lock
 from jaxclf.files.json_file import read_json, write_json
+from jaxclf.signals import raise_if_stopped, stop_on_signals
 from jaxclf.training import checkpoint, distributed
 from jaxclf.training.evaluation import (
     Predict,
@@ -65,6 +68,7 @@ def train(
     def attempt(experiment: Experiment, resume: str) -> dict[str, Any]:
         check(experiment)
         setup = make_setup(experiment)
+        raise_if_stopped()
         distributed.check_same([to_dict(setup.experiment), setup.provenance])
         report = distributed.broadcast_from_primary(
             lambda: _start_run(out, setup, resume, include_texts, allow_changes)
@@ -90,7 +94,9 @@ def train(
 
         return distributed.broadcast_from_primary(finish)
 
-    return retry_with_smaller_micro_batches(attempt, experiment, out, resume)
+    with stop_on_signals(), contextlib.ExitStack() as stack:
+        distributed.broadcast_from_primary(lambda: stack.enter_context(lock(out)))
+        return retry_with_smaller_micro_batches(attempt, experiment, out, resume)
 
 
 def _start_run(

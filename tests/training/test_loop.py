@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from jaxclf.errors import DivergedError, StoppedError
+from jaxclf.signals import raise_if_stopped, stop_on_signals
 from jaxclf.training import checkpoint, distributed
 from jaxclf.training.loop import Epochs, init_state, run_loop
 from jaxclf.training.manifest import list_checkpoints
 from jaxclf.training.step import StepMetrics
-from jaxclf.types import Batch, State
+from jaxclf.types import Batch
 
 SIZES = [4, 6, 5]
 
@@ -47,7 +48,8 @@ def train_step(state, batch):
     x = 3.9 * x * (1 - x)
     x = (x + 1e-4 * batch.ids.mean()) % 1
     loss = x.mean()
-    return State(state.step + 1, {"x": x}, state.opt_state, state.key), StepMetrics(loss, loss)
+    state = state._replace(step=state.step + 1, params={"x": x})
+    return state, StepMetrics(loss, loss)
 
 
 def evaluate(params):
@@ -67,6 +69,7 @@ def run(
     visited=None,
     patience=0,
     checkpoint_every=2,
+    start=start,
 ):
     """Run the loop from the newest checkpoint of the folder, if there is one."""
     folder.mkdir(exist_ok=True)
@@ -75,17 +78,18 @@ def run(
         state = checkpoint.restore(folder, latest, checkpoint.abstract_state(state))
         progress = latest.progress
     epochs = make_epochs(sizes, [] if visited is None else visited)
-    return run_loop(
-        folder,
-        distributed.replicate(state),
-        progress,
-        step,
-        lambda step: 0.1,
-        epochs,
-        evaluate,
-        patience,
-        checkpoint_every,
-    )
+    with stop_on_signals():
+        return run_loop(
+            folder,
+            distributed.replicate(state),
+            progress,
+            step,
+            lambda step: 0.1,
+            epochs,
+            evaluate,
+            patience,
+            checkpoint_every,
+        )
 
 
 def read_final_state(folder):
@@ -176,16 +180,47 @@ def test_patience_counts_epochs_without_gain_across_a_restart(tmp_path):
     assert checkpoint.epoch_checkpoints(tmp_path)[0].score == 0.6
 
 
-@pytest.mark.parametrize("bad_loss", [float("nan"), float("inf")])
-def test_divergence_is_raised_before_the_state_is_saved(tmp_path, bad_loss):
+INJECTIONS = {
+    "loss": (6, float("nan"), ""),
+    "grad_norm": (6, float("inf"), ""),
+    "params/x": (6, float("nan"), "; params/x is not finite"),  # before a save
+    "opt_state/mean": (3, float("inf"), "; opt_state/mean is not finite"),
+    "ema/x": (4, float("nan"), "; ema/x is not finite"),  # before an evaluation
+}
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["early", "last"])
+@pytest.mark.parametrize("name", INJECTIONS)
+def test_a_number_that_is_not_finite_ends_the_run_before_a_save(tmp_path, name, last):
+    step, value, message = INJECTIONS[name]
+    step = sum(SIZES) if last else step
+
     def diverging_step(state, batch):
         state, metrics = train_step(state, batch)
-        return state, metrics._replace(loss=bad_loss if int(state.step) == 6 else metrics.loss)
+        if int(state.step) != step:
+            return state, metrics
+        tensors = {"params": state.params, "opt_state": state.opt_state, "ema": state.ema}
+        if name in metrics._fields:
+            return state, metrics._replace(**{name: value})
+        field, leaf = name.split("/")
+        tensors[field] = {leaf: tensors[field][leaf].at[1].set(value)}
+        return state._replace(**tensors), metrics
 
-    with pytest.raises(DivergedError, match="batch 6, epoch 2") as caught:
-        run(tmp_path, step=diverging_step, checkpoint_every=3)
+    def start_with_averages():
+        state, progress = start()
+        mean = {"mean": jnp.zeros(3), "count": jnp.int32(0)}
+        return state._replace(opt_state=mean, ema=dict(state.params)), progress
+
+    with pytest.raises(DivergedError) as caught:
+        run(tmp_path, step=diverging_step, checkpoint_every=3, start=start_with_averages)
     assert caught.value.exit_code == 3
-    assert max(info.step for info in list_checkpoints(tmp_path)) < 6
+    assert "(gradient norm " in str(caught.value)
+    assert message in str(caught.value)
+    saved = list_checkpoints(tmp_path)
+    assert all(
+        info.step < step and checkpoint.find_damage(tmp_path, info) is None for info in saved
+    )
+    assert bool(saved) == (step > 3)
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -202,6 +237,59 @@ def test_a_signal_saves_a_checkpoint_and_stops(finished, tmp_path, number, exit_
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert list_checkpoints(tmp_path)[-1].step == 5
     assert run(tmp_path, checkpoint_every=1000) == finished[1]
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_signal_in_an_evaluation_saves_the_epoch_and_stops(finished, tmp_path, epoch):
+    def interrupted_evaluate(params):
+        calls.append(params)
+        if len(calls) == epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)  # the first one decides
+            raise_if_stopped()  # as between the batches of a real evaluation
+        return evaluate(params)
+
+    calls, visited = [], []
+    with pytest.raises(StoppedError, match=str(tmp_path)) as caught:
+        run(tmp_path, evaluate=interrupted_evaluate, checkpoint_every=1000)
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    assert list_checkpoints(tmp_path)[-1].step == sum(SIZES[:epoch])
+    assert run(tmp_path, checkpoint_every=1000, visited=visited) == finished[1]
+    assert len(visited) == sum(SIZES[epoch:])
+    assert read_metrics(tmp_path) == read_metrics(finished[0])
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_signal_at_the_end_of_an_evaluation_is_not_forgotten(finished, tmp_path, epoch):
+    def interrupted_evaluate(params):
+        calls.append(params)
+        if len(calls) == epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(params)
+
+    calls = []
+    with pytest.raises(StoppedError):
+        run(tmp_path, evaluate=interrupted_evaluate)
+    assert run(tmp_path) == finished[1]
+
+
+def test_signals_do_not_tear_a_save(finished, tmp_path, monkeypatch):
+    def interrupted_save(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        save(*arguments)
+        saved.append(True)
+
+    save, saved = checkpoint.save, []
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", interrupted_save)
+        with pytest.raises(StoppedError):
+            run(tmp_path)
+    assert saved
+    assert all(
+        checkpoint.find_damage(tmp_path, info) is None for info in list_checkpoints(tmp_path)
+    )
+    assert run(tmp_path) == finished[1]
 
 
 def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
