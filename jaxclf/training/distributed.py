@@ -39,6 +39,7 @@ def initialize(process_id: int, num_processes: int, coordinator_address: str) ->
         raise ConfigError(
             f"--coordinator-address {coordinator_address!r}: expected ADDRESS:PORT of process 0"
         )
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
     try:
         jax.distributed.initialize(
             coordinator_address,
