@@ -53,6 +53,7 @@ BUDGETS = {
     r"benchmarks.speed": ["--rows", "704"],  # metrics.jsonl has a line for every 10 steps
     r"benchmarks.(scoring|onnx_speed|speed)": ["--rounds", "1"],
     r"benchmarks.killed": ["--rows", "20000"],
+    r"benchmarks.soak": ["--kills", "1", "--signals", "1"],
     r"benchmarks.load": ["--requests", "40", "--clients", "4", "--seconds", "1"],
     r"benchmarks.hf_trainer": ["--max-steps", "2"],
 }

@@ -7,7 +7,8 @@ and a moving average. A kill is SIGKILL. A signal is SIGINT or SIGTERM, half of 
 the command must end with 130 or 143, one line and no traceback. The phase of a run is read off its
 folder and its log; some kills of each phase are aimed at. One folder is interrupted up to ten times,
 then trains to its end, and its weights, predictions and report are compared with those of a run that
-was left alone. With --folder DIR a stopped benchmark resumes.
+was left alone. All processes but those that are interrupted at their start are forks of a process that
+has imported the package. With --folder DIR a stopped benchmark resumes.
 """  # noqa: E501
 
 import argparse
@@ -17,6 +18,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -53,8 +55,52 @@ SHARES = {"start": 0.15, "training": 0.2, "save": 0.4, "evaluation": 0.15, "resu
 PER_FOLDER = 10  # interruptions
 POLL = 0.001  # seconds between looks at a run
 # Longest seconds from the begin of a phase to an interruption.
-DELAYS = {"start": 5.0, "training": 0.06, "save": 0.06, "evaluation": 0.04, "results": 0.4}
+DELAYS = {"start": 8.0, "training": 0.06, "save": 0.06, "evaluation": 0.04, "results": 0.4}
 BAD_OUTPUT = re.compile("Traceback|Exception ignored|Error|error:")
+
+
+# Imports once, then forks for each line of stdin; prints the process id and then the exit code.
+FORK = """
+import json, os, sys
+import jaxclf.training.run
+from jaxclf.cli import main
+
+for line in sys.stdin:
+    words, log = json.loads(line)
+    pid = os.fork()
+    if not pid:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.argv = ["jaxclf", *words]
+        sys.exit(main())
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Forked:
+    """A training in a fork of a process that has imported the package; as subprocess.Popen."""
+
+    def __init__(self, parent: subprocess.Popen, words: list[str], log: Path):
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        self.stdout, self.code = parent.stdout, None
+        parent.stdin.write(json.dumps([words, str(log)]).encode() + b"\n")
+        self.pid = int(self.stdout.readline())
+
+    def poll(self) -> int | None:
+        if self.code is None and select.select([self.stdout], [], [], 0)[0]:
+            return self.wait()
+        return self.code
+
+    def wait(self) -> int:
+        self.code = int(self.stdout.readline()) if self.code is None else self.code
+        return self.code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
 
 class Interruption(NamedTuple):
@@ -71,24 +117,21 @@ class Interruption(NamedTuple):
 class Run:
     """A process that trains in a folder, and what can be seen of it from outside."""
 
-    def __init__(self, folder: Path, out: Path):
+    def __init__(self, folder: Path, out: Path, parent: subprocess.Popen | None = None):
         self.out, self.log = out, out.with_suffix(".log")
-        self.old = self.unfinished()
-        self.newest = self.newest_batch()
-        command = [sys.executable, "-m", "jaxclf", "train", "--exp", "focal_attention"]
+        self.old, self.newest = self.unfinished(), self.newest_batch()
         files = [f"data.{split}={folder / split}.json" for split in ROWS]
-        words = ["--out", str(out), f"encoder.name={folder / 'encoder'}", *files, *CHANGES]
-        environment = {
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            **os.environ,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PLATFORMS": "cpu",
-            "HF_HUB_OFFLINE": "1",
-        }
+        words = ["train", "--exp", "focal_attention", "--out", str(out), *files, *CHANGES]
+        words.append(f"encoder.name={folder / 'encoder'}")
         self.started = time.time()
+        self.log.write_text("")
+        if parent is not None:
+            self.process = Forked(parent, words, self.log)
+            return
         with self.log.open("w") as log:
+            command = [sys.executable, "-m", "jaxclf", *words]
             self.process = subprocess.Popen(
-                command + words, cwd=ROOT, env=environment, stdout=log, stderr=log
+                command, cwd=ROOT, env=environment(folder), stdout=log, stderr=log
             )
 
     def output(self) -> str:
@@ -180,6 +223,28 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         return []
 
 
+def environment(folder: Path) -> dict[str, str]:
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        **os.environ,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PLATFORMS": "cpu",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def start_parent(folder: Path) -> subprocess.Popen:
+    """Start the process that forks."""
+    return subprocess.Popen(
+        [sys.executable, "-c", FORK],
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env=environment(folder),
+    )
+
+
 def make_inputs(folder: Path) -> None:
     """Write the data and the encoder of all runs."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,8 +279,9 @@ def interrupt_runs(
     """Interrupt runs `total` times; yields a record for each folder that has trained to its end."""
     expected = folder / "expected"
     make_inputs(folder)
+    parent = start_parent(folder)
     if not (expected / "report.json").exists():
-        run = Run(folder, expected)
+        run = Run(folder, expected, parent)
         assert run.process.wait() == 0, run.output()
     done, counts = 0, collections.Counter[str]()
     for number in itertools.count():
@@ -228,11 +294,14 @@ def interrupt_runs(
             yield record
             continue
         if done >= total:
+            parent.kill()
             return
         while True:
-            run, index = Run(folder, out), done + len(interruptions)
+            index, phase = done + len(interruptions), choose_phase(counts)
             is_last = len(interruptions) == PER_FOLDER or index == total
-            if is_last or not run.wait_for_phase(choose_phase(counts), rng):
+            # What is interrupted while it imports must be a process of its own.
+            run = Run(folder, out, None if phase == "start" and not is_last else parent)
+            if is_last or not run.wait_for_phase(phase, rng):
                 break
             numbers = draw_signals(kind, index, rng)
             interruptions.append(run.interrupt(numbers, rng))
