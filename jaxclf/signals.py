@@ -19,7 +19,7 @@ from jaxclf.errors import StoppedError
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-RETRY_DELAY = 0.01  # seconds until a callback that cannot raise is left
+RETRY_DELAY = 0.2  # seconds until a callback that cannot raise is left
 
 _received: list[int] = []  # inside `stop_on_signals`; the first one decides
 
