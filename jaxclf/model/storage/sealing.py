@@ -53,7 +53,10 @@ def read_sealed(folder: Path, name: str, format: int, verify: bool = True) -> di
         raise DataError(f"{path}: {FILES} is not an object of names and SHA-256")
     sums = {file: sha256(safe_path(folder, file)) for file in files}
     if not verify:
-        return seal({**meta, FILES: sums})
+        try:
+            return seal({**meta, FILES: sums})
+        except RecursionError:
+            raise DataError(f"{path}: nested too deeply") from None
     if damaged := [file for file in files if sums[file] != files[file]]:
         raise DataError(
             f"{folder / damaged[0]}: damaged: its SHA-256 is not the one in {name}; {ADVICE}"

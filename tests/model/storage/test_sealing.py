@@ -80,6 +80,18 @@ def test_a_sealed_file_must_name_all_that_is_read(model):
         jaxclf.load(model, verify=False)
 
 
+@pytest.mark.parametrize("depth", [300, 600, 900, 3000])
+def test_values_nested_deeply_are_no_traceback(model, depth):
+    content = (model / "jaxclf.json").read_text()
+    deep = "[" * depth + "]" * depth
+    (model / "jaxclf.json").write_text(content.replace("{", f'{{"x": {deep},', 1))
+    with pytest.raises(DataError, match=r"jaxclf\.json: (damaged|nested)"):
+        jaxclf.load(model)
+    if depth > 300:
+        with pytest.raises(DataError, match="nested too deeply"):
+            jaxclf.load(model, verify=False)
+
+
 def test_what_is_edited_on_purpose_opens_when_asked(model):
     before = jaxclf.load(model)
     edit(model, "jaxclf.json", set_threshold)
