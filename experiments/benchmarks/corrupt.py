@@ -3,9 +3,16 @@
     python -m experiments.benchmarks.corrupt
     python -m experiments.benchmarks.corrupt --damages 40 --seed 1
 
-Each damage is done to a fresh copy of an interrupted run, a finished run or an interrupted
-`predict`: a flipped bit, a cut, zeroed bytes, a deletion or a stray file. Then the run is resumed,
-the model loaded or the file labeled, in this process. Fine is
+Each damage is done to a fresh copy of what was interrupted or finished: a flipped bit, a cut,
+zeroed bytes, a deletion or a stray file. Then it is resumed or loaded, in this process:
+
+checkpoints, manifests  of the training loop. In place of a network it iterates a chaotic map, so
+                        that a state, batch or score that differs changes the final numbers
+provenance              of a run of a tiny encoder
+model                   of that run
+journal                 and unfinished output of a `predict` with that model
+
+Fine is
 
 refused    an error of jaxclf that names what is damaged; all that was good is still there
 recovered  the numbers of the undamaged run, and a message that names what is damaged
@@ -30,6 +37,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 import jaxclf
 from experiments.benchmarks.readme_commands import make_encoder
 from jaxclf.errors import JaxclfError
@@ -39,8 +50,12 @@ from jaxclf.experiment.overrides import override
 from jaxclf.files.atomic import sha256
 from jaxclf.inference import score_file
 from jaxclf.inference.classifier import Classifier
-from jaxclf.training.manifest import list_checkpoints
+from jaxclf.training import checkpoint
+from jaxclf.training.loop import Epochs, init_state, run_loop
+from jaxclf.training.manifest import Metrics
 from jaxclf.training.run import train
+from jaxclf.training.step import StepMetrics
+from jaxclf.types import Batch, State
 
 ROOT = Path(__file__).parent.parent.parent
 FINE = ("refused", "recovered", "other", "unread")
@@ -51,7 +66,7 @@ TEXTS = ["I slept badly again.", "What a lovely day!", "Nobody listens to me."]
 class Originals(NamedTuple):
     """The undamaged folders, and what they lead to."""
 
-    folder: Path  # holds interrupted/, finished/ and job/
+    folder: Path  # holds loop/, interrupted/, finished/ and job/
     experiment: Experiment
     numbers: dict[str, Any]  # area -> the numbers of an undamaged copy
 
@@ -152,7 +167,7 @@ def is_named(damage: Damage, messages: list[str]) -> bool:
 
 def good_files(copy: Path, damage: Damage) -> dict[str, str]:
     """SHA-256 of the files of all checkpoints but the damaged, of the model and of the job."""
-    paths = [*copy.glob("interrupted/checkpoints/**/*"), *copy.glob("interrupted/integrity/*.json")]
+    paths = [*copy.glob("*/checkpoints/**/*"), *copy.glob("*/integrity/*.json")]
     paths += [*copy.glob("finished/model/*"), *copy.glob("job/*.part"), *copy.glob("job/*.json")]
     damaged = copy / damage.path
     return {
@@ -222,6 +237,9 @@ def make_originals(folder: Path) -> Originals:
 
     with contextlib.suppress(InterruptedError):
         train(experiment, folder / "interrupted", report_score=interrupt)
+    (folder / "loop").mkdir()
+    with contextlib.suppress(InterruptedError):
+        resume_loop(folder, evaluations=1)
     (folder / "job").mkdir()
     shutil.copy(data / "val.json", folder / "job" / "rows.json")
     score_file.CHUNK_ROWS = 12
@@ -251,12 +269,44 @@ def interrupt_job(copy: Path) -> None:
         resume_job(copy)
 
 
+def resume_loop(copy: Path, experiment: Experiment | None = None, evaluations: int = 9) -> Any:
+    """Resume the training loop; it is interrupted when the evaluations are used up. Returns the
+    numbers of all epochs and the parameters of the best, to the last bit."""
+    run = copy / "loop"
+    state, progress = init_state({"x": jnp.linspace(0.1, 0.9, 64)}, (), np.zeros(2, np.uint32))
+    abstract = checkpoint.abstract_state(state)
+    if latest := checkpoint.latest_checkpoint(run):
+        state, progress = checkpoint.restore(run, latest, abstract), latest.progress
+
+    def batches(epoch: int, first: int) -> Iterator[Batch]:
+        for index in range(first, 6):
+            tokens = np.full((2, 3), 100 * epoch + index, np.int32)
+            labels = np.zeros((2, 1), np.float32)
+            yield Batch(tokens, tokens, tokens, tokens, labels, labels, np.ones(2, np.float32))
+
+    def evaluate(params: dict) -> Metrics:
+        if len(calls) == evaluations:
+            raise InterruptedError
+        calls.append(params)
+        return {"score": float(params["x"].mean())}
+
+    calls: list[dict] = []
+    epochs = Epochs([6, 6, 6], batches)
+    progress = run_loop(run, state, progress, map_step, lambda step: 0.1, epochs, evaluate, 0, 2)
+    best = checkpoint.restore(run, checkpoint.epoch_checkpoints(run)[0], abstract)
+    return repr((progress, np.asarray(best.params["x"]).tobytes()))
+
+
+@jax.jit
+def map_step(state: State, batch: Batch) -> tuple[State, StepMetrics]:
+    """x -> 3.9 x (1 - x), plus a term of the batch."""
+    x = state.params["x"]
+    x = (3.9 * x * (1 - x) + 1e-4 * batch.ids.mean()) % 1
+    return State(state.step + 1, {"x": x}, (), state.key), StepMetrics(x.mean(), x.mean())
+
+
 def resume_run(copy: Path, experiment: Experiment) -> Any:
-    """Resume the interrupted run. Returns its numbers, to the last bit."""
-    run = copy / "interrupted"
-    metrics = train(experiment, run, score_test=False)
-    newest = list_checkpoints(run)[-1]
-    return repr((metrics, newest.step, newest.progress))
+    return repr(train(experiment, copy / "interrupted", score_test=False))
 
 
 def load_model(copy: Path, experiment: Experiment | None = None) -> Any:
@@ -285,8 +335,8 @@ def files_of(*patterns: str) -> Callable[[Path], list[Path]]:
 
 
 AREAS = {
-    "checkpoints": Area(files_of("interrupted/checkpoints/**/*"), resume_run),
-    "manifests": Area(files_of("interrupted/integrity/*"), resume_run),
+    "checkpoints": Area(files_of("loop/checkpoints/**/*"), resume_loop),
+    "manifests": Area(files_of("loop/integrity/*"), resume_loop),
     "model": Area(files_of("finished/model/*"), load_model),
     "provenance": Area(files_of("interrupted/provenance.json"), resume_run),
     "journal": Area(files_of("job/answers.csv.*"), resume_job),

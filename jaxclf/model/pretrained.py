@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from jaxclf.errors import ConfigError, DataError, StorageError, did_you_mean
 from jaxclf.files.atomic import sha256
+from jaxclf.files.disk import storage_errors
 from jaxclf.files.untrusted import has_entry, read_json
 from jaxclf.model.storage.tensor_files import INDEX, MSGPACK, SINGLE, conversion
 from jaxclf.text.tokenizer.from_encoder import SETTINGS_FILES, VOCABULARY_FILES
@@ -99,7 +100,7 @@ def _built_in(name: str, encoder: BuiltIn) -> Path:
     folder = cache / name
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        with storage_errors(folder), tempfile.TemporaryDirectory(dir=cache) as scratch:
             part = Path(scratch) / name
             part.mkdir()
             _get_built_in(name, encoder, Path(scratch), part)

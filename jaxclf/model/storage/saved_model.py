@@ -142,7 +142,8 @@ def save_model(
     }
     if model.digest:
         meta["exported_from"] = model.digest
-    with write_folder(folder) as part:
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    with write_folder(folder, size) as part:
         tokenizer.save(str(part / TOKENIZER))
         mode = (part / TOKENIZER).stat().st_mode
         safetensors.numpy.save_file(tensors, part / SINGLE, metadata={"format": "pt"})
