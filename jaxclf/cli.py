@@ -153,7 +153,8 @@ def _call(function: Callable[[Sequence[str]], int], words: Sequence[str]) -> int
     except Exception:
         raise_if_stopped()
         raise
-    raise_if_stopped()
+    if not code:
+        raise_if_stopped()
     return code
 
 

@@ -37,8 +37,9 @@ def stop_on_signals(is_program: bool = False) -> Iterator[None]:
 
     A signal that the process was started to ignore stays ignored. Inside another such block, and in
     a thread other than the main one, which cannot handle signals, this one does nothing.
-    is_program: the interpreter shuts down after the block. Then a signal has its default action,
-        which prints no traceback; otherwise the handlers of before are restored.
+    is_program: the interpreter shuts down after the block. Then a first signal has its default
+        action, which prints no traceback, and a later one none; otherwise the handlers of before
+        are restored.
     """
     previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     is_main = threading.current_thread() is threading.main_thread()
@@ -53,8 +54,9 @@ def stop_on_signals(is_program: bool = False) -> Iterator[None]:
             signal.signal(number, _handle)
         yield
     finally:
+        at_exit = signal.SIG_IGN if _received else signal.SIG_DFL
         for number in numbers:
-            signal.signal(number, signal.SIG_DFL if is_program else previous[number])
+            signal.signal(number, at_exit if is_program else previous[number])
         sys.unraisablehook = hook
         _received.clear()
 

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from jaxclf import cli
 from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError, StoppedError
 from jaxclf.files import atomic
@@ -165,6 +166,15 @@ def test_a_command_ends_with_one_line_and_the_code_of_the_first_signal(capfd, co
     code, output = run_interrupted(command, capfd)
     assert code == 130
     assert output == "stopped by SIGINT; run the same command again\n"
+
+
+def test_a_named_command_prints_the_line_once(capfd, monkeypatch):
+    def interrupted(args):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("jaxclf.train.run", interrupted)
+    assert cli.main(["train", "--exp", "baseline"]) == 143
+    assert capfd.readouterr().err == "stopped by SIGTERM; run the same command again\n"
 
 
 def test_an_error_of_the_library_is_caught_where_its_message_is_interrupted(capfd, monkeypatch):

@@ -210,7 +210,8 @@ class Run:
             phase, is_clean = self.phase(), code == -signal.SIGKILL
         else:
             # The signal's own action, without a line, is that of a command that has ended.
-            is_line = "\nstopped" in f"\n{self.output()}" and code == 128 + numbers[0]
+            lines = re.findall("^stopped", self.output(), re.M)
+            is_line = len(lines) == 1 and code == 128 + numbers[0]
             has_ended = "\nreport: " in self.output() and code in [-number for number in numbers]
             is_clean = (is_line or has_ended) and not BAD_OUTPUT.search(self.output())
         return Interruption(phase, numbers, self.resumed_after(), code, seconds, is_clean)
