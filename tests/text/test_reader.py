@@ -421,8 +421,8 @@ class CountedKey(str):
 
 def test_a_duplicate_among_many_keys_is_found_in_linear_time():
     pairs = [(CountedKey(f"k{index}"), 1) for index in range(3000)]
-    with pytest.raises(formats.RowError, match="duplicate key 'k7'"):
-        formats.DECODER.object_pairs_hook([*pairs, (CountedKey("k7"), 1)])
+    with pytest.raises(formats.RowError, match="duplicate key 'k2990'"):
+        formats.DECODER.object_pairs_hook([*pairs, (CountedKey("k2990"), 1)])
     assert CountedKey.comparisons < 30_000
 
 
