@@ -129,7 +129,7 @@ def _limit_size(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
     size, limit = 0, max_size(path)
     for row in rows:
         if isinstance(row.fields, dict):
-            for value in (row.fields.get("text"), *_as_list(row.fields.get("labels"))):
+            for value in (*row.fields.values(), *_as_list(row.fields.get("labels"))):
                 size += len(value) if isinstance(value, str) else 0
         if size > limit:
             raise DataError(
