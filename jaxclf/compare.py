@@ -13,7 +13,7 @@ EPILOG = """\
 examples:
   jaxclf compare runs/focal_attention runs/baseline
   jaxclf compare runs/a-0,runs/a-1,runs/a-2 runs/b-0,runs/b-1,runs/b-2
-  jaxclf compare --ablate focal_attention --seeds 3 --out runs/ablation train.epochs=2
+  jaxclf compare --ablate focal_attention --seeds 3 --out runs/short_ablation train.epochs=2
 
 Runs that differ only in their seed are one system; separate them by commas. The first system is
 compared with each of the others: a paired bootstrap (BCa) over examples and seeds gives intervals,

@@ -1,6 +1,6 @@
 """The goemotions_ekman experiment, but with what a search found.
 
-    jaxclf train --exp experiments/results/search_ekman/goemotions_ekman_tuned.py
+    jaxclf train --exp experiments/results/search_ekman/goemotions_ekman_tuned.py --out runs/tuned
 
 Validation macro_f1 0.5537 (trial 30 of 30), 0.4667 unchanged (trial 0). The best of many trials is
 optimistically biased, and the test split was not used: train this to know its score.
