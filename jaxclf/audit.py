@@ -35,12 +35,8 @@ def build_parser() -> CommandParser:
     parser.add_argument("--exp", help="a name, a .py file or a run's config.json")
     parser.add_argument("--folds", type=int, default=5, help="with --exp (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="with --exp: the folder of the runs")
-    parser.add_argument(
-        "--csv",
-        type=Path,
-        metavar="FILE",
-        help="default: audit.csv in the folder of --run or --out",
-    )
+    text = "default: audit.csv in the folder of --run or --out"
+    parser.add_argument("--csv", type=Path, metavar="FILE", help=text)
     parser.add_argument("--include-texts", action="store_true", help="add the texts to the CSV")
     return parser
 
@@ -56,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     if args.folds < 2:
         raise ConfigError(f"--folds {args.folds}: must be at least 2")
     from jaxclf.decisions.label_issues import label_noise, write_label_issues
+    from jaxclf.decisions.provenance import run_warnings
     from jaxclf.reports.tables import label_noise_table, print_tables
     from jaxclf.training.members import load_split, predict_held_out, read_texts
 
@@ -69,6 +66,9 @@ def run(args: argparse.Namespace) -> None:
         texts = read_texts(args.run or args.out / "fold-0", predictions.split)
     count = write_label_issues(path, predictions, names, texts)
     print_tables(label_noise_table(label_noise(predictions.labels, predictions.probs), names))
+    runs = [args.run] if args.run else [args.out / f"fold-{fold}" for fold in range(args.folds)]
+    for sentence in run_warnings(runs, predictions.split):
+        print(f"- {sentence}")
     print(f"{count:,} annotations to check: {path}")
 
 

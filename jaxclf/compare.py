@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.ablate and (len(args.runs) < 2 or args.overrides):
         raise ConfigError("give two runs or more, or --ablate EXP; only --ablate takes key=value")
     from jaxclf.decisions.compare_runs import compare_folders
+    from jaxclf.decisions.provenance import run_warnings
     from jaxclf.files.json_file import write_json
     from jaxclf.reports.tables import ablation_table, comparison_tables, print_tables
 
@@ -58,6 +59,10 @@ def run(args: argparse.Namespace) -> None:
         record = compare_folders(args.runs, args.split, args.resamples, SEED)
         for name, comparison in record.items():
             print_tables(*comparison_tables(comparison, args.runs[0], name))
+        folders = {name: [Path(run) for run in name.split(",")] for name in args.runs}
+    split = "test" if args.ablate else args.split
+    for sentence in run_warnings([run for runs in folders.values() for run in runs], split):
+        print(f"- {sentence}")
     if args.json:
         write_json(args.json, record)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError
-from jaxclf.terminal import print_text
 
 EPILOG = """\
 examples:
@@ -53,14 +52,12 @@ def run(args: argparse.Namespace) -> None:
         print(rewrite_report(args.run, args.include_texts))
         return
     if args.data:
-        scores, warnings = evaluate_file(args.run, args.data)
+        scores = evaluate_file(args.run, args.data)
         print_tables(*score_tables(scores, args.data.stem))
     else:
-        scores, warnings = evaluate_predictions(args.run, args.overrides)
+        scores = evaluate_predictions(args.run, args.overrides)
         for split, part in scores.items():
             print_tables(*score_tables(part, split))
-    for text in warnings:
-        print_text(f"- {text}")
     if args.json:
         write_json(args.json, scores)
 

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
         print_text("\n".join(format_config(check(experiment))))
         return
     # jax is imported only now: help and errors in the experiment do not wait for it.
-    from jaxclf.decisions.provenance import read_provenance, warning
+    from jaxclf.decisions.provenance import reuse_warnings
     from jaxclf.files.json_file import read_json
     from jaxclf.reports.tables import print_tables, score_tables
     from jaxclf.training import distributed
@@ -64,9 +64,7 @@ def run(args: argparse.Namespace) -> None:
     report = train(experiment, out, args.resume, args.include_texts, allow_changes=allowed)
     if distributed.is_primary():
         print_tables(*score_tables(report["test"], "test"))
-        provenance = read_provenance(out)
-        warnings = [text for split in report if (text := warning(provenance, split))]
-        for sentence in [*warnings, *read_json(out / "diagnosis.json")]:
+        for sentence in [*reuse_warnings(report["val"], "val"), *read_json(out / "diagnosis.json")]:
             print_text(f"- {sentence}")
         print(f"report: {out / 'report.html'}")
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,15 @@ from flax.traverse_util import unflatten_dict
 
 import jaxclf
 from jaxclf.decisions.predictions import load_predictions
+from jaxclf.decisions.provenance import reuse_warnings, used_rows
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.overrides import override, to_dict
 from jaxclf.model.storage.saved_model import pretrained_params
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.reports.evaluate import evaluate_file, evaluate_predictions
+from jaxclf.text.reader import read
+from jaxclf.text.splits import hash_texts
 from jaxclf.training.run import train
 
 REPORT = {
@@ -117,32 +121,69 @@ def test_a_finished_run_is_kept(finished_run):
 
 def test_evaluate_computes_the_report_again(finished_run, tiny_data):
     out, _, report = finished_run
-    again, (warning,) = evaluate_predictions(out)
-    assert again == report
-    for part in ("val", "the choice of the epoch", "the thresholds (per_label)"):
+    assert evaluate_predictions(out) == report
+    (warning,) = reuse_warnings(report["val"], "val")
+    for part in ("48 of 48", "the choice of the epoch", "the thresholds (per_label)"):
         assert part in warning
-    scores, warnings = evaluate_file(out, tiny_data["test"])
+    assert not [*reuse_warnings(report["test"], "test")]
+    scores = evaluate_file(out, tiny_data["test"])
     assert scores["macro_f1"] == pytest.approx(report["test"]["macro_f1"], abs=1e-6)
-    assert not warnings
+    assert not [*reuse_warnings(scores, "test")]
 
 
-def test_a_file_used_for_fitting_is_recognized_under_any_name(finished_run, tiny_data, tmp_path):
+def as_written(rows, folder):
+    """Files with the texts of some rows, as people write them."""
+    lines = "\n".join(json.dumps(row) for row in rows)
+    (folder / "renamed.jsonl").write_text(lines)
+    decomposed = [{**row, "text": unicodedata.normalize("NFD", row["text"])} for row in rows]
+    (folder / "nfd.json").write_text(json.dumps(decomposed, ensure_ascii=False), encoding="utf-8")
+    spaced = [{**row, "text": " " + row["text"].upper().replace(" ", "\u00a0\n")} for row in rows]
+    (folder / "spaced.json").write_text(json.dumps(spaced))
+    with (folder / "converted.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", *rows[0]["labels"]])
+        writer.writerows([row["text"], *row["labels"].values()] for row in rows)
+    return sorted(folder.iterdir())
+
+
+def test_rows_used_for_fitting_are_counted_in_any_file(finished_run, tiny_data, tmp_path):
     out = finished_run.folder
-    rows = json.loads(tiny_data["train"].read_text(encoding="utf-8"))
-    (tmp_path / "fresh.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    (warning,) = evaluate_file(out, tmp_path / "fresh.jsonl")[1]
-    assert "train" in warning
-    assert "the weights" in warning
-    (tmp_path / "fewer.jsonl").write_text("\n".join(json.dumps(row) for row in rows[1:]))
-    assert not evaluate_file(out, tmp_path / "fewer.jsonl")[1]
+    rows = {split: json.loads(path.read_text("utf-8")) for split, path in tiny_data.items()}
+    uses = {
+        "subset": rows["train"][:40],
+        "superset": rows["train"] + rows["test"],
+        "shuffled": rows["train"][::-1],
+        "joined": rows["train"] + rows["val"] + rows["test"],
+        "fresh": rows["test"],
+    }
+    for name, part in uses.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        part = [{**row, "id": str(index)} for index, row in enumerate(part)]
+        count = sum(row["text"] in {row["text"] for row in rows["train"]} for row in part)
+        for path in as_written(part, folder):
+            used = {use["for"][0]: use["rows"] for use in used_in(out, path, len(part))}
+            assert used == {
+                "training": count,
+                "the choice of the epoch": 48 * (name == "joined"),
+            }, path
+    assert call("evaluate", "--run", out, "--data", tmp_path / "subset" / "converted.csv") == 0
+
+
+def used_in(run, path, count):
+    classifier = jaxclf.load(run)
+    examples = read(path, classifier.labels)
+    assert len(examples.ids) == count
+    return used_rows(classifier.provenance, hash_texts(examples.texts))
 
 
 def test_calibration_and_thresholds_can_be_changed_after_training(finished_run):
     out, _, report = finished_run
-    scores, warnings = evaluate_predictions(out, {"calibration": "platt", "threshold": "plug_in"})
+    scores = evaluate_predictions(out, {"calibration": "platt", "threshold": "plug_in"})
     assert scores["test"]["ece"] != report["test"]["ece"]
     assert scores["test"]["macro_auc"] == pytest.approx(report["test"]["macro_auc"])
-    assert "the calibration (platt)" in warnings[0]
+    assert "the calibration (platt)" in scores["val"]["fitted"]
+    assert scores["val"]["used_rows"][-1]["rows"] == 48
     with pytest.raises(ConfigError, match=r"^pool: "):
         evaluate_predictions(out, {"pool": "mean"})
     with pytest.raises(ConfigError, match="'platt'"):
@@ -157,7 +198,7 @@ def test_evaluate_takes_options_anywhere(capsys, finished_run, tmp_path):
     words = ["calibration=none", "--run", finished_run.folder, "threshold=plug_in", "--json", path]
     assert call("evaluate", *words) == 0
     assert "the thresholds (plug_in)" in capsys.readouterr().out
-    expected, _ = evaluate_predictions(finished_run.folder, {"threshold": "plug_in"})
+    expected = evaluate_predictions(finished_run.folder, {"threshold": "plug_in"})
     assert json.loads(path.read_text())["test"]["macro_f1"] == expected["test"]["macro_f1"]
 
 
@@ -353,7 +394,7 @@ def test_a_calibrated_run_answers_calibrated_probabilities(tiny_overrides, tiny_
         "the weights", "the choice of the epoch", "the calibration (platt)",
         "the thresholds (plug_in)",
     ]  # fmt: skip
-    assert evaluate_predictions(tmp_path / "run")[0] == report
+    assert evaluate_predictions(tmp_path / "run") == report
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import jaxclf
 from jaxclf import ensemble
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.predictions import load_predictions
+from jaxclf.decisions.provenance import reuse_warnings
 from jaxclf.errors import DataError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Spec
@@ -165,12 +166,15 @@ def test_the_provenance_names_what_each_split_fitted(blended_systems, tiny_data)
     assert "the thresholds (plug_in)" in fitted
     assert "the thresholds (per_label)" not in fitted  # of the members, which are not used
     assert {"train", "val", "test", "train-1", "held_out"} == set(provenance["splits"])
-    _, (text,) = evaluate_file(out, tiny_data["val"])
+    (text,) = reuse_warnings(evaluate_file(out, tiny_data["val"]), "val")
+    assert "48 of 48" in text
     assert "weights of the ensemble" in text
-    scores, warnings = evaluate_file(out, tiny_data["test"])
-    assert not warnings
+    scores = evaluate_file(out, tiny_data["test"])
+    assert not [*reuse_warnings(scores, "test")]
+    (text,) = reuse_warnings(evaluate_file(out, tiny_data["train"]), "train")
+    assert "of 96 rows were used for training" in text
     assert scores["macro_f1"] == pytest.approx(report["test"]["macro_f1"], nan_ok=True)
-    assert evaluate_predictions(out)[0] == report
+    assert evaluate_predictions(out) == report
 
 
 @pytest.mark.slow

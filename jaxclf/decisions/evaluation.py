@@ -17,7 +17,7 @@ from jaxclf.decisions.calibration import (
 from jaxclf.decisions.folds import held_out_masks
 from jaxclf.decisions.intervals import LEVEL, Resampled, bootstrap
 from jaxclf.decisions.metrics import compute_label_metrics, compute_metrics, macro_f1
-from jaxclf.decisions.provenance import Provenance, fitted_by
+from jaxclf.decisions.provenance import Provenance, describe_split
 from jaxclf.decisions.thresholds import FALLBACK, THRESHOLDS, decide
 from jaxclf.experiment.config import Spec
 from jaxclf.types import Predictions
@@ -107,7 +107,7 @@ def make_report(
     crossfit_scores: the metrics of val under thresholds that were fitted on other folds.
     """
     report: dict[str, Any] = {
-        split: evaluate_split(part, thresholds, names) | {"fitted": fitted_by(provenance, split)}
+        split: evaluate_split(part, thresholds, names) | describe_split(provenance, split)
         for split, part in predictions.items()
     }
     report["val"]["crossfit"] = {

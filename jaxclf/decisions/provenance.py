@@ -6,43 +6,40 @@ splits           name -> {"file", "rows", "sha256": {column: digest}}, of the ro
 fitted           [{"what", "split"}]; scores on a split that was fitted on are biased
 files            key of the experiment -> {file: SHA-256}, of what else the weights depend on
 allowed_changes  what was changed before a later start, where that was allowed
+row_hashes       {"file", "sha256"} of the hashes of the splits' texts, row_hashes.npz
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxclf.decisions.predictions import HELD_OUT
+import numpy as np
+
+from jaxclf.decisions.row_hashes import ROW_HASHES, Hashes, load_row_hashes, save_row_hashes
 from jaxclf.errors import DataError
+from jaxclf.files.atomic import sha256
 from jaxclf.files.digest import DIGEST, is_sealed, seal
 from jaxclf.files.json_file import read_json, write_json
 
 PROVENANCE = "provenance.json"
-# What can differ between two starts of a run.
-KEYS = ("data.train", "data.val", "data.test", "data.soft_labels", "encoder", PROVENANCE)
 INHERITED = ("the weights", "the choice of the epoch")  # what later training cannot undo
 
-Provenance = Mapping[str, Any]
 
+class Provenance(NamedTuple):
+    """record: the content of provenance.json, plain JSON values. row_hashes: by split; lacks those
+    that are not known."""
 
-class Change(NamedTuple):
-    """Something that a run depends on and that differs from what the run started with."""
-
-    key: str  # of the experiment
-    file: str
-    before: str
-    after: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: {self.file}: was {self.before}; is {self.after}"
+    record: dict[str, Any]
+    row_hashes: dict[str, Hashes]
 
 
 def make_provenance(
     splits: Mapping[str, Mapping[str, Any]],
     rules: Mapping[str, str],
-    files: Mapping[str, Mapping[str, str]],
-) -> dict[str, Any]:
+    files: Mapping[str, Mapping[str, str]] | None = None,
+    row_hashes: Mapping[str, Hashes] | None = None,
+) -> Provenance:
     """The provenance of a run that starts.
 
     rules: the names of the rules "threshold", "calibration" and "average".
@@ -54,109 +51,149 @@ def make_provenance(
         fitted.append({"what": f"the calibration ({rules['calibration']})", "split": "val"})
     if rules["threshold"] != "fixed":
         fitted.append({"what": f"the thresholds ({rules['threshold']})", "split": "val"})
-    return {
+    record = {
         "splits": {name: dict(split) for name, split in splits.items()},
         "fitted": fitted,
-        "files": {key: dict(digests) for key, digests in files.items()},
+        "files": {key: dict(digests) for key, digests in (files or {}).items()},
     }
+    return Provenance(record, dict(row_hashes or {}))
 
 
 def write_provenance(run: Path, provenance: Provenance) -> None:
-    write_json(run / PROVENANCE, seal(provenance))
+    """Write provenance.json and row_hashes.npz into the folder of a run."""
+    digest = save_row_hashes(run / ROW_HASHES, provenance.row_hashes)
+    pointer = {"row_hashes": {"file": ROW_HASHES, "sha256": digest}}
+    write_json(run / PROVENANCE, seal({**provenance.record, **pointer}))
 
 
-def read_provenance(run: Path) -> dict[str, Any]:
-    """The provenance in the folder of a run. Raises DataError if it is missing or damaged."""
-    values = read_json(run / PROVENANCE)
-    if not is_sealed(values):
+def read_provenance(run: Path) -> Provenance:
+    """Read both files. Raises DataError if one is missing or damaged."""
+    record = read_json(run / PROVENANCE)
+    if not is_sealed(record):
         raise DataError(f"{run / PROVENANCE}: damaged (its digest differs)")
-    return {name: value for name, value in values.items() if name != DIGEST}
+    del record[DIGEST]
+    pointer = record.pop("row_hashes", None)
+    if pointer is None:
+        return Provenance(record, {})
+    path = run / ROW_HASHES
+    if not path.is_file() or sha256(path) != pointer["sha256"]:
+        raise DataError(f"{path}: missing or damaged (its SHA-256 is not that in {PROVENANCE})")
+    return Provenance(record, load_row_hashes(path))
 
 
-def find_changes(before: Provenance, after: Provenance) -> list[Change]:
-    """What differs between two starts of a run."""
-    changes = []
-    for name, split in after["splits"].items():
-        old = before["splits"].get(name, {"rows": 0, "sha256": {}})
-        columns = [key for key, of in split["sha256"].items() if old["sha256"].get(key) != of]
-        if columns:
-            key = f"data.{'train' if name == HELD_OUT else name}"
-            file = f"{split['file']} ({', '.join(columns)})"
-            sizes = [
-                f"{part['rows']:,} rows, SHA-256 {_shorten(part['sha256'].get(columns[0]))}"
-                for part in (old, split)
-            ]
-            changes.append(Change(key, file, *sizes))
-    for key in {**before["files"], **after["files"]}:
-        old, new = before["files"].get(key, {}), after["files"].get(key, {})
-        changes += [
-            Change(key, file, *(_shorten(part.get(file)) for part in (old, new)))
-            for file in sorted(old.keys() | new.keys())
-            if old.get(file) != new.get(file)
-        ]
-    return changes
+def with_fitted(provenance: Provenance, what: str, splits: Sequence[str]) -> Provenance:
+    """Add something that was fitted on some splits."""
+    record = provenance.record
+    added = [{"what": what, "split": split} for split in splits]
+    return provenance._replace(record={**record, "fitted": [*record["fitted"], *added]})
 
 
-def _shorten(digest: str | None) -> str:
-    return f"{digest[:12]}" if digest else "missing"
+def join_provenances(provenances: Sequence[Provenance]) -> Provenance:
+    """The provenance of several runs, without their thresholds, which an ensemble replaces.
 
-
-def with_fitted(provenance: Provenance, what: str, split: str) -> dict[str, Any]:
-    """Add something that was fitted on a split."""
-    return {**provenance, "fitted": [*provenance["fitted"], {"what": what, "split": split}]}
-
-
-def join_provenances(provenances: Sequence[Provenance]) -> dict[str, Any]:
-    """The provenance of several runs, without their thresholds, which an ensemble replaces."""
-    joined = _join(provenances)
-    kept = [part for part in joined["fitted"] if not part["what"].startswith("the thresholds")]
-    return {**joined, "fitted": kept}
-
-
-def with_earlier(provenance: Provenance, earlier: Provenance) -> dict[str, Any]:
-    """Add what fitted the weights that the run started from, or had before a change."""
-    fitted = [part for part in earlier["fitted"] if part["what"] in INHERITED]
-    splits = {part["split"] for part in fitted} & earlier["splits"].keys()
-    inherited = {"splits": {name: earlier["splits"][name] for name in splits}, "fitted": fitted}
-    return {**provenance, **_join([provenance, inherited])}
-
-
-def _join(provenances: Sequence[Provenance]) -> dict[str, Any]:
-    """If two provenances use one name for different rows, the later name gets a number."""
+    If two runs use one name for different rows, the later name gets a number.
+    """
     splits: dict[str, Any] = {}
     fitted: list[dict[str, str]] = []
-    for provenance in provenances:
+    row_hashes: dict[str, Hashes] = {}
+    for record, hashes in provenances:
         names = {}
-        for name, split in provenance["splits"].items():
-            numbered = itertools.chain(
-                [name], (f"{name}-{number}" for number in itertools.count(1))
-            )
+        for name, split in record["splits"].items():
+            numbered = (f"{name}-{number}" for number in itertools.count(1))
             names[name] = next(
-                free for free in numbered if splits.get(free, split)["sha256"] == split["sha256"]
+                free
+                for free in itertools.chain([name], numbered)
+                if splits.get(free, split)["sha256"] == split["sha256"]
             )
             splits[names[name]] = split
-        for part in provenance["fitted"]:
+        row_hashes |= {names.get(name, name): values for name, values in hashes.items()}
+        for part in record["fitted"]:
             renamed = {"what": part["what"], "split": names.get(part["split"], part["split"])}
-            if renamed not in fitted:
+            if not part["what"].startswith("the thresholds") and renamed not in fitted:
                 fitted.append(renamed)
-    return {"splits": splits, "fitted": fitted}
+    return Provenance({"splits": splits, "fitted": fitted, "files": {}}, row_hashes)
+
+
+def with_earlier(provenance: Provenance, earlier: Provenance) -> Provenance:
+    """Add what fitted the weights that the run started from, or had before a change."""
+    fitted = [part for part in earlier.record["fitted"] if part["what"] in INHERITED]
+    names = {part["split"] for part in fitted}
+    splits = {name: split for name, split in earlier.record["splits"].items() if name in names}
+    hashes = {name: values for name, values in earlier.row_hashes.items() if name in names}
+    inherited = Provenance({"splits": splits, "fitted": fitted}, hashes)
+    joined = join_provenances([provenance, inherited])
+    added = [part for part in joined.record["fitted"] if part not in provenance.record["fitted"]]
+    record = provenance.record | {"splits": joined.record["splits"]}
+    return Provenance(
+        record | {"fitted": [*provenance.record["fitted"], *added]}, joined.row_hashes
+    )
 
 
 def fitted_by(provenance: Provenance, split: str) -> list[str]:
     """What was fitted on a split; empty for a held-out split."""
-    return [entry["what"] for entry in provenance["fitted"] if entry["split"] == split]
+    return [part["what"] for part in provenance.record["fitted"] if part["split"] == split]
 
 
-def split_of(provenance: Provenance, sha256: Mapping[str, str]) -> str | None:
-    """The split whose rows have this SHA-256, under any file name."""
-    splits = provenance["splits"].items()
-    return next((name for name, split in splits if split["sha256"] == sha256), None)
+def used_rows(provenance: Provenance, hashes: Hashes) -> list[dict[str, Any]]:
+    """How many rows were used for what: [{"for", "rows", "of"}], from the hashes of their texts.
+
+    "rows" is None where the hashes of a split that was fitted on are not known.
+    """
+    splits_of: dict[str, list[str]] = {}
+    for part in provenance.record["fitted"]:
+        splits_of.setdefault(part["what"], []).append(part["split"])
+    uses: dict[tuple[str, ...], list[str]] = {}
+    for what, splits in splits_of.items():
+        uses.setdefault(tuple(splits), []).append(what)
+    known = provenance.row_hashes
+    return [
+        {
+            "for": ["training" if what == "the weights" else what for what in uses[splits]],
+            "rows": int(np.isin(hashes, np.concatenate([known[name] for name in splits])).sum())
+            if known.keys() >= set(splits)
+            else None,
+            "of": len(hashes),
+        }
+        for splits in uses
+    ]
 
 
-def warning(provenance: Provenance, split: str) -> str | None:
-    """A warning for the report and the terminal; None if nothing was fitted on the split."""
-    what = fitted_by(provenance, split)
-    if not what:
-        return None
-    listed = ", ".join(what[:-1]) + " and " + what[-1] if len(what) > 1 else what[0]
-    return f"{split} fitted {listed}; scores on it are optimistically biased."
+def describe_split(provenance: Provenance, split: str) -> dict[str, Any]:
+    """The provenance's part of a split in report.json."""
+    part: dict[str, Any] = {"fitted": fitted_by(provenance, split)}
+    if split in provenance.row_hashes:
+        part["used_rows"] = used_rows(provenance, provenance.row_hashes[split])
+    return part
+
+
+def reuse_warnings(scores: Mapping[str, Any], name: str) -> Iterator[str]:
+    """A sentence for each use of rows that are scored, from a part of report.json.
+
+    name: of the rows.
+    """
+    if "used_rows" not in scores and scores.get("fitted"):
+        what = _enumerate(scores["fitted"])
+        yield f"{name} was used for {what}; scores on it are optimistically biased."
+    for use in scores.get("used_rows", []):
+        rows, of, what = use["rows"], use["of"], _enumerate(use["for"])
+        if rows is None:
+            yield f"{name}: not known how many of {of:,} rows were used for {what}: no row hashes."
+        elif rows:
+            yield (
+                f"{name}: {rows:,} of {of:,} rows were used for {what}; scores on them are "
+                "optimistically biased."
+            )
+
+
+def _enumerate(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
+
+
+def run_warnings(runs: Sequence[Path], split: str) -> list[str]:
+    """The reuse warnings of a split that some runs have scored, each with its runs."""
+    runs_of: dict[str, list[str]] = {}
+    for run in runs:
+        if (run / PROVENANCE).is_file():  # another program's predictions have none
+            for sentence in reuse_warnings(describe_split(read_provenance(run), split), split):
+                runs_of.setdefault(sentence, []).append(str(run))
+    return [f"{', '.join(names)}: {sentence}" for sentence, names in runs_of.items()]

@@ -23,7 +23,8 @@ def to_hf(run: Path, out: Path) -> str:
     With cls pooling and the family's native head the whole model opens in
     `AutoModelForSequenceClassification` and has the same logits. Otherwise the encoder opens in
     `AutoModel`, and head.safetensors has pool and head. jaxclf.json has labels, thresholds and the
-    experiment, and `jaxclf.load` opens both kinds.
+    experiment, and `jaxclf.load` opens both kinds. Row hashes are left out: whoever has them and a
+    text can tell whether the model was trained on it.
 
     Raises ConfigError if `out` exists and is not empty, DataError if the run is damaged.
     """
@@ -45,7 +46,9 @@ def to_hf(run: Path, out: Path) -> str:
     }
     if "classifier_pooling" in config:
         config["classifier_pooling"] = "cls"
-    save_model(out, model._replace(hf_config=config), tokenizer, card, is_classifier)
+    provenance = model.provenance._replace(row_hashes={})
+    model = model._replace(hf_config=config, provenance=provenance)
+    save_model(out, model, tokenizer, card, is_classifier)
     # This class reads tokenizer.json; a family's own class would build a tokenizer from its words.
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, apply_calibration
+from jaxclf.decisions.provenance import Provenance
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Experiment
@@ -58,7 +59,7 @@ class Classifier:
         self,
         labels: tuple[str, ...],
         thresholds: Mapping[str, Mapping[str, Any]],
-        provenance: dict[str, Any],
+        provenance: Provenance,
         groups: list[ModelGroup],
         calibrations: list[Calibration],
         weights: Float64[np.ndarray, "members classes"],

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 from tokenizers import Tokenizer
 
+from jaxclf.decisions.provenance import Provenance
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Experiment
 from jaxclf.files.untrusted import has_entry
@@ -29,7 +30,7 @@ class LoadedModels(NamedTuple):
 
     labels: tuple[str, ...]
     thresholds: dict[str, dict[str, Any]]
-    provenance: dict[str, Any]
+    provenance: Provenance
     folders: list[Path]
     members: list[SavedModel]
     tokenizers: list[Tokenizer]

@@ -21,6 +21,7 @@ from jaxclf.decisions.members import (
 )
 from jaxclf.decisions.predictions import HELD_OUT, save_predictions
 from jaxclf.decisions.provenance import (
+    Provenance,
     join_provenances,
     read_provenance,
     with_fitted,
@@ -88,7 +89,7 @@ def make_ensemble(
     weights = blender(source.reference.labels, source.probs)
     predictions = _blend_splits(members, weights, None if folds else blender)
     runs = [run for system_runs in systems.values() for run in system_runs]
-    provenance = _provenance(runs, config, "train" if folds else "val")
+    provenance = _provenance(runs, config, HELD_OUT if folds else "val")
     report, thresholds = score_run(predictions, config.threshold, names, provenance)
     description = to_dict(config) | describe(
         systems, source, weights, blender, make_rule(config.threshold, names)
@@ -161,14 +162,17 @@ def _blend_splits(
     return predictions
 
 
-def _provenance(runs: Sequence[Path], config: EnsembleConfig, split: str) -> dict[str, Any]:
-    """The provenances of the runs, and what the ensemble fits. split: that fits the weights."""
+def _provenance(runs: Sequence[Path], config: EnsembleConfig, split: str) -> Provenance:
+    """The provenances of the runs, and what the ensemble fits. split: of each run, that fits the
+    weights."""
     provenance = join_provenances([read_provenance(run) for run in runs])
     blender, rule = config.blend.name, config.threshold.name
     if blender != "uniform":
-        provenance = with_fitted(provenance, f"the weights of the ensemble ({blender})", split)
+        what = f"the weights of the ensemble ({blender})"
+        splits = [name for name in provenance.record["splits"] if name.startswith(split)]
+        provenance = with_fitted(provenance, what, splits)
     if rule != "fixed":
-        provenance = with_fitted(provenance, f"the thresholds ({rule})", "val")
+        provenance = with_fitted(provenance, f"the thresholds ({rule})", ["val"])
     return provenance
 
 

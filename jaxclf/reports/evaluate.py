@@ -11,10 +11,11 @@ from jaxclf.decisions.members import MEMBERS
 from jaxclf.decisions.predictions import load_predictions, with_unknown
 from jaxclf.decisions.provenance import (
     PROVENANCE,
+    join_provenances,
     make_provenance,
     read_provenance,
-    split_of,
-    warning,
+    used_rows,
+    with_fitted,
 )
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment import catalog
@@ -25,36 +26,29 @@ from jaxclf.files.json_file import read_json
 from jaxclf.inference.load import load
 from jaxclf.reports.html_report import write_page
 from jaxclf.text.reader import read
-from jaxclf.text.splits import fingerprint
+from jaxclf.text.splits import hash_texts
 from jaxclf.text.tokenizer.tokenize import lengths, tokenize
 from jaxclf.types import Predictions
 
 
-def evaluate_file(run: Path, data: Path) -> tuple[dict[str, Any], list[str]]:
-    """Score a labeled file with the model of a run.
-
-    Returns the scores, and a warning if the file is a split that was used for fitting.
-    """
+def evaluate_file(run: Path, data: Path) -> dict[str, Any]:
+    """Score a labeled file with the model of a run. The scores count the rows whose texts were used
+    for fitting, whatever the file's name, format and order."""
     classifier = load(run)
     examples = read(data, classifier.labels)
     probs = classifier.predict_proba(examples.texts)
     labels = with_unknown(examples.labels, examples.label_mask)
     predictions = Predictions(np.array(examples.ids), probs, labels, data.stem)
     scores = evaluate_split(predictions, classifier.thresholds, classifier.labels)
-    split = split_of(classifier.provenance, fingerprint(examples))
-    text = warning(classifier.provenance, split) if split else None
-    return scores, [text] if text else []
+    return scores | {"used_rows": used_rows(classifier.provenance, hash_texts(examples.texts))}
 
 
-def evaluate_predictions(
-    run: Path, changes: Mapping[str, Any] | None = None
-) -> tuple[dict[str, Any], list[str]]:
+def evaluate_predictions(run: Path, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Compute report.json again from the predictions of a run: calibrate, fit thresholds on val,
     score val and test.
 
     changes: `calibration` and `threshold` in place of the run's own. For predictions of another
     program, which have no config.json, the defaults are none and per_label.
-    Returns the report, and warnings about splits that were used for fitting.
     """
     path = run / "labels.json"
     if not path.is_file():
@@ -77,17 +71,18 @@ def evaluate_predictions(
         split: load_predictions(run / "predictions" / f"{split}.npz") for split in ("val", "test")
     }
     predictions, _ = calibrate(predictions, after.calibration)
-    if (run / PROVENANCE).is_file() and not changes:
+    if (run / PROVENANCE).is_file():
         provenance = read_provenance(run)
     else:
-        rules = {
-            "average": experiment.regularization.weight_averaging.name,
-            "calibration": after.calibration.name,
-            "threshold": after.threshold.name,
-        }
-        provenance = make_provenance({}, rules, {})
-    report, _ = score_run(predictions, after.threshold, names, provenance)
-    return report, [text for split in report if (text := warning(provenance, split))]
+        average = experiment.regularization.weight_averaging.name
+        rules = {"average": average, "calibration": "none", "threshold": after.threshold.name}
+        provenance = make_provenance({}, rules)
+    if changes:
+        provenance = join_provenances([provenance])  # without the thresholds
+        for what, spec in (("calibration", after.calibration), ("thresholds", after.threshold)):
+            if spec.name not in ("none", "fixed"):
+                provenance = with_fitted(provenance, f"the {what} ({spec.name})", ["val"])
+    return score_run(predictions, after.threshold, names, provenance)[0]
 
 
 def rewrite_report(run: Path, include_texts: bool = False) -> Path:

@@ -11,6 +11,7 @@ from jaxclf.decisions.intervals import LEVEL, RESAMPLES
 from jaxclf.decisions.members import MEMBERS
 from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.predictions import load_predictions
+from jaxclf.decisions.provenance import reuse_warnings
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.errors import DataError
 from jaxclf.files.atomic import write_text
@@ -76,6 +77,7 @@ def write_page(
         test=report["test"],
         val=report["val"],
         metrics=METRICS,
+        reuse=[*reuse_warnings(report["test"], "test"), *reuse_warnings(report["val"], "val")],
         columns={"support": "support"} | {key: TITLES.get(key, key) for key in LABEL_COLUMNS},
         level=round(100 * LEVEL),
         resamples=RESAMPLES,

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxclf.decisions.label_issues import LabelNoise
 from jaxclf.decisions.metrics import METRICS
+from jaxclf.decisions.provenance import reuse_warnings
 from jaxclf.errors import escape_controls
 from jaxclf.terminal import print_table, print_text
 
@@ -149,7 +150,10 @@ def _describe_cost(cost: Mapping[str, Any]) -> str:
 
 
 def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
-    """One split's part of report.json: a row per label, and a row per metric with its interval."""
+    """One split's part of report.json: a row per label, and a row per metric with its interval.
+
+    A note names rows that were used for fitting.
+    """
     labels = [
         (name, f"{row['support']:.0f}", *(format_score(row[column]) for column in LABEL_COLUMNS))
         for name, row in scores["labels"].items()
@@ -166,7 +170,7 @@ def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
         metrics.append(("Optimism of macro F1", format_score(optimism, signed=True), ""))
     return (
         Table("", (split, "support", *LABEL_COLUMNS), labels),
-        Table("", ("metric", "value", "95 % interval"), metrics),
+        Table("", ("metric", "value", "95 % interval"), metrics, [*reuse_warnings(scores, split)]),
     )
 
 

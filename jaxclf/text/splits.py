@@ -1,11 +1,13 @@
 """Splits of a data set: subsamples, texts that two splits share, groups that stay together."""
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -13,13 +15,22 @@ from jaxclf.types import Examples
 
 
 def shared_texts(train: Examples, test: Examples) -> int:
-    """The number of texts of `test` that are in `train` too, up to case and white space."""
-    seen = {_normalize(text) for text in train.texts}
-    return sum(_normalize(text) in seen for text in test.texts)
+    """The number of texts of `test` that are in `train` too, normalized."""
+    seen = {normalize(text) for text in train.texts}
+    return sum(normalize(text) in seen for text in test.texts)
 
 
-def _normalize(text: str) -> str:
-    return " ".join(text.casefold().split())
+def normalize(text: str) -> str:
+    """The text without case, with single spaces, and with one form for each character (NFKC)."""
+    if text.isascii():  # the same, faster
+        return " ".join(text.lower().split())
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def hash_texts(texts: Sequence[str]) -> UInt64[np.ndarray, " texts"]:
+    """A 64-bit hash of each normalized text, sorted."""
+    digests = (blake2b(normalize(text).encode(), digest_size=8).digest() for text in texts)
+    return np.sort(np.frombuffer(b"".join(digests), "<u8").astype(np.uint64))
 
 
 def fingerprint(examples: Examples) -> dict[str, str]:
@@ -68,13 +79,13 @@ def subsample(examples: Examples, count: int) -> Examples:
 
 def connected_groups(examples: Examples) -> Int[np.ndarray, " examples"]:
     """A number for each example, equal where two folds must not share them: examples with the same
-    group or the same text (up to case and white space), and their connected components."""
+    group or the same text (normalized), and their connected components."""
     groups = examples.groups or ("",) * len(examples.ids)
     nodes: dict[tuple[str, str], int] = {}
     edges = [
         (row, nodes.setdefault(key, len(nodes)))
         for row, (text, group) in enumerate(zip(examples.texts, groups, strict=True))
-        for key in [("text", _normalize(text)), ("group", group)]
+        for key in [("text", normalize(text)), ("group", group)]
         if key[1]
     ]
     rows, keys = np.array(edges, np.int64).reshape(-1, 2).T

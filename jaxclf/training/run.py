@@ -69,7 +69,7 @@ def train(
         check(experiment)
         setup = make_setup(experiment)
         raise_if_stopped()
-        distributed.check_same([to_dict(setup.experiment), setup.provenance])
+        distributed.check_same([to_dict(setup.experiment), setup.provenance.record])
         report = distributed.broadcast_from_primary(
             lambda: _start_run(out, setup, resume, include_texts, allow_changes)
         )

@@ -10,15 +10,8 @@ from typing import Any
 
 import jax
 
-from jaxclf.decisions.provenance import (
-    KEYS,
-    PROVENANCE,
-    Change,
-    Provenance,
-    find_changes,
-    read_provenance,
-    with_earlier,
-)
+from jaxclf.decisions.changes import KEYS, Change, find_changes
+from jaxclf.decisions.provenance import PROVENANCE, Provenance, read_provenance, with_earlier
 from jaxclf.errors import ConfigError, DataError, did_you_mean
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment
@@ -54,7 +47,7 @@ def open_run(out: Path, experiment: Experiment, resume: str) -> None:
 
 def settle_provenance(
     out: Path, provenance: Provenance, allow_changes: Sequence[str]
-) -> dict[str, Any]:
+) -> Provenance:
     """What to record of the data and the encoder: the run in `out` must have started with the same,
     except for the keys in `allow_changes`. Writes nothing.
 
@@ -67,13 +60,12 @@ def settle_provenance(
     is_finished = (out / "report.json").is_file()
     is_new = not is_finished and not any((out / "checkpoints").glob("*"))
     if is_new and not (out / PROVENANCE).is_file():
-        return dict(provenance)
+        return provenance
     try:
         before = read_provenance(out)
-        changes = find_changes(before, provenance)
-    except DataError:
-        record = "what the run started with"
-        before, changes = None, [Change(PROVENANCE, str(out), record, "damaged or missing")]
+        changes = find_changes(before.record, provenance.record)
+    except DataError as error:
+        before, changes = None, [Change(PROVENANCE, str(error), "readable", "not")]
     refused = [change for change in changes if change.key not in allow_changes]
     if refused:
         options = " ".join(dict.fromkeys(f"--allow-change {change.key}" for change in refused))
@@ -86,12 +78,13 @@ def settle_provenance(
         )
     for change in changes:
         log.warning("allowed: %s", change)
-    if before is None:
-        return {**provenance, "allowed_changes": [change._asdict() for change in changes]}
-    if not changes or is_finished:
+    if before is not None and (not changes or is_finished):
         return before
-    allowed = [*before.get("allowed_changes", []), *(change._asdict() for change in changes)]
-    return {**with_earlier(provenance, before), "allowed_changes": allowed}
+    allowed = [change._asdict() for change in changes]
+    if before is not None:
+        provenance = with_earlier(provenance, before)
+        allowed = [*before.record.get("allowed_changes", []), *allowed]
+    return provenance._replace(record={**provenance.record, "allowed_changes": allowed})
 
 
 def check_version(run: Path) -> None:

@@ -12,7 +12,7 @@ import jax
 from flax.traverse_util import unflatten_dict
 from tokenizers import Tokenizer
 
-from jaxclf.decisions.provenance import make_provenance
+from jaxclf.decisions.provenance import Provenance, make_provenance
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import override
 from jaxclf.experiment.validation import check_labels
@@ -21,7 +21,7 @@ from jaxclf.model.classifier import build
 from jaxclf.model.pretrained import encoder_files, resolve
 from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
 from jaxclf.model.storage.weights import flatten_params
-from jaxclf.text.splits import describe
+from jaxclf.text.splits import describe, hash_texts
 from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.training.data import Epochs, make_epochs, read_splits, split_file
 from jaxclf.training.param_groups import check_groups, init_bias_from_prior, without_last_layers
@@ -42,7 +42,7 @@ class RunSetup(NamedTuple):
     init: Callable[[jax.Array, Batch], dict]
     apply: Callable[..., jax.Array]
     pretrained: dict[str, Any]  # the encoder folder's parameters
-    provenance: dict[str, Any]
+    provenance: Provenance
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,20 +89,26 @@ def make_setup(experiment: Experiment) -> RunSetup:
         init,
         apply,
         without_last_layers(pretrained, optim.reinit_layers),
-        make_provenance(
-            {name: describe(split, split_file(data, name)) for name, split in splits.items()},
-            {
-                "average": experiment.regularization.weight_averaging.name,
-                "calibration": experiment.calibration.name,
-                "threshold": experiment.threshold.name,
-            },
-            {
-                "encoder": encoder_files(resolved.folder),
-                "data.soft_labels": {
-                    path: sha256(Path(path)) for path in [data.soft_labels] if path
-                },
-            },
-        ),
+        _make_provenance(experiment, splits, resolved.folder),
+    )
+
+
+def _make_provenance(
+    experiment: Experiment, splits: Mapping[str, Examples], encoder: Path
+) -> Provenance:
+    soft_labels = experiment.data.soft_labels
+    return make_provenance(
+        {name: describe(part, split_file(experiment.data, name)) for name, part in splits.items()},
+        {
+            "average": experiment.regularization.weight_averaging.name,
+            "calibration": experiment.calibration.name,
+            "threshold": experiment.threshold.name,
+        },
+        {
+            "encoder": encoder_files(encoder),
+            "data.soft_labels": {soft_labels: sha256(Path(soft_labels))} if soft_labels else {},
+        },
+        {name: hash_texts(part.texts) for name, part in splits.items()},
     )
 
 

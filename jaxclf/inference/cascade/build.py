@@ -14,6 +14,7 @@ from jaxclf.decisions.members import Members, read_members
 from jaxclf.decisions.metrics import compute_metrics, log_loss
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.provenance import (
+    Provenance,
     join_provenances,
     read_provenance,
     with_fitted,
@@ -181,11 +182,11 @@ def _match(rules: tuple[Rule, ...], texts: list[str] | None, part: Members) -> R
     return apply_rules(rules, texts, part.names)
 
 
-def _join_provenance(runs: Sequence[Path], rule: Spec) -> dict[str, Any]:
+def _join_provenance(runs: Sequence[Path], rule: Spec) -> Provenance:
     provenance = join_provenances([read_provenance(run) for run in runs])
     if rule.name != "fixed":
-        provenance = with_fitted(provenance, f"the thresholds ({rule.name})", "val")
-    return with_fitted(provenance, "the cut-offs of the cascade", "val")
+        provenance = with_fitted(provenance, f"the thresholds ({rule.name})", ["val"])
+    return with_fitted(provenance, "the cut-offs of the cascade", ["val"])
 
 
 def _warn(val: Members, summary: Mapping[str, Any], config: CascadeConfig) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxclf.decisions.calibration import calibration_from_json, calibration_to_json
+from jaxclf.decisions.provenance import Provenance
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.files.digest import DIGEST
 from jaxclf.files.untrusted import has_entry, printable
@@ -51,7 +52,7 @@ class CascadePlan(NamedTuple):
     exits: tuple[EarlyExit, ...]
     rules: tuple[Rule, ...]
     thresholds: dict[str, dict[str, Any]]
-    provenance: dict[str, Any]
+    provenance: Provenance
     digest: str = ""
 
 
@@ -71,10 +72,10 @@ def save_cascade(folder: Path, plan: CascadePlan, networks: Sequence[Path], card
         "stages": stages,
         "rules": [rule._asdict() for rule in plan.rules],
         "thresholds": plan.thresholds,
-        "provenance": plan.provenance,
+        "provenance": plan.provenance.record,
     }
     copies = {f"network-{index}": network for index, network in enumerate(networks)}
-    save_combination(folder, CASCADE, meta, copies, card)
+    save_combination(folder, CASCADE, meta, plan.provenance.row_hashes, copies, card)
 
 
 def pool_networks(
@@ -132,7 +133,7 @@ def load_cascade(folder: Path, verify: bool = True) -> tuple[CascadePlan, list[P
         tuple(_read_exit(stage, file, labels) for stage in stages[:-1]),
         read_rules(meta, file, labels),
         meta["thresholds"],
-        read_provenance(meta, file),
+        read_provenance(meta, folder, file),
     )
     paths, digest = open_models(meta, file, "network", networks, verify)
     return plan._replace(digest=digest), paths

@@ -3,6 +3,7 @@
 ensemble.json     labels in order, names of the members and digests of their folders, weights and
                   thresholds per label, provenance
 member-0, …       model folders
+row_hashes.npz    of the texts of its members' splits
 README.md         the model card
 """
 
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
+from jaxclf.decisions.provenance import Provenance
+from jaxclf.decisions.row_hashes import ROW_HASHES, RowHashes, save_row_hashes
 from jaxclf.errors import DataError
 from jaxclf.files.atomic import write_folder
 from jaxclf.files.digest import DIGEST, seal
@@ -40,7 +43,7 @@ class Blend(NamedTuple):
     labels: tuple[str, ...]
     weights: Float64[np.ndarray, "members classes"]
     thresholds: dict[str, dict[str, Any]]
-    provenance: dict[str, Any]
+    provenance: Provenance
     digest: str = ""
 
 
@@ -52,14 +55,19 @@ def save_ensemble(folder: Path, blend: Blend, models: Sequence[Path], card: str)
         "labels": list(blend.labels),
         "weights": dict(zip(blend.labels, blend.weights.T.tolist(), strict=True)),
         "thresholds": blend.thresholds,
-        "provenance": blend.provenance,
+        "provenance": blend.provenance.record,
     }
     copies = {f"member-{index}": model for index, model in enumerate(models)}
-    save_combination(folder, ENSEMBLE, meta, copies, card)
+    save_combination(folder, ENSEMBLE, meta, blend.provenance.row_hashes, copies, card)
 
 
 def save_combination(
-    folder: Path, file: str, meta: Mapping[str, Any], models: Mapping[str, Path], card: str
+    folder: Path,
+    file: str,
+    meta: Mapping[str, Any],
+    row_hashes: RowHashes,
+    models: Mapping[str, Path],
+    card: str,
 ) -> None:
     """Write a folder with copies of model folders atomically; replaces an older one.
 
@@ -68,6 +76,8 @@ def save_combination(
     with write_folder(folder) as part:
         for name, model in models.items():
             shutil.copytree(model, part / name)
+        if row_hashes:
+            save_row_hashes(part / ROW_HASHES, row_hashes)
         digests = {name: read_sealed(part / name, META, MODEL_FORMAT)[DIGEST] for name in models}
         write_sealed(part, file, {**meta, MODELS: digests}, card)
 
@@ -112,7 +122,7 @@ def load_ensemble(folder: Path, verify: bool = True) -> tuple[Blend, list[Path]]
     ):
         raise DataError(f"{file}: members is not a list of 1 to {MAX_MEMBERS} names")
     weights = _read_weights(meta, file, labels, len(members))
-    provenance = read_provenance(meta, file)
+    provenance = read_provenance(meta, folder, file)
     models, digest = open_models(meta, file, "member", len(members), verify)
     return Blend(tuple(members), labels, weights, meta["thresholds"], provenance, digest), models
 

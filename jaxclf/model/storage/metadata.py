@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from jaxclf.decisions.calibration import apply_calibration, calibration_from_json
+from jaxclf.decisions.provenance import Provenance
+from jaxclf.decisions.row_hashes import LIMIT, ROW_HASHES, load_row_hashes
 from jaxclf.errors import DataError
-from jaxclf.files.untrusted import printable
+from jaxclf.files.untrusted import printable, safe_path
 
 
 def check_format(meta: Mapping[str, Any], file: Path, expected: int) -> None:
@@ -59,19 +61,22 @@ def read_calibration(meta: Mapping[str, Any], file: Path, classes: int) -> dict[
     raise DataError(f"{file}: calibration has no increasing curve for each label")
 
 
-def read_provenance(meta: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Which split fitted each part of the model. Raises DataError."""
+def read_provenance(meta: Mapping[str, Any], folder: Path, file: Path) -> Provenance:
+    """Which split fitted each part of the model, and the row hashes. Raises DataError."""
     values = meta.get("provenance")
     if (
         not isinstance(values, dict)
         or not isinstance(values.get("splits"), dict)
         or not isinstance(values.get("fitted"), list)
         or not all(
-            isinstance(part, dict) and {"what", "split"} <= part.keys() for part in values["fitted"]
+            isinstance(part, dict) and all(isinstance(part.get(k), str) for k in ("what", "split"))
+            for part in values["fitted"]
         )
         or not all(
             isinstance(split, dict) and "sha256" in split for split in values["splits"].values()
         )
     ):
         raise DataError(f"{file}: provenance does not name the split that fitted each part")
-    return values
+    if ROW_HASHES not in meta["files"]:  # of an exported model
+        return Provenance(values, {})
+    return Provenance(values, load_row_hashes(safe_path(folder, ROW_HASHES, LIMIT)))

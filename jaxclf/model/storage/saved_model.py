@@ -3,6 +3,7 @@
 config.json tokenizer.json    of the encoder
 model.safetensors             the encoder, under the names of its family
 head.safetensors              pool and head, under our paths
+row_hashes.npz                of the texts of the splits
 jaxclf.json                   experiment, labels in order, thresholds, calibration, provenance; the
                               SHA-256 of all files above, and the model's digest
 README.md                     the model card
@@ -10,7 +11,6 @@ README.md                     the model card
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.traverse_util
@@ -19,6 +19,8 @@ import numpy as np
 import safetensors.numpy
 from tokenizers import Tokenizer
 
+from jaxclf.decisions.provenance import Provenance
+from jaxclf.decisions.row_hashes import ROW_HASHES, save_row_hashes
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import from_dict, to_dict
@@ -57,7 +59,7 @@ class SavedModel(NamedTuple):
     labels: tuple[str, ...]
     thresholds: dict[str, dict[str, Any]]
     calibration: dict[str, Any]
-    provenance: dict[str, Any]
+    provenance: Provenance
     params: dict[str, Any]
     digest: str = ""
 
@@ -116,13 +118,11 @@ def save_model(
     tokenizer: Tokenizer,
     card: str,
     as_transformers: bool = False,
-    extra_files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write a model folder atomically; replaces an older one.
 
     as_transformers: write encoder and head to one file, under the names of the family's classifier
         in transformers. Only for a model that `is_transformers_classifier`.
-    extra_files: more files of the folder, name -> content; `load_model` checks their SHA-256.
     """
     params = jax.tree.map(np.asarray, model.params)
     family = family_of(model.hf_config)
@@ -138,7 +138,7 @@ def save_model(
         "labels": list(model.labels),
         "thresholds": model.thresholds,
         "calibration": model.calibration,
-        "provenance": model.provenance,
+        "provenance": model.provenance.record,
     }
     if model.digest:
         meta["exported_from"] = model.digest
@@ -152,8 +152,8 @@ def save_model(
             safetensors.numpy.save_file(head, part / HEAD)
             (part / HEAD).chmod(mode)
         write_json(part / CONFIG, model.hf_config)
-        for name, content in extra_files.items():
-            (part / name).write_bytes(content)
+        if model.provenance.row_hashes:
+            save_row_hashes(part / ROW_HASHES, model.provenance.row_hashes)
         write_sealed(part, META, meta, card)
 
 
@@ -189,7 +189,7 @@ def load_model(
         head_shapes = {key: value for key, value in shapes.items() if key != "encoder"}
         params |= _read_head(folder, head_shapes)
     calibration = read_calibration(meta, file, len(labels))
-    provenance = read_provenance(meta, file)
+    provenance = read_provenance(meta, folder, file)
     return SavedModel(
         experiment,
         hf_config,

@@ -17,7 +17,7 @@ from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, apply_calibration, calibration_to_json
 from jaxclf.decisions.compare_runs import compare_systems, read_system
 from jaxclf.decisions.predictions import load_predictions, save_predictions
-from jaxclf.decisions.provenance import write_provenance
+from jaxclf.decisions.provenance import Provenance, reuse_warnings, write_provenance
 from jaxclf.decisions.thresholds import plug_in
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
@@ -64,7 +64,8 @@ def make_networks(encoder_folder, data, texts):
     shared = rng.normal(size=(32, 3))
     kernels = [shared + error * rng.normal(size=(32, 3)) for error in ERRORS]
     thresholds = {name: {"value": 0.5, "split": "val", "rule": "fixed"} for name in NAMES}
-    provenance = {"splits": {}, "fitted": [{"what": "the weights", "split": "train"}]}
+    record = {"splits": {}, "fitted": [{"what": "the weights", "split": "train"}], "files": {}}
+    provenance = Provenance(record, {"train": text_splits.hash_texts(("a text",))})
 
     def make_model(kernel, bias):
         layer = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
@@ -119,7 +120,8 @@ def folder(tiny_encoder, demo_rows, tmp_path_factory):
         path = folder / f"{split}.jsonl"
         path.write_text("\n".join(rows), encoding="utf-8")
         examples[split] = read(path, NAMES)
-        provenance["splits"][split] = text_splits.describe(examples[split], path.name)
+        provenance.record["splits"][split] = text_splits.describe(examples[split], path.name)
+        provenance.row_hashes[split] = text_splits.hash_texts(examples[split].texts)
     for name, by_split in runs.items():
         for split, split_probs in by_split.items():
             ids, labels = np.array(examples[split].ids), examples[split].labels
@@ -211,9 +213,14 @@ def test_every_path_gives_the_same(folder, built, cascade, monkeypatch):
     report = read_json(out / "report.json")
     monkeypatch.setattr("jaxclf.evaluate.load", lambda run: cascade, raising=False)
     for split, is_biased in (("val", True), ("test", False)):
-        metrics, warning = evaluate_file(out, folder / f"{split}.jsonl")
+        metrics = evaluate_file(out, folder / f"{split}.jsonl")
         assert metrics["macro_f1"] == pytest.approx(report[split]["macro_f1"])
-        assert ("the cut-offs of the cascade" in str(warning)) == is_biased
+        count = len(texts[split])
+        sentences = [*reuse_warnings(metrics, split), *reuse_warnings(report[split], split)]
+        assert len(sentences) == 2 * is_biased
+        for sentence in sentences:
+            assert f"{count} of {count} rows were used for" in sentence
+            assert "the cut-offs of the cascade" in sentence
     systems = (read_system(run.name, [run], "test") for run in (out, folder / "blend"))
     difference = compare_systems(*systems, 50, 0).metrics["macro_f1"].value
     summary = read_json(out / "stages.json")
