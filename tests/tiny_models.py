@@ -16,9 +16,7 @@ from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
 LABELS = ("joy", "fear", "anger")
 NONE = Calibration("none", ({}, {}, {}))
-PROVENANCE = make_provenance(
-    {}, {"average": "best", "calibration": "none", "threshold": "fixed"}, {}
-)
+PROVENANCE = make_provenance({}, {"average": "best", "calibration": "none", "threshold": "fixed"})
 LENGTH = 20  # tokens of a window; a text has at most three, which share four tokens
 
 

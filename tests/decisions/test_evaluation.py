@@ -113,7 +113,7 @@ def test_the_number_of_thresholds_must_match(count):
 
 
 PROVENANCE = make_provenance(
-    {}, {"average": "best", "calibration": "none", "threshold": "per_label"}, {}
+    {}, {"average": "best", "calibration": "none", "threshold": "per_label"}
 )
 
 

@@ -215,7 +215,7 @@ def test_every_path_gives_the_same(folder, built, cascade, monkeypatch):
     for split, is_biased in (("val", True), ("test", False)):
         metrics = evaluate_file(out, folder / f"{split}.jsonl")
         assert metrics["macro_f1"] == pytest.approx(report[split]["macro_f1"])
-        count = len(texts[split])
+        count = metrics["used_rows"][-1]["of"]
         sentences = [*reuse_warnings(metrics, split), *reuse_warnings(report[split], split)]
         assert len(sentences) == 2 * is_biased
         for sentence in sentences:

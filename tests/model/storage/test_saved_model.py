@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxclf.decisions.provenance import Provenance
 from jaxclf.experiment.config import Spec
 from jaxclf.experiment.overrides import override
 from jaxclf.inference.members import param_shapes
@@ -16,7 +17,8 @@ LABELS = ("alpha", "beta", "gamma")
 THRESHOLDS = {name: {"value": 0.25, "split": "val", "rule": "per_label"} for name in LABELS}
 
 CURVES = {"kind": "temperature", "curves": [{"temperature": 1.5}] * 3}
-PROVENANCE = {"splits": {}, "fitted": [{"what": "the weights", "split": "train"}]}
+FITTED = [{"what": "the weights", "split": "train"}]
+PROVENANCE = Provenance({"splits": {}, "fitted": FITTED}, {})
 
 
 @pytest.fixture(params=["linear", "native", "residual"])
