@@ -11,6 +11,7 @@ from jaxclf import ensemble
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.decisions.provenance import reuse_warnings
+from jaxclf.decisions.row_hashes import ROW_HASHES
 from jaxclf.errors import DataError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Spec
@@ -128,13 +129,15 @@ def test_options_stand_anywhere_on_the_line(capsys, copies, tmp_path):
 )
 def test_a_damaged_ensemble_is_refused(blended_copies, tmp_path, values, message):
     meta = json.loads((blended_copies / "model" / ENSEMBLE).read_text())
+    shutil.copy(blended_copies / "model" / ROW_HASHES, tmp_path)
     (tmp_path / ENSEMBLE).write_text(json.dumps({**meta, **values}))
     with pytest.raises(DataError, match=message):
         load_ensemble(tmp_path, verify=False)
 
 
 def test_a_missing_member_is_named(blended_copies, tmp_path):
-    shutil.copy(blended_copies / "model" / ENSEMBLE, tmp_path)
+    for name in (ENSEMBLE, ROW_HASHES):
+        shutil.copy(blended_copies / "model" / name, tmp_path)
     with pytest.raises(DataError, match="member-0"):
         load_ensemble(tmp_path)
 

@@ -313,8 +313,8 @@ def test_the_origin_of_thresholds_is_on_the_page(tmp_path, without_figures):
     write_page(out)
     _, page = read(out)
     assert "Rule per_label , fitted on the val split." in page.text
-    assert "The val split fitted the thresholds (per_label): scores on it are" in page.text
-    assert "The test split fitted" not in page.text
+    assert "val was used for the thresholds (per_label); scores on it are" in page.text
+    assert "test was used" not in page.text
     assert "fitted on other folds of val, macro F1 on val is 0.321 instead" in page.text
     assert page.row("stress")[4].endswith("0.123 to 0.456")
     assert page.row("stress")[7] == "0.500 0.300 to 0.700"

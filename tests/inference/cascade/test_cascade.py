@@ -18,6 +18,7 @@ from jaxclf.decisions.calibration import Calibration, apply_calibration, calibra
 from jaxclf.decisions.compare_runs import compare_systems, read_system
 from jaxclf.decisions.predictions import load_predictions, save_predictions
 from jaxclf.decisions.provenance import Provenance, reuse_warnings, write_provenance
+from jaxclf.decisions.row_hashes import ROW_HASHES
 from jaxclf.decisions.thresholds import plug_in
 from jaxclf.errors import DataError
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
@@ -457,6 +458,7 @@ def with_stage(meta, **values):
 )
 def test_a_damaged_cascade_is_refused(built, tmp_path, change, message):
     meta = read_json(built[0] / "model" / CASCADE)
+    shutil.copy(built[0] / "model" / ROW_HASHES, tmp_path)
     (tmp_path / CASCADE).write_text(json.dumps({**meta, **change(meta)}))
     with pytest.raises(DataError, match=message):
         load_cascade(tmp_path, verify=False)
