@@ -19,7 +19,7 @@ from jaxclf.decisions.calibration import Calibration, calibration_to_json
 from jaxclf.decisions.provenance import make_provenance
 from jaxclf.errors import JaxclfError
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
-from jaxclf.inference.members import param_shapes
+from jaxclf.model.classifier import param_shapes
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
 from jaxclf.model.storage.saved_model import SavedModel, save_model
 from jaxclf.model.storage.weights import flatten_params

@@ -7,7 +7,16 @@ from jaxclf.decisions.predictions import HELD_OUT
 from jaxclf.decisions.provenance import PROVENANCE
 
 # Every key that a change may be allowed under.
-KEYS = ("data.train", "data.val", "data.test", "data.soft_labels", "encoder", PROVENANCE)
+SPLITS = ("train", "val", "test", HELD_OUT)  # others fitted the model of `train.init_from`
+KEYS = (
+    "data.train",
+    "data.val",
+    "data.test",
+    "data.soft_labels",
+    "encoder",
+    "train.init_from",
+    PROVENANCE,
+)
 
 
 class Change(NamedTuple):
@@ -30,6 +39,7 @@ def find_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Ch
         columns = [key for key, of in split["sha256"].items() if old["sha256"].get(key) != of]
         if columns:
             key = f"data.{'train' if name == HELD_OUT else name}"
+            key = key if name in SPLITS else "train.init_from"
             file = f"{split['file']} ({', '.join(columns)})"
             sizes = [
                 f"{part['rows']:,} rows, SHA-256 {_shorten(part['sha256'].get(columns[0]))}"

@@ -126,6 +126,11 @@ class Train:
     checkpoint_every: Annotated[
         int, Bound(1, 2**31), "steps between checkpoints, besides one per epoch"
     ] = 500
+    init_from: Annotated[
+        str,
+        "run or model to start from: its encoder, and with the same labels, pool and head these "
+        'too; "": the pretrained encoder',
+    ] = ""
 
 
 @dataclass(frozen=True)

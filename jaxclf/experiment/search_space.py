@@ -61,7 +61,7 @@ ParamValues = dict[str, Any]  # name of a dimension -> number, or name of a valu
 MEASURE = "train val test labels max_train_examples folds fold".split()
 NOT_SEARCHABLE = {
     **dict.fromkeys(
-        [*(f"data.{name}" for name in MEASURE), "train.metric"],
+        [*(f"data.{name}" for name in MEASURE), "train.metric", "train.init_from"],
         "the scores of trials would not be comparable",
     ),
     **dict.fromkeys(

@@ -5,7 +5,7 @@ from pathlib import Path
 from jaxclf.exporters.verify import check_new_folder
 from jaxclf.files.json_file import write_json
 from jaxclf.files.untrusted import safe_path
-from jaxclf.inference.members import model_folder, param_shapes
+from jaxclf.inference.members import model_folder
 from jaxclf.model.classifier import family_of
 from jaxclf.model.storage.saved_model import (
     is_transformers_classifier,
@@ -30,7 +30,7 @@ def to_hf(run: Path, out: Path) -> str:
     """
     check_new_folder(out)
     folder = model_folder(run)
-    model = load_model(folder, param_shapes)
+    model = load_model(folder)
     _, tokenizer = open_encoder(folder)
     card = safe_path(folder, "README.md").read_text(encoding="utf-8")
     data, labels = model.experiment.data, model.labels

@@ -4,21 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float64
 from tokenizers import Tokenizer
 
 from jaxclf.decisions.provenance import Provenance
 from jaxclf.errors import DataError
-from jaxclf.experiment.config import Experiment
 from jaxclf.files.untrusted import has_entry
 from jaxclf.inference.cascade.folder import CASCADE
-from jaxclf.model.classifier import build
 from jaxclf.model.storage.ensemble_folder import ENSEMBLE, load_ensemble
 from jaxclf.model.storage.saved_model import META, SavedModel, load_model, open_encoder
-from jaxclf.text.packing import fill
-from jaxclf.types import Shape, Tokens
 
 
 class LoadedModels(NamedTuple):
@@ -46,7 +41,7 @@ def load_folder(folder: Path, verify: bool = True) -> LoadedModels:
         labels, weights = ensemble.labels, ensemble.weights
         thresholds, provenance, digest = ensemble.thresholds, ensemble.provenance, ensemble.digest
     else:
-        model = load_model(folder, param_shapes, verify)
+        model = load_model(folder, verify)
         folders, members, tokenizers = [folder], [model], [open_encoder(folder)[1]]
         labels, weights = model.labels, np.ones((1, len(model.labels)))
         thresholds, provenance, digest = model.thresholds, model.provenance, model.digest
@@ -59,7 +54,7 @@ def load_members(
     folders: Sequence[Path], labels: tuple[str, ...], verify: bool = True
 ) -> tuple[list[SavedModel], list[Tokenizer]]:
     """Read several model folders. Raises DataError if one has other labels."""
-    members = [load_model(folder, param_shapes, verify) for folder in folders]
+    members = [load_model(folder, verify) for folder in folders]
     for folder, member in zip(folders, members, strict=True):
         if member.labels != labels:
             raise DataError(f"{folder / META}: the labels differ from those of the folder above")
@@ -71,13 +66,3 @@ def model_folder(path: Path) -> Path:
     one."""
     is_model = any(has_entry(path, name) for name in (META, ENSEMBLE, CASCADE))
     return path if is_model or not (path / "model").is_dir() else path / "model"
-
-
-def param_shapes(experiment: Experiment, hf_config: dict[str, Any], classes: int) -> Any:
-    """Shapes of the network's parameters, without allocating them."""
-    init, _ = build(experiment, hf_config, classes)
-    no_tokens = Tokens(np.zeros(0, np.int32), np.zeros(1, np.int32), np.zeros(0, np.int32))
-    no_labels = np.zeros((0, classes), np.float32)
-    shape = Shape(1, experiment.data.max_length, 1)
-    batch = fill(no_tokens, no_labels, no_labels, None, shape)
-    return jax.eval_shape(init, jax.random.key(0), batch)

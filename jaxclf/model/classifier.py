@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxclf.errors import ConfigError, DataError
@@ -14,7 +16,8 @@ from jaxclf.model.encoders.common import Family, Native, Settings
 from jaxclf.model.encoders.deberta import DEBERTA, DEBERTA_V2
 from jaxclf.model.encoders.modernbert import MODERNBERT
 from jaxclf.model.heads import HEADS, POOLS
-from jaxclf.types import Batch, Mix
+from jaxclf.text.packing import fill
+from jaxclf.types import Batch, Mix, Shape, Tokens
 
 # By the `model_type` of a config.json.
 FAMILIES = {
@@ -141,3 +144,13 @@ def make_network(
         Pool(experiment.pool),
         Head(experiment.head, classes, config.head),
     )
+
+
+def param_shapes(experiment: Experiment, hf_config: Mapping[str, Any], classes: int) -> Any:
+    """Shapes of the network's parameters, without allocating them."""
+    init, _ = build(experiment, hf_config, classes)
+    no_tokens = Tokens(np.zeros(0, np.int32), np.zeros(1, np.int32), np.zeros(0, np.int32))
+    no_labels = np.zeros((0, classes), np.float32)
+    shape = Shape(1, experiment.data.max_length, 1)
+    batch = fill(no_tokens, no_labels, no_labels, None, shape)
+    return jax.eval_shape(init, jax.random.key(0), batch)

@@ -36,13 +36,19 @@ def open_run(out: Path, experiment: Experiment, resume: str) -> None:
         if changed:
             raise ConfigError(
                 f"{out} contains a run of another experiment (different {', '.join(changed)}); "
-                "give another --out"
+                f"give another --out{_advise_start(out)}"
             )
     elif out.exists() and any(path.suffix != ".part" for path in out.iterdir()):
         raise ConfigError(f"{out} is not empty and contains no run; give another --out")
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, to_dict(experiment))
+
+
+def _advise_start(out: Path) -> str:
+    """How to train on from the model of a finished run."""
+    is_finished = (out / "report.json").is_file()
+    return f", with train.init_from={out} to start from its model" * is_finished
 
 
 def settle_provenance(
@@ -74,7 +80,7 @@ def settle_provenance(
             f"{out}: {'the run is finished, and this' if is_finished else 'this'} changed since "
             "the run started:\n"
             + "\n".join(f"  {change}" for change in refused)
-            + f"\nrestore it, give another --out, or add {options} ({effect})"
+            + f"\nrestore it, give another --out{_advise_start(out)}, or add {options} ({effect})"
         )
     for change in changes:
         log.warning("allowed: %s", change)

@@ -12,19 +12,18 @@ import jax
 from flax.traverse_util import unflatten_dict
 from tokenizers import Tokenizer
 
-from jaxclf.decisions.provenance import Provenance, make_provenance
+from jaxclf.decisions.provenance import Provenance, make_provenance, with_earlier
 from jaxclf.experiment.config import Experiment
-from jaxclf.experiment.overrides import override
 from jaxclf.experiment.validation import check_labels
 from jaxclf.files.atomic import sha256
 from jaxclf.model.classifier import build
-from jaxclf.model.pretrained import encoder_files, resolve
-from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
+from jaxclf.model.pretrained import encoder_files
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.splits import describe, hash_texts
 from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.training.data import Epochs, make_epochs, read_splits, split_file
 from jaxclf.training.param_groups import check_groups, init_bias_from_prior, without_last_layers
+from jaxclf.training.start import Start, initial_params, open_start
 from jaxclf.types import Batch, Examples, LabelStats, Tokens
 
 log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class RunSetup(NamedTuple):
     tokenizer: Tokenizer
     init: Callable[[jax.Array, Batch], dict]
     apply: Callable[..., jax.Array]
-    pretrained: dict[str, Any]  # the encoder folder's parameters
+    pretrained: dict[str, Any]  # the parameters that are not random
     provenance: Provenance
 
     @property
@@ -56,13 +55,11 @@ def make_setup(experiment: Experiment) -> RunSetup:
     splits = read_splits(data)
     train = splits["train"]
     names = train.names
-    resolved = resolve(experiment.encoder.name, experiment.encoder.revision)
-    experiment = override(experiment, {"encoder.revision": resolved.revision})
-    hf_config, tokenizer = open_encoder(resolved.folder)
-    init, apply = build(experiment, hf_config, len(names))
+    start, experiment = open_start(experiment)
+    init, apply = build(experiment, start.hf_config, len(names))
     check_labels(experiment, names)
     _check_label_descriptions(data.label_descriptions, names)
-    tokenize_texts = functools.partial(tokenize, tokenizer, windows=data.windows)
+    tokenize_texts = functools.partial(tokenize, start.tokenizer, windows=data.windows)
     epochs = make_epochs(
         train,
         tokenize_texts,
@@ -76,7 +73,7 @@ def make_setup(experiment: Experiment) -> RunSetup:
     first_batch = next(epochs.batches(0, 0))
     shapes = jax.eval_shape(init, jax.random.key(0), first_batch)
     check_groups(optim, shapes)
-    pretrained = pretrained_params(resolved.folder, shapes)
+    pretrained = initial_params(start, experiment, names, shapes)
     return RunSetup(
         experiment,
         splits,
@@ -84,20 +81,20 @@ def make_setup(experiment: Experiment) -> RunSetup:
         epochs,
         first_batch,
         LabelStats(train.labels.sum(axis=0), train.label_mask.sum(axis=0)),
-        hf_config,
-        tokenizer,
+        start.hf_config,
+        start.tokenizer,
         init,
         apply,
         without_last_layers(pretrained, optim.reinit_layers),
-        _make_provenance(experiment, splits, resolved.folder),
+        _make_provenance(experiment, splits, start),
     )
 
 
 def _make_provenance(
-    experiment: Experiment, splits: Mapping[str, Examples], encoder: Path
+    experiment: Experiment, splits: Mapping[str, Examples], start: Start
 ) -> Provenance:
-    soft_labels = experiment.data.soft_labels
-    return make_provenance(
+    soft_labels, model = experiment.data.soft_labels, start.model
+    provenance = make_provenance(
         {name: describe(part, split_file(experiment.data, name)) for name, part in splits.items()},
         {
             "average": experiment.regularization.weight_averaging.name,
@@ -105,11 +102,13 @@ def _make_provenance(
             "threshold": experiment.threshold.name,
         },
         {
-            "encoder": encoder_files(encoder),
+            "encoder": encoder_files(start.folder),
             "data.soft_labels": {soft_labels: sha256(Path(soft_labels))} if soft_labels else {},
+            "train.init_from": {experiment.train.init_from: model.digest} if model else {},
         },
         {name: hash_texts(part.texts) for name, part in splits.items()},
     )
+    return with_earlier(provenance, model.provenance) if model else provenance
 
 
 def _check_label_descriptions(descriptions: Mapping[str, str], names: tuple[str, ...]) -> None:
@@ -126,8 +125,8 @@ def _check_label_descriptions(descriptions: Mapping[str, str], names: tuple[str,
 
 
 def init_params(setup: RunSetup) -> dict[str, Any]:
-    """The initial parameters: pretrained where the encoder's folder has them, else random by the
-    seed."""
+    """The initial parameters: those that a model or the encoder's folder has, the others random by
+    the seed."""
     optim, seed = setup.experiment.optim, setup.experiment.seed
     pretrained = flatten_params(setup.pretrained)
 
@@ -137,4 +136,7 @@ def init_params(setup: RunSetup) -> dict[str, Any]:
 
     leaves = {**jax.jit(init_missing)(jax.random.key(seed), setup.first_batch), **pretrained}
     params = jax.tree.map(jax.numpy.asarray, unflatten_dict(leaves))
-    return init_bias_from_prior(params, setup.stats) if optim.init_bias_from_prior else params
+    has_trained_bias = ("head", "classifier", "bias") in pretrained
+    if has_trained_bias or not optim.init_bias_from_prior:
+        return params
+    return init_bias_from_prior(params, setup.stats)

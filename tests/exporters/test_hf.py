@@ -12,7 +12,7 @@ from tiny_models import LABELS, make_model
 import jaxclf
 from jaxclf.decisions.calibration import Calibration
 from jaxclf.exporters.hf import to_hf
-from jaxclf.inference.members import param_shapes
+from jaxclf.model.classifier import param_shapes
 from jaxclf.model.inference import gather, prediction_shape, score
 from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
 from jaxclf.text.tokenizer.tokenize import tokenize

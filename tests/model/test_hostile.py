@@ -35,7 +35,7 @@ import jaxclf
 from jaxclf.decisions.calibration import Calibration
 from jaxclf.errors import JaxclfError
 from jaxclf.experiment.config import Data, Experiment
-from jaxclf.inference.members import param_shapes
+from jaxclf.model.classifier import param_shapes
 from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
 
 CPU_SECONDS, MEMORY, LETTERS = 2.0, 200e6, 25_000

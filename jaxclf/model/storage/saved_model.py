@@ -9,7 +9,7 @@ jaxclf.json                   experiment, labels in order, thresholds, calibrati
 README.md                     the model card
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from jaxclf.files.atomic import write_folder
 from jaxclf.files.digest import DIGEST
 from jaxclf.files.json_file import write_json
 from jaxclf.files.untrusted import has_entry, printable, read_json
-from jaxclf.model.classifier import family_of
+from jaxclf.model.classifier import family_of, param_shapes
 from jaxclf.model.storage.metadata import read_calibration, read_labels, read_provenance
 from jaxclf.model.storage.sealing import FILES, read_sealed, write_sealed
 from jaxclf.model.storage.tensor_files import SINGLE, open_safetensors, open_tensors
@@ -162,12 +162,9 @@ def is_transformers_classifier(experiment: Experiment) -> bool:
     return experiment.pool.name == "cls" and experiment.head.name == "native"
 
 
-def load_model(
-    folder: Path, param_shapes: Callable[..., Mapping[str, Any]], verify: bool = True
-) -> SavedModel:
+def load_model(folder: Path, verify: bool = True) -> SavedModel:
     """Read a model folder.
 
-    param_shapes: (experiment, hf_config, classes) -> the shapes of the network's parameters.
     verify: whether to check the SHA-256 of all files.
     Raises DataError for a missing or damaged file, another version's folder, and tensors that do
     not fit.

@@ -8,8 +8,7 @@ import pytest
 from jaxclf.decisions.provenance import Provenance
 from jaxclf.experiment.config import Spec
 from jaxclf.experiment.overrides import override
-from jaxclf.inference.members import param_shapes
-from jaxclf.model.classifier import build
+from jaxclf.model.classifier import build, param_shapes
 from jaxclf.model.storage.saved_model import SavedModel, load_model, pretrained_params, save_model
 from jaxclf.text.tokenizer.tokenize import load_tokenizer
 
@@ -36,7 +35,7 @@ def saved(request, tiny_experiment, tiny_config, tiny_encoder, tmp_path):
 
 def test_there_and_back_is_bitwise(saved):
     folder, saved_model = saved
-    loaded = load_model(folder, param_shapes)
+    loaded = load_model(folder)
     assert loaded.experiment == saved_model.experiment
     assert loaded[2:6] == saved_model[2:6]
     chex.assert_trees_all_equal(loaded.params, saved_model.params)
