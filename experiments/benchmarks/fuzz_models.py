@@ -16,7 +16,7 @@ from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordPieceTrainer
 import jaxclf
 from experiments.benchmarks.fuzz_data import cut, damage_twice, duplicate, flip_bits, insert
 from jaxclf.decisions.calibration import Calibration, calibration_to_json
-from jaxclf.decisions.provenance import make_provenance
+from jaxclf.decisions.provenance import Provenance, make_provenance
 from jaxclf.errors import JaxclfError
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.model.classifier import param_shapes
@@ -119,7 +119,7 @@ def make_ensemble(folder: Path, members: list[Path]) -> None:
     weights = np.full((len(members), len(LABELS)), 1 / len(members))
     meta = json.loads((members[0] / "jaxclf.json").read_text(encoding="utf-8"))
     names = tuple(member.name for member in members)
-    blend = Blend(names, LABELS, weights, meta["thresholds"], meta["provenance"])
+    blend = Blend(names, LABELS, weights, meta["thresholds"], Provenance(meta["provenance"], {}))
     save_ensemble(folder, blend, members, "a card\n")
 
 

@@ -280,45 +280,44 @@ def interrupt_runs(
     """Interrupt runs `total` times; yields a record for each folder that has trained to its end."""
     expected = folder / "expected"
     make_inputs(folder)
-    parent = start_parent(folder)
-    if not (expected / "report.json").exists():
-        run = Run(folder, expected, parent)
-        assert run.process.wait() == 0, run.output()
-    done, counts = 0, collections.Counter[str]()
-    for number in itertools.count():
-        out, rng, interruptions = folder / f"{kind}-{number}", random.Random(number), []
-        record_path = folder / f"{kind}-{number}.json"
-        if record_path.exists():
-            record = json.loads(record_path.read_text())
-            done += len(record["interruptions"])
-            counts.update(part["phase"] for part in record["interruptions"])
+    with start_parent(folder) as parent:
+        if not (expected / "report.json").exists():
+            run = Run(folder, expected, parent)
+            assert run.process.wait() == 0, run.output()
+        done, counts = 0, collections.Counter[str]()
+        for number in itertools.count():
+            out, rng, interruptions = folder / f"{kind}-{number}", random.Random(number), []
+            record_path = folder / f"{kind}-{number}.json"
+            if record_path.exists():
+                record = json.loads(record_path.read_text())
+                done += len(record["interruptions"])
+                counts.update(part["phase"] for part in record["interruptions"])
+                yield record
+                continue
+            if done >= total:
+                return
+            while True:
+                index, phase = done + len(interruptions), choose_phase(counts)
+                is_last = len(interruptions) == PER_FOLDER or index == total
+                # What is interrupted while it imports must be a process of its own.
+                run = Run(folder, out, None if phase == "start" and not is_last else parent)
+                if is_last or not run.wait_for_phase(phase, rng):
+                    break
+                numbers = draw_signals(kind, index, rng)
+                interruptions.append(run.interrupt(numbers, rng))
+                counts[interruptions[-1].phase] += 1
+                log(f"{kind} {index + 1}: {interruptions[-1]}")
+                if not interruptions[-1].is_clean:
+                    log(run.output())
+            code, done = run.process.wait(), done + len(interruptions)
+            differing = differing_files(expected, out) if code == 0 else [run.output()]
+            log(f"{out.name}: exit code {code}, different: {differing or 'nothing'}")
+            record = {
+                "interruptions": [part._asdict() for part in interruptions],
+                "different": differing,
+            }
+            record_path.write_text(json.dumps(record))
             yield record
-            continue
-        if done >= total:
-            parent.kill()
-            return
-        while True:
-            index, phase = done + len(interruptions), choose_phase(counts)
-            is_last = len(interruptions) == PER_FOLDER or index == total
-            # What is interrupted while it imports must be a process of its own.
-            run = Run(folder, out, None if phase == "start" and not is_last else parent)
-            if is_last or not run.wait_for_phase(phase, rng):
-                break
-            numbers = draw_signals(kind, index, rng)
-            interruptions.append(run.interrupt(numbers, rng))
-            counts[interruptions[-1].phase] += 1
-            log(f"{kind} {index + 1}: {interruptions[-1]}")
-            if not interruptions[-1].is_clean:
-                log(run.output())
-        code, done = run.process.wait(), done + len(interruptions)
-        differing = differing_files(expected, out) if code == 0 else [run.output()]
-        log(f"{out.name}: exit code {code}, different: {differing or 'nothing'}")
-        record = {
-            "interruptions": [part._asdict() for part in interruptions],
-            "different": differing,
-        }
-        record_path.write_text(json.dumps(record))
-        yield record
 
 
 def summarize(records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def ensemble(tiny_encoder, tmp_path_factory):
 def with_weights(ensemble, weights):
     """The same compiled networks with other weights."""
     thresholds = {name: {"value": 0.5} for name in LABELS}
-    return Classifier(LABELS, thresholds, ensemble.provenance, ensemble.groups, ensemble.calibrations, weights)
+    return Classifier(
+        LABELS, thresholds, ensemble.provenance, ensemble.groups, ensemble.calibrations, weights
+    )
 
 
 @pytest.fixture(scope="module")

@@ -347,11 +347,14 @@ def test_a_kill_at_any_step_is_resumed_to_the_same_bytes(
         if part_path(target).exists():
             with part_path(target).open("ab") as file:
                 file.write(b"half a li")
+        # Killed while it released the lock: the same command is a new one.
+        is_over = target.exists() and not journals.journal_path(target).exists()
         scored.clear()
         assert predict_file(classifier, source, target) == ROWS
         assert target.read_bytes() == expected
         assert [path.name for path in folder.iterdir()] == [target.name]
-        saved.append(ROWS - sum(scored))
+        if not is_over:
+            saved.append(ROWS - sum(scored))
     assert {"fsync", "replace", "unlink", "append"} == set(log)
     # Rows in the journal are not scored again.
     assert sorted(set(saved)) == [0, 60, 100]
@@ -520,6 +523,7 @@ def test_a_fingerprint_covers_everything_that_predictions_depend_on(
 KILLS = """
 import json, os, random, signal, sys, threading
 import jax
+from jaxclf import predict
 from jaxclf.inference import score_file
 
 run, source, folder, cache = sys.argv[1:]

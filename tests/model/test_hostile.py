@@ -603,8 +603,10 @@ def watch(event: str, args: tuple) -> None:
 
     It sees what Python does. The libraries in Rust open only paths that were checked before.
     """
+    # An import lists the folders of sys.path that have changed.
     if not watched or (
-        event == "marshal.loads" and "importlib" in sys._getframe(1).f_code.co_filename
+        event in ("marshal.loads", "os.listdir")
+        and "importlib" in sys._getframe(1).f_code.co_filename
     ):
         return
     if event.startswith(FORBIDDEN):

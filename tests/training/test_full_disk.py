@@ -6,6 +6,8 @@ from jaxclf.errors import StorageError
 from jaxclf.training.run import train
 
 
+# tensorstore's threads still call the event loop that orbax closed after the failed write.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 1_000, 5_000, 40_000, 150_000])
 def test_a_run_without_room_is_finished_by_the_same_command(
