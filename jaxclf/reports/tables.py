@@ -1,7 +1,6 @@
 """Tables of results for the terminal, the report and the model card."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,14 +9,8 @@ import numpy as np
 from jaxclf.decisions.label_issues import LabelNoise
 from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.provenance import reuse_warnings
-from jaxclf.errors import escape_controls
+from jaxclf.files.markdown import escape_markdown
 from jaxclf.terminal import print_table, print_text
-
-# An underscore within a word is no markup; a dot and a colon are where a link begins.
-MARKUP = re.compile(
-    r"[\\`*\[\]|&<>~@]|^#|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE
-)
-ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", ":": "&#58;", ".": "&#46;"}
 
 LABEL_COLUMNS = ("precision", "recall", "f1", "auc", "ap", "threshold")
 
@@ -43,12 +36,6 @@ def to_markdown(table: Table) -> str:
     rows = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)], *table.rows]
     lines = ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows]
     return "\n".join([*lines, *(f"\n{escape_markdown(note)}" for note in table.notes)])
-
-
-def escape_markdown(text: str) -> str:
-    """Text as one line of Markdown or a cell of a table: no markup, link or mention."""
-    line = escape_controls(" ".join(text.split()))
-    return MARKUP.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), line)
 
 
 def ablation_table(record: Mapping[str, Any]) -> Table:

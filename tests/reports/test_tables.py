@@ -11,11 +11,11 @@ from markdown_it import MarkdownIt
 from jaxclf.decisions.evaluation import evaluate_split
 from jaxclf.decisions.label_issues import label_noise
 from jaxclf.files.json_file import read_json, write_json
+from jaxclf.files.markdown import escape_markdown
 from jaxclf.reports.tables import (
     LABEL_COLUMNS,
     Table,
     comparison_tables,
-    escape_markdown,
     format_p_value,
     label_noise_table,
     members_table,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxclf.files.digest import DIGEST
+from jaxclf.files.markdown import escape_markdown
 from jaxclf.files.untrusted import printable
 
 HEADING = "## Origin"
@@ -41,7 +42,7 @@ def with_origin(card: str, meta: Mapping[str, Any]) -> str:
         rows.append(("encoder", _code(" ".join(filter(None, encoder.values()))) + sums))
     for name, split in origin["splits"].items():
         file, count = _code(str(split.get("file"))), f"{split.get('rows', 0):,} rows"
-        rows.append((_cell(name), f"{file}, {count}{_sums(split['sha256'])}"))
+        rows.append((escape_markdown(printable(name)), f"{file}, {count}{_sums(split['sha256'])}"))
     lines = [f"| {name} | {value} |" for name, value in rows]
     section = "\n".join([HEADING, "", INTRODUCTION, "", "| | |", "| --- | --- |", *lines, ""])
     before, _, rest = card.partition(f"\n{HEADING}\n")
@@ -53,11 +54,9 @@ def _sums(digests: Any) -> str:
     """The first digits of SHA-256 by name, after a comma."""
     if not isinstance(digests, dict):
         return ""
-    return "".join(f", {_cell(name)} `{value[:SHORT]}`" for name, value in digests.items())
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"([\\`*_|<>\[\]&])", r"\\\1", printable(text))
+    return "".join(
+        f", {escape_markdown(printable(name))} `{value[:SHORT]}`" for name, value in digests.items()
+    )
 
 
 def _code(text: str) -> str:
