@@ -12,6 +12,7 @@ import time
 import unicodedata
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
@@ -27,6 +28,7 @@ from jaxclf.model.storage.weights import flatten_params
 from jaxclf.reports.evaluate import evaluate_file, evaluate_predictions
 from jaxclf.text.reader import read
 from jaxclf.text.splits import hash_texts
+from jaxclf.training.regularization import AVERAGES
 from jaxclf.training.run import train
 
 REPORT = {
@@ -220,6 +222,8 @@ def test_compare_prints_a_verdict(capsys, finished_run, tmp_path):
     path = tmp_path / "comparison.json"
     assert call("compare", out, f"{out},{out}", "--resamples", 100, "--json", path) == 0
     assert "no evidence of a difference" in capsys.readouterr().out
+    assert call("compare", out, f"{out},{out}", "--resamples", 100, "--split", "val") == 0
+    assert "48 of 48 rows were used" in capsys.readouterr().out
     (record,) = json.loads(path.read_text()).values()
     assert record["metrics"]["macro_f1"]["difference"] == 0
 
@@ -235,6 +239,26 @@ def test_audit_writes_a_csv_with_texts_on_request(capsys, finished_run, demo_row
         for row in rows:
             assert {"id", "label", "probability"} | columns <= set(row)
             assert row.get("text", texts[row["id"]]) == texts[row["id"]]
+    assert call("audit", "--run", finished_run.folder, "--csv", path, "--split", "val") == 0
+    assert "48 of 48 rows were used" in capsys.readouterr().out
+
+
+def test_weights_that_are_not_finite_end_the_command_before_their_results(
+    capsys, tiny_overrides, tmp_path, monkeypatch
+):
+    def spoil(epochs, read_epoch):
+        return jax.tree.map(lambda leaf: leaf * np.nan, average_best(epochs, read_epoch))
+
+    average_best = AVERAGES["best"]
+    monkeypatch.setitem(AVERAGES, "best", spoil)
+    words = to_words({**tiny_overrides, "train.epochs": 1})
+    out = tmp_path / "run"
+    assert call("train", "--exp", "focal_attention", "--out", out, *words) == 3
+    error = capsys.readouterr().err
+    assert "48 of 48" in error
+    assert "Traceback" not in error
+    assert not (out / "model").exists()
+    assert not (out / "report.json").exists()
 
 
 def test_predict_reads_an_exported_folder_like_the_run(capsys, finished_run, tmp_path):

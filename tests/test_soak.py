@@ -10,7 +10,7 @@ def test_killed_trainings_end_in_the_same_bits(tmp_path):
     record = soak.summarize(list(soak.interrupt_runs(tmp_path, "kills", 12)))
     assert record["interruptions"] == record["clean"] == 12
     assert record["identical_folders"] == record["folders"]
-    assert record["resumed_above_zero"] >= 6
+    assert record["restarts_above_zero"] >= 6
 
 
 @pytest.mark.slow

@@ -314,6 +314,7 @@ def interrupt_runs(
             log(f"{out.name}: exit code {code}, different: {differing or 'nothing'}")
             record = {
                 "interruptions": [part._asdict() for part in interruptions],
+                "finished_from": run.resumed_after(),
                 "different": differing,
             }
             record_path.write_text(json.dumps(record))
@@ -327,7 +328,8 @@ def summarize(records: list[dict[str, Any]]) -> dict[str, Any]:
         "interruptions": len(parts),
         "by_phase": dict(collections.Counter(part["phase"] for part in parts)),
         "clean": sum(part["is_clean"] for part in parts),
-        "resumed_above_zero": sum(part["resumed_after"] > 0 for part in parts),
+        "restarts_above_zero": sum(part["resumed_after"] > 0 for part in parts)
+        + sum(record["finished_from"] > 0 for record in records),
         "longest_seconds": round(max(part["seconds"] for part in parts), 1),
         "folders": len(records),
         "identical_folders": sum(not record["different"] for record in records),
