@@ -1,16 +1,22 @@
-"""Train an experiment: `jaxclf train --exp focal_attention`."""
+"""Train an experiment."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
-from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.help import describe_keys, format_config
 from jaxclf.experiment.overrides import override
 from jaxclf.experiment.validation import check
 from jaxclf.terminal import print_text
+
+EXAMPLES = """\
+examples:
+  jaxclf train --out runs/mine data.train=a.csv data.val=b.csv data.test=c.csv
+  jaxclf train --exp focal_attention seed=1 --out runs/seed1
+
+experiments: """
 
 
 def build_parser() -> CommandParser:
@@ -18,9 +24,10 @@ def build_parser() -> CommandParser:
         "train",
         __doc__,
         overrides="such as train.epochs=1; all keys are listed below",
-        epilog=lambda: f"experiments: {', '.join(catalog.names())}\n\n{describe_keys()}",
+        epilog=lambda: f"{EXAMPLES}{', '.join(catalog.names())}\n\n{describe_keys()}",
     )
-    parser.add_argument("--exp", required=True, help="a name, a .py file or a run's config.json")
+    text = "a name, a .py file or a run's config.json (default: %(default)s)"
+    parser.add_argument("--exp", default=catalog.DEFAULT, help=text)
     parser.add_argument("--out", type=Path, help="the run folder (default: runs/NAME)")
     parser.add_argument(
         "--resume",
@@ -53,11 +60,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxclf.training.run import train
 
     tune_malloc()
-    processes = (args.process_id, args.num_processes, args.coordinator_address)
-    if processes != (None, None, None):
-        if None in processes:
-            raise ConfigError("--process-id, --num-processes and --coordinator-address go together")
-        distributed.initialize(*processes)
+    distributed.initialize(args.process_id, args.num_processes, args.coordinator_address)
     exp = Path(args.exp)
     out = args.out or Path("runs") / (exp.parent.name if exp.suffix == ".json" else exp.stem)
     allowed = args.allow_change

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
+from jaxclf.experiment.catalog import DEFAULT
 
 TRIALS = 30
 EPILOG = """\
@@ -29,7 +30,8 @@ Results: OUT/study.html, and the best trial as an experiment, NAME_tuned.py besi
 
 def build_parser() -> CommandParser:
     parser = CommandParser("tune", __doc__, overrides="held fixed in all trials", epilog=EPILOG)
-    parser.add_argument("--exp", required=True, help="a name or a .py file that has a `space`")
+    text = "a name or a .py file that has a `space` (default: %(default)s)"
+    parser.add_argument("--exp", default=DEFAULT, help=text)
     parser.add_argument(
         "--trials",
         type=int,

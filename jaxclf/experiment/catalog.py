@@ -10,6 +10,8 @@ from jaxclf.experiment.overrides import from_dict
 from jaxclf.experiment.search_space import Dimension, Space
 from jaxclf.files.json_file import read_json
 
+DEFAULT = "recommended"  # the experiment of commands that get no --exp
+
 PACKAGE = Path(__file__).parent.parent
 # Raised by a mistake in an experiment's file.
 MISTAKES = (SyntaxError, ImportError, NameError, TypeError, ValueError, AttributeError, LookupError)

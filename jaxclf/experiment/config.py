@@ -35,7 +35,9 @@ class Data:
     val: Annotated[str, "validation file"]
     test: Annotated[str, "test file"]
     labels: Annotated[tuple[str, ...], "order of the labels; empty: as in the training file"] = ()
-    max_length: Annotated[int, Bound(4, 2**20), "tokens in a window and in a packed row"] = 128
+    max_length: Annotated[
+        int, Bound(0, 2**20), "tokens in a window and in a packed row; 0: chosen from the texts"
+    ] = 128
     max_windows: Annotated[int, COUNT, "windows that are read of a long text"] = 4
     window_overlap: Annotated[int, Bound(0, 2**20), "tokens that neighboring windows share"] = 16
     max_train_examples: Annotated[
@@ -94,6 +96,9 @@ class Optim:
     init_bias_from_prior: Annotated[
         bool, "initialize the last bias at the labels' log odds instead of 0"
     ] = False
+    init_head_from_regression: Annotated[
+        bool, "start a linear head at a logistic regression on the pretrained vectors"
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,14 @@ class Regularization:
 class Train:
     """The training loop."""
 
-    epochs: Annotated[int, COUNT, "passes over the training set"] = 3
-    batch_size: Annotated[int, COUNT, "average number of examples in a packed batch"] = 32
+    epochs: Annotated[
+        int, Bound(0, 2**20), "passes over the training set; 0: chosen from its size"
+    ] = 3
+    batch_size: Annotated[
+        int,
+        Bound(0, 2**20),
+        "average number of examples in a packed batch; 0: chosen from the size",
+    ] = 32
     metric: Annotated[
         str, "validation metric, with thresholds fitted there, that selects the epoch"
     ] = "macro_f1"

@@ -24,8 +24,10 @@ def check(experiment: Experiment, specs: Container[str] = REGISTRIES) -> Experim
     if "train.metric" in specs and metric not in (metrics := load_registry("train.metric")):
         raise ConfigError(f"train.metric={metric!r}{did_you_mean(metric, metrics)}")
     max_length, overlap = experiment.data.max_length, experiment.data.window_overlap
+    if 0 < max_length < 4:
+        raise ConfigError(f"data.max_length={max_length} must be 0 or at least 4")
     # Two tokens of a window are special, and each window must add a token.
-    if overlap > min(max_length // 2, max_length - 3):
+    if max_length and overlap > min(max_length // 2, max_length - 3):
         raise ConfigError(
             f"data.window_overlap={overlap} must be at most half of data.max_length={max_length}"
         )

@@ -65,11 +65,15 @@ class Network(nn.Module):
     def __call__(
         self, batch: Batch, deterministic: bool, mix: Mix | None = None
     ) -> Float[Array, "slots classes"]:
-        hidden = self.encoder(batch.ids, batch.positions, batch.segments, deterministic)
-        pooled = self.pool(hidden, batch)
+        pooled = self.embed(batch, deterministic)
         if mix is not None:
             pooled = mix.lam * pooled + (1 - mix.lam) * pooled[mix.index]
         return self.head(pooled, deterministic)
+
+    def embed(self, batch: Batch, deterministic: bool = True) -> Float[Array, "slots features"]:
+        """The pooled vector of each text."""
+        hidden = self.encoder(batch.ids, batch.positions, batch.segments, deterministic)
+        return self.pool(hidden, batch)
 
 
 def family_of(hf_config: Mapping[str, Any]) -> Family:
@@ -107,6 +111,14 @@ def build(
         return network.apply({"params": params}, batch, dropout_key is None, mix, rngs=rngs)  # type: ignore[return-value]
 
     return init, apply
+
+
+def make_embed(
+    experiment: Experiment, hf_config: Mapping[str, Any], classes: int
+) -> Callable[[dict, Batch], Float[Array, "slots features"]]:
+    """Make (params, batch) -> the pooled vector of each text, without dropout."""
+    network = make_network(experiment, hf_config, classes)
+    return lambda params, batch: network.apply({"params": params}, batch, method=network.embed)  # type: ignore[return-value]
 
 
 def make_network(

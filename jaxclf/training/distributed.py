@@ -23,13 +23,19 @@ BY_ROW, REPLICATED = PartitionSpec("data"), PartitionSpec()
 CONNECT_TIMEOUT, SHUTDOWN_TIMEOUT = 300, 60  # seconds that processes wait for each other
 
 
-def initialize(process_id: int, num_processes: int, coordinator_address: str) -> None:
-    """Join the processes of one run; call it before any computation.
+def initialize(
+    process_id: int | None, num_processes: int | None, coordinator_address: str | None
+) -> None:
+    """Join the processes of one run; call it before any computation. All None: a single process.
 
     process_id: 0 to num_processes - 1. coordinator_address: "ADDRESS:PORT" of process 0, as the
         others reach it.
     Raises ConfigError for invalid values and if not all processes connect in time.
     """
+    if process_id is num_processes is coordinator_address is None:
+        return
+    if process_id is None or num_processes is None or coordinator_address is None:
+        raise ConfigError("--process-id, --num-processes and --coordinator-address go together")
     if not 0 <= process_id < num_processes:
         raise ConfigError(
             f"--process-id {process_id}: not in 0 to {num_processes - 1} "

@@ -25,6 +25,7 @@ from jaxclf.training.evaluation import (
     write_html_report,
     write_results,
 )
+from jaxclf.training.head_regression import regress_head
 from jaxclf.training.loop import init_state, run_loop
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.manifest import Metrics, Progress
@@ -175,17 +176,19 @@ def _init_or_restore(
     setup: RunSetup, out: Path, tx: optax.GradientTransformation
 ) -> tuple[State, Progress, State]:
     """The state and progress to train from, and the state's shapes and dtypes."""
-    params = init_params(setup)
+    optim, key = setup.experiment.optim, dropout_key(setup.experiment.seed)
     has_ema = bool(setup.experiment.regularization.ema_decay)
-    state, progress = init_state(
-        params, tx.init(params), dropout_key(setup.experiment.seed), has_ema
-    )
+    params = init_params(setup)
+    state, progress = init_state(params, tx.init(params), key, has_ema)
     abstract = checkpoint.abstract_state(state)  # the steps donate the state itself
 
     def restore() -> Progress:
         nonlocal state
         latest = checkpoint.latest_checkpoint(out)
         if latest is None:
+            if optim.init_head_from_regression and "head" not in setup.pretrained:
+                regressed = regress_head(setup, params)
+                state, _ = init_state(regressed, tx.init(regressed), key, has_ema)
             return progress
         state = checkpoint.restore(out, latest, abstract)
         log.info("resumed after batch %d", latest.step)

@@ -20,6 +20,9 @@ from jaxclf.files.json_file import read_json, write_json
 
 log = logging.getLogger(__name__)
 
+# Keys whose empty or zero value means: settled when the run starts.
+SETTLED = ("encoder.revision", "data.max_length", "train.batch_size", "train.epochs")
+
 
 def open_run(out: Path, experiment: Experiment, resume: str) -> None:
     """Create the folder, or check that its run has this experiment.
@@ -109,21 +112,21 @@ def check_version(run: Path) -> None:
 
 
 def with_recorded_settings(out: Path, experiment: Experiment) -> Experiment:
-    """Take over what the run in `out` settled at its start: the encoder's commit if none is asked
-    for, and smaller micro-batches that make up the same batch."""
+    """Take over what the run in `out` settled at its start: the keys in SETTLED that the experiment
+    leaves open, and smaller micro-batches that make up the same batch."""
     check_version(out)
     path = out / "config.json"
     if not path.is_file():
         return experiment
     recorded = catalog.load(str(path))
-    if not experiment.encoder.revision:
-        experiment = override(experiment, {"encoder.revision": recorded.encoder.revision})
+    values, recorded_values = dict(iter_fields(experiment)), dict(iter_fields(recorded))
     size, steps = recorded.train.batch_size, recorded.optim.gradient_accumulation_steps
     batch = experiment.train.batch_size * experiment.optim.gradient_accumulation_steps
-    if size < experiment.train.batch_size and size * steps == batch:
-        changes = {"train.batch_size": size, "optim.gradient_accumulation_steps": steps}
-        experiment = override(experiment, changes)
-    return experiment
+    changes = {key: recorded_values[key] for key in SETTLED if not values[key]}
+    is_halved = size < experiment.train.batch_size and size * steps == batch
+    if is_halved or not batch:
+        changes |= {"train.batch_size": size, "optim.gradient_accumulation_steps": steps}
+    return override(experiment, changes)
 
 
 def describe_environment() -> dict[str, Any]:

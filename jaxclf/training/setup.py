@@ -16,11 +16,12 @@ from jaxclf.decisions.provenance import Provenance, make_provenance, with_earlie
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.validation import check_labels
 from jaxclf.files.atomic import sha256
-from jaxclf.model.classifier import build
+from jaxclf.model.classifier import build, family_of
 from jaxclf.model.pretrained import encoder_files
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.splits import describe, hash_texts
 from jaxclf.text.tokenizer.tokenize import tokenize
+from jaxclf.training.adapt import adapt
 from jaxclf.training.data import Epochs, make_epochs, read_splits, split_file
 from jaxclf.training.param_groups import check_groups, init_bias_from_prior, without_last_layers
 from jaxclf.training.start import Start, initial_params, open_start
@@ -51,13 +52,15 @@ class RunSetup(NamedTuple):
 
 def make_setup(experiment: Experiment) -> RunSetup:
     """Read the data and the encoder, and check that they fit the experiment. Raises JaxclfError."""
-    data, optim = experiment.data, experiment.optim
-    splits = read_splits(data)
+    splits = read_splits(experiment.data)
     train = splits["train"]
     names = train.names
     start, experiment = open_start(experiment)
-    init, apply = build(experiment, start.hf_config, len(names))
     check_labels(experiment, names)
+    max_positions = family_of(start.hf_config).from_hf(start.hf_config).max_positions
+    experiment = adapt(experiment, train, start.tokenizer, max_positions)
+    init, apply = build(experiment, start.hf_config, len(names))
+    data, optim = experiment.data, experiment.optim
     _check_label_descriptions(data.label_descriptions, names)
     tokenize_texts = functools.partial(tokenize, start.tokenizer, windows=data.windows)
     epochs = make_epochs(

@@ -1,0 +1,204 @@
+"""Compare recipes and peers on data sets that the recipes were not made for.
+
+    python -m experiments.benchmarks.six_sets --out runs/six_sets
+    python -m experiments.benchmarks.new_data --sets runs/six_sets --encoder FOLDER --out runs/new_data
+    python -m experiments.benchmarks.new_data --table runs/new_data
+
+Each recipe trains on each set with each seed: an experiment of the catalog, or tfidf, frozen or trainer
+(peers.py, with the same calibration and threshold rule; FOLDER holds the encoder's files). Each result is
+kept, so a stopped benchmark resumes. Of an experiment `epochs.json` keeps the scores of each epoch on test,
+which choose nothing: they show how good the choice of the epoch was.
+"""  # noqa: E501
+
+import argparse
+import itertools
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from jaxclf.decisions.compare_runs import compare_systems, read_system
+from jaxclf.decisions.evaluation import calibrate, make_rule
+from jaxclf.decisions.metrics import compute_metrics
+from jaxclf.decisions.predictions import save_predictions
+from jaxclf.decisions.thresholds import decide
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Spec
+from jaxclf.experiment.overrides import override
+from jaxclf.files.json_file import read_json, write_json
+from jaxclf.text.reader import read
+from jaxclf.training.setup import RunSetup
+from jaxclf.types import Predictions
+
+PEERS = ("tfidf", "frozen", "trainer")
+SETS = (
+    "ekman_500",
+    "original_2000",
+    "topics_8000",
+    "demonstration",
+    "long_tail_2000",
+    "threads_1000",
+)
+RESULTS = ("config.json", "labels.json", "thresholds.json", "report.json", "predictions")
+RESAMPLES = 1000
+SHOWN = ("log_loss", "macro_f1", "map", "ece")
+
+
+def run_experiment(name: str, data: Path, seed: int, out: Path) -> None:
+    """Train an experiment; keeps RESULTS and epochs.json."""
+    from jaxclf.training import run
+
+    files = {f"data.{split}": str(data / f"{split}.jsonl") for split in ("train", "val", "test")}
+    changes = {**files, "data.label_descriptions": {}, "seed": seed}
+    experiment = override(catalog.load(name), changes)
+    evaluate, epochs = run.evaluate, []
+
+    def evaluate_and_score(setup: RunSetup, predict: Callable, params: dict) -> Any:
+        epochs.append(score_epoch({split: predict(params, split) for split in ("val", "test")}))
+        return evaluate(setup, predict, params)
+
+    folder = out / "run"
+    with mock.patch.object(run, "evaluate", evaluate_and_score):
+        run.train(experiment, folder)
+    for entry in RESULTS:
+        shutil.move(folder / entry, out / entry)
+    shutil.rmtree(folder)
+    write_json(out / "epochs.json", epochs)
+
+
+def score_epoch(predictions: dict[str, Predictions]) -> dict[str, dict[str, float]]:
+    """The scores of both splits with the default calibration and thresholds."""
+    default = catalog.load("recommended")
+    calibrated, _ = calibrate(predictions, Spec("platt"))
+    val = calibrated["val"]
+    names = tuple(map(str, range(val.labels.shape[1])))
+    thresholds = make_rule(default.threshold, names)(val.labels, val.probs)
+    scores = {
+        split: compute_metrics(part.labels, part.probs, decide(part.probs, thresholds))
+        for split, part in calibrated.items()
+    }
+    return {split: {name: part[name] for name in SHOWN} for split, part in scores.items()}
+
+
+def run_peer(name: str, data: Path, seed: int, out: Path, encoder: str) -> None:
+    """Train a peer, calibrate its probabilities and fit its thresholds as jaxclf does."""
+    from experiments.benchmarks import peers
+
+    train = read(str(data / "train.jsonl"))
+    examples = {split: read(str(data / f"{split}.jsonl"), train.names) for split in ("val", "test")}
+    splits = {
+        split: peers.Split(part.ids, part.texts, part.labels)
+        for split, part in {"train": train, **examples}.items()
+    }
+    if name == "trainer":
+        probs = peers.tuned_trainer(splits, encoder, seed, out.parent / "trainer")
+    else:
+        probs = {"tfidf": peers.tfidf, "frozen": peers.frozen}[name](splits, encoder, seed)
+    predictions = {
+        split: Predictions(np.array(part.ids), probs[split].astype(np.float32), part.labels, split)
+        for split, part in examples.items()
+    }
+    calibrated, _ = calibrate(predictions, Spec("platt"))
+    default = catalog.load("recommended")
+    val = calibrated["val"]
+    thresholds = make_rule(default.threshold, train.names)(val.labels, val.probs)
+    for split, part in calibrated.items():
+        save_predictions(out / "predictions" / f"{split}.npz", part)
+    write_json(out / "labels.json", train.names)
+    values = zip(train.names, thresholds.tolist(), strict=True)
+    write_json(out / "thresholds.json", {name: {"value": value} for name, value in values})
+
+
+def run_cell(recipe: str, data: Path, seed: int, out: Path, encoder: str) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    started = time.perf_counter()
+    if recipe in PEERS:
+        run_peer(recipe, data, seed, out, encoder)
+    else:
+        run_experiment(recipe, data, seed, out)
+    write_json(out / "seconds.json", time.perf_counter() - started)
+
+
+def print_table(folder: Path) -> None:
+    """For each set the scores of each recipe, and the first recipe minus each of the others."""
+    for data in (folder / name for name in SETS if (folder / name).is_dir()):
+        systems = {}
+        for path in sorted(data.glob("*-[0-9]*")):
+            if (path / "seconds.json").is_file():
+                systems.setdefault(path.name.rpartition("-")[0], []).append(path)
+        ordered = sorted(systems, key=lambda name: name != "recommended")
+        read_systems = [read_system(name, systems[name], "test") for name in ordered]
+        print(f"\n{data.name}")
+        for system in read_systems:
+            compared = compare_systems(read_systems[0], system, RESAMPLES, 0).metrics
+            seconds = np.mean([read_json(path / "seconds.json") for path in systems[system.name]])
+            cells = [f"{system.name:16} {len(system.runs)} seeds {seconds:5.0f} s"]
+            for metric in SHOWN:
+                low, high = compared[metric].bca
+                cells.append(f"{metric} {compared[metric].second:.4f}")
+                if metric in ("log_loss", "macro_f1") and system is not read_systems[0]:
+                    cells.append(f"[{compared[metric].value:+.4f}, {low:+.4f} to {high:+.4f}]")
+            print("  ".join(cells))
+        print_epoch_choice([path for name in ordered for path in systems[name]])
+
+
+def print_epoch_choice(runs: list[Path]) -> None:
+    """How far the chosen epoch is from the best one, and from the last one, on test."""
+    for path in runs:
+        if not (path / "epochs.json").is_file():
+            continue
+        epochs = [part["test"] for part in read_json(path / "epochs.json")]
+        val = [part["val"]["log_loss"] for part in read_json(path / "epochs.json")]
+        chosen = epochs[int(np.argmin(val))]
+        loss, f1 = ([part[name] for part in epochs] for name in ("log_loss", "macro_f1"))
+        print(
+            f"  {path.name}: epoch {int(np.argmin(val)) + 1} of {len(epochs)}: "
+            f"log loss {chosen['log_loss'] - min(loss):+.4f} to the best, "
+            f"{chosen['log_loss'] - loss[-1]:+.4f} to the last; "
+            f"macro F1 {chosen['macro_f1'] - max(f1):+.4f}, {chosen['macro_f1'] - f1[-1]:+.4f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sets", type=Path, help="the folder that six_sets.py wrote")
+    parser.add_argument("--encoder", help="folder of the peers' encoder")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--recipes", nargs="+", default=["recommended", "fast", *PEERS])
+    parser.add_argument("--only", nargs="+", default=SETS, help="names of sets")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table", type=Path, help="print the table of a folder, and train nothing")
+    parser.add_argument("--cell", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.table:
+        print_table(args.table)
+        return
+    if args.cell:
+        recipe, name, seed = args.cell
+        out = args.out / name / f"{recipe}-{seed}"
+        run_cell(recipe, args.sets / name, int(seed), out, args.encoder)
+        return
+    for seed, name, recipe in itertools.product(range(args.seeds), args.only, args.recipes):
+        # The linear peers have no seed.
+        if (args.out / name / f"{recipe}-{seed}" / "seconds.json").is_file() or (
+            seed and recipe in ("tfidf", "frozen")
+        ):
+            continue
+        print(f"{name} {recipe} seed {seed}", flush=True)
+        cell = ["--cell", recipe, name, str(seed), "--sets", str(args.sets), "--out", str(args.out)]
+        options = ["--encoder", args.encoder] if args.encoder else []
+        module = ["-m", "experiments.benchmarks.new_data"]
+        subprocess.run([sys.executable, *module, *cell, *options], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""The experiment for new data: it chooses row length, batch size and number of epochs.
+
+jaxclf train --exp recommended data.train=a.csv data.val=b.csv data.test=c.csv
+"""
+
+from dataclasses import replace
+
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Optim, Spec, Train
+
+baseline = catalog.load("baseline")
+
+experiment = replace(
+    baseline,
+    data=replace(baseline.data, max_length=0, max_windows=8),
+    pool=Spec("attention"),
+    head=Spec("linear"),
+    # Pool and head start at random: they take a higher learning rate, from the labels' frequencies.
+    optim=Optim(lr=1e-4, head_lr_multiplier=10.0, init_bias_from_prior=True),
+    train=Train(epochs=0, batch_size=0),
+    calibration=Spec("platt"),
+    threshold=Spec("plug_in"),
+)
