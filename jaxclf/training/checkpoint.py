@@ -89,17 +89,21 @@ def _compute_checksums(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _one_error() -> Iterator[None]:
-    """Let a save fail with one error. Orbax closes its event loop at the first, and every other
-    write prints a traceback because of that, even later; so the hook stays after an error."""
-    hook = sys.unraisablehook
+    """Let a save fail with one error. Orbax logs the first with its traceback and closes its event
+    loop, for which every other write prints a traceback, even later; so what is set here stays
+    after an error."""
+    hook, logger = sys.unraisablehook, logging.getLogger("absl")  # orbax has imported absl
+    level = logger.level
 
     def print_others(unraisable: "sys.UnraisableHookArgs") -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             hook(unraisable)
 
     sys.unraisablehook = print_others
+    logger.setLevel(logging.CRITICAL)
     yield
     sys.unraisablehook = hook
+    logger.setLevel(level)
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
