@@ -28,6 +28,7 @@ COMMANDS = {
     "export": "write a model for other libraries and runtimes",
     "serve": "answer over HTTP",
     "cascade": "put cheap models before a strong one",
+    "curve": "estimate whether more training data would help",
 }
 
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")

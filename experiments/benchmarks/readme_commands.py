@@ -41,7 +41,7 @@ TRAINING = [f"encoder.name={ENCODER}", "encoder.dtype=float32", "train.epochs=1"
 
 # Words appended to matching command lines; the last value of an option or key counts.
 BUDGETS = {
-    r"jaxclf (train|ensemble .*--exp|audit .*--exp|compare .*--ablate)": TRAINING,
+    r"jaxclf (train|curve|ensemble .*--exp|audit .*--exp|compare .*--ablate)": TRAINING,
     r"jaxclf tune": [*TRAINING, "--trials", "1", "--workers", "1"],
     r"jaxclf (ensemble|compare) .*--seeds": ["--seeds", "2"],
     r"jaxclf (ensemble|audit) .*--folds": ["--folds", "2"],

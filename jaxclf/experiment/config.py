@@ -43,6 +43,11 @@ class Data:
     max_train_examples: Annotated[
         int, Bound(0, 2**31), "training examples to use, the same for every seed; 0: all"
     ] = 0
+    train_share: Annotated[
+        float,
+        POSITIVE_FRACTION,
+        "share of these to use, stratified; smaller ones lie in larger ones",
+    ] = 1.0
     folds: Annotated[int, INDEX, "folds of the training file, one held out; 0: none"] = 0
     fold: Annotated[int, Bound(0, 2**10 - 1), "fold to hold out and score as `held_out`"] = 0
     soft_labels: Annotated[

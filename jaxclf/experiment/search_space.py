@@ -58,7 +58,7 @@ Space = dict[str, Dimension]
 ParamValues = dict[str, Any]  # name of a dimension -> number, or name of a value
 
 # Keys that a search must not vary, and the reason.
-MEASURE = "train val test labels max_train_examples folds fold".split()
+MEASURE = "train val test labels max_train_examples train_share folds fold".split()
 NOT_SEARCHABLE = {
     **dict.fromkeys(
         [*(f"data.{name}" for name in MEASURE), "train.metric", "train.init_from"],

@@ -39,7 +39,7 @@ from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.html_report import write_page
 from jaxclf.reports.model_card import make_card
 from jaxclf.text.reader import read
-from jaxclf.text.splits import subsample
+from jaxclf.text.splits import stratified_share, subsample
 from jaxclf.types import Predictions
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def write_teacher(systems: Systems, folds: int, out: Path) -> Path:
         run = next(iter(systems.values()))[0]
         data = catalog.load(str(run / "config.json")).data
         examples = subsample(read(data.train, data.labels), data.max_train_examples)
-        write_soft_labels(load(out), examples, path)
+        write_soft_labels(load(out), stratified_share(examples, data.train_share), path)
     return path
 
 

@@ -77,6 +77,25 @@ def subsample(examples: Examples, count: int) -> Examples:
     return select(examples, chosen, f"{count:,} of its rows are taken")
 
 
+def stratified_share(examples: Examples, share: float) -> Examples:
+    """The same share of the examples at every call, in their order, stratified by the rarest label
+    of each; a smaller share lies in a larger one. All of them where the share is 1."""
+    if share == 1:
+        return examples
+    positive = examples.labels > 0
+    rare_first = positive[:, np.argsort(positive.sum(axis=0), kind="stable")]
+    stratum = np.where(positive.any(axis=1), rare_first.argmax(axis=1), positive.shape[1])
+    shuffled = np.random.default_rng(0).permutation(len(stratum))
+    grouped = shuffled[np.argsort(stratum[shuffled], kind="stable")]
+    # The k-th of the m examples in a stratum has the position (k + 1/2) / m.
+    _, starts, sizes = np.unique(stratum[grouped], return_index=True, return_counts=True)
+    ranks = np.arange(len(grouped)) - np.repeat(starts, sizes)
+    positions = (ranks + 0.5) / np.repeat(sizes, sizes)
+    count = max(round(share * len(grouped)), 1)
+    chosen = np.sort(grouped[np.argsort(positions, kind="stable")[:count]])
+    return select(examples, chosen, f"{count:,} of its rows are taken, stratified")
+
+
 def connected_groups(examples: Examples) -> Int[np.ndarray, " examples"]:
     """A number for each example, equal where two folds must not share them: examples with the same
     group or the same text (normalized), and their connected components."""

@@ -17,7 +17,7 @@ from jaxclf.text.augment import AUGMENTERS
 from jaxclf.text.packing import Placement, fill, plan, training_shape
 from jaxclf.text.reader import read
 from jaxclf.text.sampling import SAMPLERS, EpochOrder
-from jaxclf.text.splits import connected_groups, select, shared_texts, subsample
+from jaxclf.text.splits import connected_groups, select, shared_texts, stratified_share, subsample
 from jaxclf.types import Batch, Examples, Tokens
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def read_splits(data: Data) -> dict[str, Examples]:
     """
     train = read(data.train, data.labels)
     splits = {
-        "train": subsample(train, data.max_train_examples),
+        "train": stratified_share(subsample(train, data.max_train_examples), data.train_share),
         "val": read(data.val, train.names),
         "test": read(data.test, train.names),
     }
