@@ -5,8 +5,10 @@ Orbax does not notice flipped bits, so a manifest of SHA-256 sums lies beside ea
 at batch 0 only where nothing may have been a checkpoint.
 """
 
+import atexit
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -90,8 +92,8 @@ def _compute_checksums(folder: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def _one_error() -> Iterator[None]:
     """Let a save fail with one error. Orbax logs the first with its traceback and closes its event
-    loop, for which every other write prints a traceback, even later; so what is set here stays
-    after an error."""
+    loop. Every other write then prints a traceback, even later and while Python exits; so what is
+    set here stays after an error, and standard error is closed at the exit."""
     hook, logger = sys.unraisablehook, logging.getLogger("absl")  # orbax has imported absl
     level = logger.level
 
@@ -101,7 +103,11 @@ def _one_error() -> Iterator[None]:
 
     sys.unraisablehook = print_others
     logger.setLevel(logging.CRITICAL)
-    yield
+    try:
+        yield
+    except Exception:
+        atexit.register(os.dup2, os.open(os.devnull, os.O_WRONLY), 2)
+        raise
     sys.unraisablehook = hook
     logger.setLevel(level)
 
