@@ -1,6 +1,8 @@
 """A quick answer: the pretrained encoder stays as it is, and a linear head is fitted to it.
 
-jaxclf train --exp fast data.train=a.csv data.val=b.csv data.test=c.csv
+    jaxclf train --exp fast data.train=a.csv data.val=b.csv data.test=c.csv
+
+README.md says what it reaches.
 """
 
 from dataclasses import replace

@@ -23,10 +23,10 @@ from unittest import mock
 
 import numpy as np
 
-from jaxclf.decisions.compare_runs import compare_systems, read_system
+from jaxclf.decisions.compare_runs import System, compare_systems, read_system
 from jaxclf.decisions.evaluation import calibrate, make_rule
 from jaxclf.decisions.metrics import compute_metrics
-from jaxclf.decisions.predictions import save_predictions
+from jaxclf.decisions.predictions import load_predictions, save_predictions
 from jaxclf.decisions.thresholds import decide
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Spec
@@ -45,7 +45,7 @@ SETS = (
     "long_tail_2000",
     "threads_1000",
 )
-RESULTS = ("config.json", "labels.json", "thresholds.json", "report.json", "predictions")
+RESULTS = ("config.json", "labels.json", "report.json", "predictions")
 RESAMPLES = 1000
 SHOWN = ("log_loss", "macro_f1", "map", "ece")
 
@@ -87,7 +87,7 @@ def score_epoch(predictions: dict[str, Predictions]) -> dict[str, dict[str, floa
 
 
 def run_peer(name: str, data: Path, seed: int, out: Path, encoder: str) -> None:
-    """Train a peer, calibrate its probabilities and fit its thresholds as jaxclf does."""
+    """Train a peer, and calibrate its probabilities as jaxclf does."""
     from experiments.benchmarks import peers
 
     train = read(str(data / "train.jsonl"))
@@ -105,14 +105,9 @@ def run_peer(name: str, data: Path, seed: int, out: Path, encoder: str) -> None:
         for split, part in examples.items()
     }
     calibrated, _ = calibrate(predictions, Spec("platt"))
-    default = catalog.load("recommended")
-    val = calibrated["val"]
-    thresholds = make_rule(default.threshold, train.names)(val.labels, val.probs)
     for split, part in calibrated.items():
         save_predictions(out / "predictions" / f"{split}.npz", part)
     write_json(out / "labels.json", train.names)
-    values = zip(train.names, thresholds.tolist(), strict=True)
-    write_json(out / "thresholds.json", {name: {"value": value} for name, value in values})
 
 
 def run_cell(recipe: str, data: Path, seed: int, out: Path, encoder: str) -> None:
@@ -126,27 +121,36 @@ def run_cell(recipe: str, data: Path, seed: int, out: Path, encoder: str) -> Non
     write_json(out / "seconds.json", time.perf_counter() - started)
 
 
+def decide_again(system: System, folders: list[Path]) -> System:
+    """The system with thresholds by the rule of `recommended`, fitted on val."""
+    rule, runs = make_rule(catalog.load("recommended").threshold, system.names), []
+    for (probs, _), folder in zip(system.runs, folders, strict=True):
+        val = load_predictions(folder / "predictions" / "val.npz")
+        runs.append((probs, decide(probs, rule(val.labels, val.probs))))
+    return system._replace(runs=runs)
+
+
 def print_table(folder: Path) -> None:
     """For each set the scores of each recipe, and the first recipe minus each of the others."""
     for data in (folder / name for name in SETS if (folder / name).is_dir()):
-        systems = {}
+        folders: dict[str, list[Path]] = {}
         for path in sorted(data.glob("*-[0-9]*")):
             if (path / "seconds.json").is_file():
-                systems.setdefault(path.name.rpartition("-")[0], []).append(path)
-        ordered = sorted(systems, key=lambda name: name != "recommended")
-        read_systems = [read_system(name, systems[name], "test") for name in ordered]
+                folders.setdefault(path.name.rpartition("-")[0], []).append(path)
+        names = sorted(folders, key=lambda name: name != "recommended")
+        systems = [decide_again(read_system(n, folders[n], "test"), folders[n]) for n in names]
         print(f"\n{data.name}")
-        for system in read_systems:
-            compared = compare_systems(read_systems[0], system, RESAMPLES, 0).metrics
-            seconds = np.mean([read_json(path / "seconds.json") for path in systems[system.name]])
+        for system in systems:
+            compared = compare_systems(systems[0], system, RESAMPLES, 0).metrics
+            seconds = np.mean([read_json(path / "seconds.json") for path in folders[system.name]])
             cells = [f"{system.name:16} {len(system.runs)} seeds {seconds:5.0f} s"]
             for metric in SHOWN:
                 low, high = compared[metric].bca
                 cells.append(f"{metric} {compared[metric].second:.4f}")
-                if metric in ("log_loss", "macro_f1") and system is not read_systems[0]:
+                if metric in ("log_loss", "macro_f1") and system is not systems[0]:
                     cells.append(f"[{compared[metric].value:+.4f}, {low:+.4f} to {high:+.4f}]")
             print("  ".join(cells))
-        print_epoch_choice([path for name in ordered for path in systems[name]])
+        print_epoch_choice([path for name in names for path in folders[name]])
 
 
 def print_epoch_choice(runs: list[Path]) -> None:

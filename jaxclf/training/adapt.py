@@ -24,7 +24,7 @@ MEASURED_TEXTS = 5000
 
 LARGE = 2000  # training texts from which a batch of 32 gives enough updates
 # (training texts, epochs): with fewer texts than the first number, so many epochs.
-EPOCHS = ((1000, 8), (5000, 6), (20_000, 4))
+EPOCHS = ((1000, 6), (5000, 5), (20_000, 4))
 LAST_EPOCHS = 3
 
 FEW_POSITIVES = 10
