@@ -9,10 +9,13 @@ BCa: the quantiles are shifted for bias and for a spread that changes with the m
 "Better bootstrap confidence intervals"); the acceleration is from a jackknife over 200 groups of
 examples.
 
-smoothed: for the F1 of a label and macro F1, which would get a zero-width interval if no positive
-is found. Every count of every resample gets a draw from Gamma(1/2), after Jeffreys' prior of a
-count (Goutte and Gaussier 2005, "A probabilistic interpretation of precision, recall and F-score");
-the interval is widened to include the metric.
+smoothed: for the F1 of a label, which would get a zero-width interval if no positive is found.
+Every count of every resample gets a draw from Gamma(1/2), after Jeffreys' prior of a count (Goutte
+and Gaussier 2005, "A probabilistic interpretation of precision, recall and F-score").
+
+A reported interval is widened by the percentile interval that is moved to the metric: a metric with
+bias, such as the ECE, may lie outside of BCa. Macro F1 has its own interval, in
+`macro_f1_interval.py`.
 
 README.md says how often the intervals cover the truth.
 """
@@ -25,14 +28,15 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from jaxclf.decisions.arrays import Decided, Labels, Probs
+from jaxclf.decisions.macro_f1_interval import macro_f1_interval
 from jaxclf.decisions.metrics import METRICS, Metric
 from jaxclf.decisions.weighted_counts import (
     ExampleCounts,
+    PerLabelAndResample,
     PerResample,
     Weights,
     apply_weights,
     count_examples,
-    mean_over_labels,
 )
 
 RESAMPLES, SEED, LEVEL = 2000, 0, 0.95
@@ -48,7 +52,7 @@ Influences = Float64[np.ndarray, "metrics groups"]
 class Estimate(NamedTuple):
     """A metric, its value in every resample, and 95 % intervals; NaN where undefined.
 
-    `interval` is the one to report: smoothed for macro F1 and the F1 of a label, else BCa.
+    `interval` is the one to report; `value` is inside it.
     """
 
     value: float
@@ -78,16 +82,21 @@ def bootstrap(
         smooth_chunks.append(smoothed_f1(examples, weights, rng))
     replicates = np.concatenate(chunks, axis=1)
     skew = acceleration(influence(weighted_metrics(examples, leave_out_weights(count)))).tolist()
-    macro_f1, *label_f1 = [percentile(row) for row in np.concatenate(smooth_chunks, axis=1)]
-    smoothed = [macro_f1 if name == "macro_f1" else None for name in METRICS] + label_f1
+    smoothed = np.concatenate(smooth_chunks, axis=1)
+    largest = [metric.largest for metric in METRICS.values()] + [1.0] * len(smoothed)
     estimates = []
-    for value, draws, a, ends in zip(values, replicates, skew, smoothed, strict=True):
+    for value, draws, a, bound in zip(values, replicates, skew, largest, strict=True):
         shifted = bca(value, draws, a)
-        low, high = ends or shifted
-        interval = (min(low, value), max(high, value))
+        interval = widen(shifted, value, draws, bound)
         estimates.append(Estimate(value, draws, percentile(draws), shifted, interval))
     metrics = dict(zip(METRICS, estimates, strict=False))
-    return Resampled(metrics, tuple(estimates[len(METRICS) :]))
+    macro = macro_f1_interval(examples.counts, LEVEL)
+    metrics["macro_f1"] = metrics["macro_f1"]._replace(interval=macro)
+    f1 = [
+        estimate._replace(interval=widen(percentile(draws), estimate.value, draws, 1.0))
+        for estimate, draws in zip(estimates[len(METRICS) :], smoothed, strict=True)
+    ]
+    return Resampled(metrics, tuple(f1))
 
 
 def weighted_metrics(examples: ExampleCounts, weights: Weights) -> Replicates:
@@ -113,17 +122,16 @@ def resampled_metric(metric: Metric, examples: ExampleCounts, weights: Weights) 
     return np.array(values, np.float64)
 
 
-def smoothed_f1(examples: ExampleCounts, weights: Weights, rng: np.random.Generator) -> Replicates:
-    """Macro F1, then each label's, with a draw from Gamma(1/2) added to every count.
-
-    A label without positives among all examples is NaN and left out.
-    """
+def smoothed_f1(
+    examples: ExampleCounts, weights: Weights, rng: np.random.Generator
+) -> PerLabelAndResample:
+    """The F1 of each label with a draw from Gamma(1/2) added to every count; NaN for a label
+    without positives among all examples."""
     classes, resamples = len(examples.rankings), weights.shape[1]
     counts = (examples.counts @ weights).reshape(4, classes, resamples)[:3]
     tp, fp, fn = counts + rng.standard_gamma(0.5, counts.shape)
     all_tp, _, all_fn, _ = examples.counts.sum(axis=1).reshape(4, classes, 1)
-    f1 = np.where(all_tp + all_fn > 0, 2 * tp / (2 * tp + fp + fn), np.nan)
-    return np.concatenate([mean_over_labels(f1)[None], f1])
+    return np.where(all_tp + all_fn > 0, 2 * tp / (2 * tp + fp + fn), np.nan)
 
 
 def resample_weights(
@@ -190,6 +198,21 @@ def bca(
         return NORMAL.cdf(bias + z / max(1 - skew * z, 0.1))
 
     return _quantiles(known, adjust((1 - LEVEL) / 2), adjust((1 + LEVEL) / 2))
+
+
+def widen(
+    interval: tuple[float, float],
+    value: float,
+    replicates: Float[np.ndarray, " resamples"],
+    largest: float,
+) -> tuple[float, float]:
+    """The interval, widened by the percentile interval with its median moved to the value; between
+    0 and `largest`."""
+    known = replicates[~np.isnan(replicates)]
+    if not len(known):
+        return interval
+    low, high = (end - float(np.median(known)) + value for end in percentile(known))
+    return max(min(interval[0], low), 0.0), min(max(interval[1], high), largest)
 
 
 def _quantiles(known: np.ndarray, low: float, high: float) -> tuple[float, float]:

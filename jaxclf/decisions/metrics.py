@@ -4,6 +4,7 @@ scikit-learn computes all it has a function for, on the known labels. A metric w
 needs is NaN: a label without positives has no F1, AUC or AP and is left out of macro means.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -85,6 +86,13 @@ def expected_calibration_error(labels: Labels, probs: Probs) -> float:
     return float(ratio(gaps.sum(), len(y)))
 
 
+def label_ece(labels: Labels, probs: Probs) -> PerLabel:
+    """The expected calibration error of every label; NaN without known labels."""
+    columns = ([index] for index in range(labels.shape[1]))
+    values = [expected_calibration_error(labels[:, column], probs[:, column]) for column in columns]
+    return np.array(values, np.float64)
+
+
 def log_loss(labels: Labels, probs: Probs) -> float:
     """Mean binary cross-entropy in nats; probabilities are clipped to [1e-7, 1 - 1e-7]."""
     known = ~np.isnan(labels)
@@ -138,6 +146,7 @@ class Metric(NamedTuple):
     compute: (labels, probs, decided) -> the metric.
     compute_weighted: the same under many weightings of the examples, for the bootstrap; without it
         the bootstrap computes the metric on every resample, which is slow.
+    largest: no interval ends above it.
     """
 
     title: str
@@ -145,6 +154,7 @@ class Metric(NamedTuple):
     compute: Callable[[Labels, Probs, Decided], float]
     compute_weighted: Callable[[WeightedCounts], PerResample] | None = None
     higher_is_better: bool = True
+    largest: float = 1.0  # the smallest is 0
 
 
 def _wrong_share(counts: WeightedCounts) -> PerResample:
@@ -217,9 +227,16 @@ METRICS: Mapping[str, Metric] = {
     ),
     "ece": Metric(
         "ECE",
-        "Mean distance of probability and frequency; lower is better.",
+        "Mean distance of probability and frequency, all labels pooled; lower is better.",
         lambda labels, probs, decided: expected_calibration_error(labels, probs),
         lambda counts: ratio(np.abs(counts.bin_gaps).sum(axis=0), counts.known_cells),
+        higher_is_better=False,
+    ),
+    "label_ece": Metric(
+        "Mean ECE of the labels",
+        "The ECE of each label alone, then their mean; larger than the pooled one.",
+        lambda labels, probs, decided: mean_where_known(label_ece(labels, probs)),
+        lambda counts: mean_over_labels(counts.ece),
         higher_is_better=False,
     ),
     "log_loss": Metric(
@@ -228,6 +245,7 @@ METRICS: Mapping[str, Metric] = {
         lambda labels, probs, decided: log_loss(labels, probs),
         lambda counts: ratio(counts.log_loss, counts.known_cells),
         higher_is_better=False,
+        largest=math.inf,
     ),
 }
 

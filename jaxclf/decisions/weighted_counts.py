@@ -23,9 +23,9 @@ class ExampleCounts(NamedTuple):
     """What each example adds to the counts of one system.
 
     counts: sparse [4 classes, examples]: true positives, false positives, false negatives, unknown.
-    sums: sparse [4 + bins, examples]: whether any label is known, the F1 of the example's labels,
-        whether all of them are right, its log loss, and the sum of probability minus label in each
-        bin of the ECE.
+    sums: sparse [4, examples]: whether any label is known, the F1 of the example's labels, whether
+        all of them are right, its log loss.
+    gaps: sparse [classes bins, examples]: probability minus label, in its label's bin of the ECE.
     rankings: per label sparse [3 splits, examples]: the negatives since the split before, the
         positives at the split, the negatives tied with them.
     labels, probs, decided: the arrays themselves, for metrics without a weighted form.
@@ -33,6 +33,7 @@ class ExampleCounts(NamedTuple):
 
     counts: Any
     sums: Any
+    gaps: Any
     rankings: tuple[Any, ...]
     labels: Labels
     probs: Probs
@@ -54,17 +55,26 @@ class WeightedCounts(NamedTuple):
     exact_matches: PerResample
     log_loss: PerResample
     bin_gaps: Float64[np.ndarray, "bins resamples"]  # probability minus label, per bin of the ECE
+    ece: PerLabelAndResample  # NaN without known labels
+
+
+def count_decisions(labels: Labels, decided: Decided) -> Any:
+    """The `counts` of `ExampleCounts`."""
+    positive, known = labels == 1, ~np.isnan(labels)
+    negative = known & ~positive
+    cells = [positive & decided, negative & decided, positive & ~decided, ~known]
+    return csr_array(np.concatenate(cells, axis=1).T.astype(np.float32))
 
 
 def count_examples(labels: Labels, probs: Probs, decided: Decided) -> ExampleCounts:
     """The counts of one system, ready to be weighted."""
     positive, known = labels == 1, ~np.isnan(labels)
     yes = decided & known
-    cells = [positive & yes, known & ~positive & yes, positive & ~yes, ~known]
     columns = zip(positive.T, known.T, np.asarray(probs).T, strict=True)
     return ExampleCounts(
-        csr_array(np.concatenate(cells, axis=1).T.astype(np.float32)),
+        count_decisions(labels, decided),
         csr_array(_sums(positive, known, probs, yes)),
+        _gaps(positive, known, probs),
         tuple(_ranking(*column) for column in columns),
         labels,
         probs,
@@ -79,11 +89,16 @@ def _sums(positive, known, probs, yes) -> Float64[np.ndarray, "sums examples"]:
     p = np.where(known, probs, 0).astype(np.float64)
     clipped = np.clip(p, LOG_LOSS_EDGE, 1 - LOG_LOSS_EDGE)
     losses = np.where(known, -np.where(positive, np.log(clipped), np.log1p(-clipped)), 0)
-    bins = np.minimum((p * ECE_BINS).astype(int), ECE_BINS - 1)
-    gaps = np.where(known, p - positive, 0)
-    per_bin = [np.where(bins == index, gaps, 0).sum(axis=1) for index in range(ECE_BINS)]
     exact = any_known & (positive == yes).all(axis=1)
-    return np.stack([any_known, f1 * any_known, exact, losses.sum(axis=1), *per_bin])
+    return np.stack([any_known, f1 * any_known, exact, losses.sum(axis=1)])
+
+
+def _gaps(positive, known, probs) -> Any:
+    examples, classes = np.nonzero(known)
+    p = probs[known].astype(np.float64)
+    rows = classes * ECE_BINS + np.minimum((p * ECE_BINS).astype(int), ECE_BINS - 1)
+    shape = (positive.shape[1] * ECE_BINS, len(positive))
+    return csr_array((p - positive[known], (rows, examples)), shape=shape)
 
 
 def _ranking(positive, known, probs) -> Any:
@@ -113,7 +128,8 @@ def apply_weights(examples: ExampleCounts, weights: Weights) -> WeightedCounts:
     counts = (examples.counts @ weights).reshape(4, classes, resamples).astype(np.float64)
     tp, fp, fn, unknown = counts
     total = weights.sum(axis=0, dtype=np.float64)
-    known_examples, samples_f1, exact, loss, *gaps = examples.sums @ weights.astype(np.float64)
+    known_examples, samples_f1, exact, loss = examples.sums @ weights.astype(np.float64)
+    gaps = (examples.gaps @ weights.astype(np.float64)).reshape(classes, ECE_BINS, resamples)
     support = tp + fn
     f1 = np.where(support > 0, ratio(2 * tp, 2 * tp + fp + fn), np.nan)
     areas = np.empty((2, classes, resamples))
@@ -133,7 +149,8 @@ def apply_weights(examples: ExampleCounts, weights: Weights) -> WeightedCounts:
         samples_f1=samples_f1,
         exact_matches=exact,
         log_loss=loss,
-        bin_gaps=np.array(gaps),
+        bin_gaps=gaps.sum(axis=0),
+        ece=ratio(np.abs(gaps).sum(axis=1), total - unknown),
     )
 
 
