@@ -33,7 +33,8 @@ from jaxclf.training.run import train
 
 REPORT = {
     "macro_f1", "micro_f1", "weighted_f1", "samples_f1", "subset_accuracy", "label_accuracy",
-    "hamming_loss", "macro_auc", "map", "ece", "intervals", "labels",
+    "hamming_loss", "macro_auc", "map", "ece", "label_ece", "labels_in_macro",
+    "intervals", "labels",
 }  # fmt: skip
 ROOT = Path(__file__).parent.parent
 LABEL = {"precision", "recall", "f1", "auc", "ap", "support", "threshold"}

@@ -47,8 +47,8 @@ def decide_crossfit(labels: Labels, probs: Probs, rule: Rule, folds: int = FOLDS
 
 def crossfit(
     labels: Labels, probs: Probs, rule: Rule
-) -> tuple[dict[str, float], Float[np.ndarray, "classes 2"]]:
-    """The cross-fitted metrics of a rule, and 95 % intervals of its thresholds over resampled
+) -> tuple[Decided, Float[np.ndarray, "classes 2"]]:
+    """The cross-fitted decisions of a rule, and 95 % intervals of its thresholds over resampled
     examples."""
     rng, count = np.random.default_rng(0), len(labels)
     resampled = []
@@ -56,8 +56,7 @@ def crossfit(
         rows = rng.integers(0, count, count)
         resampled.append(rule(labels[rows], probs[rows]))
     ends = np.quantile(np.array(resampled), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    scores = compute_metrics(labels, probs, decide_crossfit(labels, probs, rule))
-    return scores, np.ascontiguousarray(ends.T)
+    return decide_crossfit(labels, probs, rule), np.ascontiguousarray(ends.T)
 
 
 def threshold_record(
@@ -85,13 +84,12 @@ def score_run(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(report.json, thresholds.json) of a run from its predictions on val and test.
 
-    Thresholds are fitted on val, which biases the scores on it: `crossfit` adds the scores under
-    thresholds fitted on other folds, and the difference.
+    Thresholds are fitted on val, so the scores on it are of cross-fitted decisions.
     """
     val, rule = predictions["val"], make_rule(spec, names)
     thresholds = rule(val.labels, val.probs)
-    scores, intervals = crossfit(val.labels, val.probs, rule)
-    report = make_report(predictions, thresholds, names, provenance, scores)
+    decided, intervals = crossfit(val.labels, val.probs, rule)
+    report = make_report(predictions, thresholds, names, provenance, (val.probs, decided))
     return report, threshold_record(thresholds, intervals, spec, "val", names)
 
 
@@ -100,22 +98,29 @@ def make_report(
     thresholds: np.ndarray,
     names: tuple[str, ...],
     provenance: Provenance,
-    crossfit_scores: Mapping[str, float],
+    out_of_fold: tuple[Probs, Decided],
 ) -> dict[str, Any]:
     """The content of report.json.
 
-    crossfit_scores: the metrics of val under thresholds that were fitted on other folds.
+    out_of_fold: probabilities and decisions on val by what was fitted on other folds. They are
+        scored; `crossfit` has each metric under the final thresholds, and its optimism.
     """
+    val = predictions["val"]
+    probs, decided = out_of_fold
+    in_sample = compute_metrics(val.labels, val.probs, decide(val.probs, thresholds))
+    scored = {**predictions, "val": val._replace(probs=probs)}
+    decisions = {
+        split: decided if split == "val" else decide(part.probs, thresholds)
+        for split, part in scored.items()
+    }
     report: dict[str, Any] = {
-        split: evaluate_split(part, thresholds, names) | describe_split(provenance, split)
-        for split, part in predictions.items()
+        split: score_decisions(part, decisions[split], thresholds, names)
+        | describe_split(provenance, split)
+        for split, part in scored.items()
     }
     report["val"]["crossfit"] = {
-        metric: {
-            "score": crossfit_scores[metric],
-            "optimism": report["val"][metric] - crossfit_scores[metric],
-        }
-        for metric in ("macro_f1", "micro_f1")
+        name: {"in_sample": value, "optimism": value - report["val"][name]}
+        for name, value in in_sample.items()
     }
     return report
 
@@ -143,12 +148,23 @@ def calibrate(
 def evaluate_split(
     predictions: Predictions, thresholds: np.ndarray, names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """One split's part of report.json. `macro_f1_at_half` is macro F1 at thresholds of 0.5."""
+    """One split's part of report.json, with the decisions by the thresholds."""
+    return score_decisions(predictions, decide(predictions.probs, thresholds), thresholds, names)
+
+
+def score_decisions(
+    predictions: Predictions, decided: Decided, thresholds: np.ndarray, names: tuple[str, ...]
+) -> dict[str, Any]:
+    """One split's part of report.json, with decisions of any origin.
+
+    `labels_in_macro` is the number of labels with a positive; macro F1 is over these.
+    `macro_f1_at_half` is macro F1 at thresholds of 0.5.
+    """
     labels, probs = predictions.labels, predictions.probs
-    decided = decide(probs, thresholds)
     rows = compute_label_metrics(labels, probs, decided, names)
     return {
         **compute_metrics(labels, probs, decided),
+        "labels_in_macro": sum(row["support"] > 0 for row in rows.values()),
         "macro_f1_at_half": macro_f1(labels, probs, decide(probs, np.full(len(names), FALLBACK))),
         "intervals": intervals_record(bootstrap(labels, probs, decided), names),
         "labels": {

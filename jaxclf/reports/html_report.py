@@ -20,7 +20,7 @@ from jaxclf.inference.cascade.summary import STAGES
 from jaxclf.reports.figures.catalog import draw_figures, make_notes, most_frequent_labels
 from jaxclf.reports.figures.data import RunData
 from jaxclf.reports.rendering import render
-from jaxclf.reports.tables import LABEL_COLUMNS, members_table, stages_table
+from jaxclf.reports.tables import LABEL_COLUMNS, describe_macro, members_table, stages_table
 
 MAX_EXAMPLES = 12  # hardest examples on the page
 TITLES = {"f1": "F1", "auc": "AUC", "ap": "AP"}
@@ -77,6 +77,7 @@ def write_page(
         test=report["test"],
         val=report["val"],
         metrics=METRICS,
+        macro_notes=[describe_macro(report[split], split) for split in ("test", "val")],
         reuse=[*reuse_warnings(report["test"], "test"), *reuse_warnings(report["val"], "val")],
         columns={"support": "support"} | {key: TITLES.get(key, key) for key in LABEL_COLUMNS},
         level=round(100 * LEVEL),

@@ -139,7 +139,7 @@ def _describe_cost(cost: Mapping[str, Any]) -> str:
 def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
     """One split's part of report.json: a row per label, and a row per metric with its interval.
 
-    A note names rows that were used for fitting.
+    Notes say over how many labels macro F1 is the mean, and which rows were used for fitting.
     """
     labels = [
         (name, f"{row['support']:.0f}", *(format_score(row[column]) for column in LABEL_COLUMNS))
@@ -152,13 +152,20 @@ def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
     ]
     metrics.append(("Macro F1 at threshold 0.5", format_score(scores["macro_f1_at_half"]), ""))
     if crossfit := scores.get("crossfit"):
-        score, optimism = crossfit["macro_f1"]["score"], crossfit["macro_f1"]["optimism"]
-        metrics.append(("Macro F1, cross-fitted thresholds", format_score(score), ""))
-        metrics.append(("Optimism of macro F1", format_score(optimism, signed=True), ""))
+        in_sample, optimism = crossfit["macro_f1"]["in_sample"], crossfit["macro_f1"]["optimism"]
+        metrics.append(("Macro F1, thresholds fitted on these rows", format_score(in_sample), ""))
+        metrics.append(("Optimism of that macro F1", format_score(optimism, signed=True), ""))
+    notes = [describe_macro(scores, split), *reuse_warnings(scores, split)]
     return (
         Table("", (split, "support", *LABEL_COLUMNS), labels),
-        Table("", ("metric", "value", "95 % interval"), metrics, [*reuse_warnings(scores, split)]),
+        Table("", ("metric", "value", "95 % interval"), metrics, notes),
     )
+
+
+def describe_macro(scores: Mapping[str, Any], split: str) -> str:
+    """A sentence about the labels whose mean is macro F1, from one split's part of report.json."""
+    count, total = scores["labels_in_macro"], len(scores["labels"])
+    return f"Macro F1 on {split} is over {count} of {total} labels: those with a positive there."
 
 
 def comparison_tables(record: Mapping[str, Any], first: str, second: str) -> tuple[Table, Table]:

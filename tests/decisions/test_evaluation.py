@@ -7,14 +7,17 @@ from scipy.special import expit, logit
 from jaxclf.decisions.calibration import apply_calibration
 from jaxclf.decisions.evaluation import (
     calibrate,
+    decide_crossfit,
     evaluate_split,
     intervals_record,
     make_rule,
+    score_decisions,
     score_run,
     threshold_record,
 )
 from jaxclf.decisions.intervals import bootstrap
 from jaxclf.decisions.metrics import (
+    METRICS,
     compute_label_metrics,
     compute_metrics,
     expected_calibration_error,
@@ -52,6 +55,7 @@ def test_a_split_has_every_documented_key():
     assert set(part) >= SPLIT_KEYS
     assert set(part["intervals"]) >= {"macro_f1", "micro_f1"}
     assert tuple(part["labels"]) == NAMES
+    assert part["labels_in_macro"] == 3  # one label has no positive, one is unknown
     for row in part["labels"].values():
         assert set(row) >= LABEL_KEYS
 
@@ -126,8 +130,17 @@ def test_a_run_is_scored_with_thresholds_of_val_and_the_report_names_the_fitted_
     np.testing.assert_equal({key: report["test"][key] for key in expected}, expected)
     assert report["test"]["fitted"] == []
     assert report["val"]["fitted"] == ["the choice of the epoch", "the thresholds (per_label)"]
-    crossfit = report["val"]["crossfit"]["macro_f1"]
-    assert crossfit["score"] + crossfit["optimism"] == pytest.approx(report["val"]["macro_f1"])
+    val = splits["val"]
+    decided = decide_crossfit(val.labels, val.probs, make_rule(Spec("per_label"), NAMES))
+    honest = score_decisions(val, decided, thresholds, NAMES)
+    np.testing.assert_equal({key: report["val"][key] for key in honest}, honest)
+    in_sample = compute_metrics(val.labels, val.probs, decide(val.probs, thresholds))
+    assert set(report["val"]["crossfit"]) == set(METRICS)
+    for name, row in report["val"]["crossfit"].items():
+        assert row["in_sample"] == in_sample[name]
+        assert row["optimism"] == in_sample[name] - report["val"][name]
+    assert report["val"]["crossfit"]["macro_f1"]["optimism"] > 0
+    assert report["val"]["crossfit"]["map"]["optimism"] == 0
 
 
 def test_calibration_of_val_is_out_of_fold():

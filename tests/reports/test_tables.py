@@ -59,7 +59,7 @@ def test_every_metric_has_a_row_with_its_interval(scores):
 
 
 def test_optimism_is_shown_where_thresholds_were_cross_fitted(scores):
-    plain, crossfit = score_tables(scores, "test")[1].rows, {"score": 0.4, "optimism": 0.012}
+    plain, crossfit = score_tables(scores, "test")[1].rows, {"in_sample": 0.4, "optimism": 0.012}
     rows = score_tables({**scores, "crossfit": {"macro_f1": crossfit}}, "test")[1].rows
     assert [row[1] for row in rows[len(plain) :]] == ["0.400", "+0.012"]
 

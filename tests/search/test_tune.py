@@ -110,7 +110,7 @@ def test_the_winner_trained_again_has_its_score(capsys, small, overrides, tmp_pa
     base = override(catalog.load(str(small)), parse_overrides(overrides))
     assert winner == override(base, study.best_trial.user_attrs["changes"])
     report = train(winner, tmp_path / "run")
-    assert report["val"]["macro_f1"] == study.best_value
+    assert report["val"]["crossfit"]["macro_f1"]["in_sample"] == study.best_value
     page = (out / "study.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 2
     assert f"{study.best_value:.4f}" in page

@@ -11,7 +11,7 @@ import numpy as np
 from jaxclf.decisions.calibration import apply_calibration, platt
 from jaxclf.decisions.evaluation import make_report, make_rule
 from jaxclf.decisions.members import Members, read_members
-from jaxclf.decisions.metrics import compute_metrics, log_loss
+from jaxclf.decisions.metrics import log_loss
 from jaxclf.decisions.predictions import save_predictions
 from jaxclf.decisions.provenance import (
     Provenance,
@@ -118,8 +118,8 @@ def fit_cascade(
     plan = CascadePlan(names, stage_names, weights, tuple(exits), rules, thresholds, provenance)
     cascade = make_cascade(plan, networks)
     summary["cost"] = measure_cost(cascade, final, outputs["test"].stage, texts["test"])
-    scores = compute_metrics(labels, out_of_fold.outputs.probs, out_of_fold.decisions)
-    report = make_report(predictions, final.thresholds, names, provenance, scores)
+    held_out = (out_of_fold.outputs.probs, out_of_fold.decisions)
+    report = make_report(predictions, final.thresholds, names, provenance, held_out)
     return FittedCascade(plan, networks, final, rule, predictions, report, summary)
 
 
