@@ -5,11 +5,10 @@ Orbax does not notice flipped bits, so a manifest of SHA-256 sums lies beside ea
 at batch 0 only where nothing may have been a checkpoint.
 """
 
-import atexit
 import contextlib
 import logging
-import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from jaxclf.types import State
 
 log = logging.getLogger(__name__)
 
+FAILING = 1.0  # seconds for all writes of a failed save to end
 KEEP = 2  # newest checkpoints: one to resume from, one to fall back on
 
 
@@ -92,8 +92,8 @@ def _compute_checksums(folder: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def _one_error() -> Iterator[None]:
     """Let a save fail with one error. Orbax logs the first with its traceback and closes its event
-    loop. Every other write then prints a traceback, even later and while Python exits; so what is
-    set here stays after an error, and standard error is closed at the exit."""
+    loop. Every other write then prints a traceback, even later, so what is set here stays after an
+    error; it has no effect while Python exits, so the other writes get time to fail before."""
     hook, logger = sys.unraisablehook, logging.getLogger("absl")  # orbax has imported absl
     level = logger.level
 
@@ -106,7 +106,7 @@ def _one_error() -> Iterator[None]:
     try:
         yield
     except Exception:
-        atexit.register(os.dup2, os.open(os.devnull, os.O_WRONLY), 2)
+        time.sleep(FAILING)
         raise
     sys.unraisablehook = hook
     logger.setLevel(level)
