@@ -17,9 +17,9 @@ from scipy.special import boxcox
 
 from jaxclf.decisions.intervals import percentile
 
-# Below 0 a curve bends upwards. Without such curves the fit of a logarithmic one would be biased
-# downwards, and its intervals too narrow.
-EXPONENTS = np.linspace(-0.5, 1, 301)
+# Below 0 a curve bends upwards. A little of it keeps the fit of a logarithmic curve nearly
+# unbiased; more of it would extrapolate chance to a score of 1.
+EXPONENTS = np.linspace(-0.1, 1, 221)
 TIMES = (2, 4)  # multiples of all rows at which the curve is extrapolated
 
 

@@ -149,7 +149,7 @@ def _draw(rows: Sequence[int], curves: Mapping[str, Mapping[str, Any]]) -> Pictu
         "fitted curve, and the scores expected of twice and four times the rows.",
         finding=f"Exponents of the curves: {exponents}.",
         caption="With an exponent of 0 every doubling gains the same, with 1 half of what the "
-        "doubling before did, below 0 more. If a vertical line is longer than the rise of the "
+        "doubling before did. If a vertical line is longer than the rise of the "
         "curve, the extrapolation says little.",
         png=style.to_png(learning_curve.draw, columns),
         file="curve.json",
