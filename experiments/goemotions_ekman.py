@@ -44,8 +44,6 @@ experiment = Experiment(
         lr=1e-4, schedule=Spec("cosine"), head_lr_multiplier=10.0, init_bias_from_prior=True
     ),
     train=Train(epochs=3, batch_size=32),
-    calibration=Spec("platt"),
-    threshold=Spec("plug_in"),
 )
 
 space = {

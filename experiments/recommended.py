@@ -22,6 +22,4 @@ experiment = replace(
         lr=2e-4, layerwise_lr_decay=0.9, head_lr_multiplier=10.0, init_bias_from_prior=True
     ),
     train=Train(epochs=0, batch_size=0, patience=2),
-    calibration=Spec("platt"),
-    threshold=Spec("plug_in"),
 )

@@ -179,7 +179,7 @@ class FinishedRun(NamedTuple):
 def finished_run(tiny_overrides, tmp_path_factory):
     """A finished run of focal_attention, shared by all tests: copy its folder before changing it.
 
-    It calibrates nothing; its thresholds are fitted per label, and its texts are augmented.
+    Calibration and thresholds are the defaults, and its texts are augmented.
     """
     folder = tmp_path_factory.mktemp("finished_run") / "tiny"
     experiment = override(catalog.load("focal_attention"), {**tiny_overrides, "augment": "eda"})

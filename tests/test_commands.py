@@ -20,6 +20,7 @@ from flax.traverse_util import unflatten_dict
 import jaxclf
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.decisions.provenance import reuse_warnings, used_rows
+from jaxclf.decisions.threshold_choice import RULES
 from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.overrides import override, to_dict
@@ -122,11 +123,27 @@ def test_a_finished_run_is_kept(finished_run):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
 
 
+def test_epochs_have_the_metric_that_chooses_and_the_report_the_chosen_rule(finished_run):
+    out, experiment, report = finished_run
+    assert experiment.train.metric == "calibrated_log_loss"
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    epochs = [line for line in lines if "epoch/epoch" in line]
+    assert epochs
+    assert all(0 < line["epoch/calibrated_log_loss"] < 1 for line in epochs)
+    assert not any("epoch/score" in line for line in epochs)
+    chosen = report["val"]["threshold_choice"]["rule"]
+    for row in json.loads((out / "thresholds.json").read_text()).values():
+        assert (row["rule"], row["chosen"]) == ("auto", chosen)
+        assert set(row["compared"]) == {"macro_f1", "difference", "error"}
+    for name in ("report.html", "model/README.md"):
+        assert f"thresholds: {chosen} (macro F1" in (out / name).read_text().replace("\\", "")
+
+
 def test_evaluate_computes_the_report_again(finished_run, tiny_data):
     out, _, report = finished_run
-    assert evaluate_predictions(out) == report
+    np.testing.assert_equal(evaluate_predictions(out), report)
     (warning,) = reuse_warnings(report["val"], "val")
-    for part in ("48 of 48", "the choice of the epoch", "the thresholds (per_label)"):
+    for part in ("48 of 48", "the choice of the epoch", "the thresholds (auto)"):
         assert part in warning
     assert not [*reuse_warnings(report["test"], "test")]
     scores = evaluate_file(out, tiny_data["test"])
@@ -182,15 +199,30 @@ def used_in(run, path, count):
 
 def test_calibration_and_thresholds_can_be_changed_after_training(finished_run):
     out, _, report = finished_run
-    scores = evaluate_predictions(out, {"calibration": "platt", "threshold": "plug_in"})
-    assert scores["test"]["ece"] != report["test"]["ece"]
-    assert scores["test"]["macro_auc"] == pytest.approx(report["test"]["macro_auc"])
-    assert "the calibration (platt)" in scores["val"]["fitted"]
+    scores = evaluate_predictions(out, {"threshold": "plug_in"})
+    assert "threshold_choice" not in scores["test"]
+    assert scores["test"]["macro_auc"] == report["test"]["macro_auc"]
     assert scores["val"]["used_rows"][-1]["rows"] == 48
     with pytest.raises(ConfigError, match=r"^pool: "):
         evaluate_predictions(out, {"pool": "mean"})
+    with pytest.raises(ConfigError, match="calibrated already"):
+        evaluate_predictions(out, {"calibration": "beta"})
+
+
+def test_predictions_of_another_program_get_the_default_calibration_and_rule(
+    finished_run, tmp_path
+):
+    shutil.copytree(finished_run.folder / "predictions", tmp_path / "predictions")
+    shutil.copy(finished_run.folder / "labels.json", tmp_path)
+    scores = evaluate_predictions(tmp_path)
+    assert scores["test"]["ece"] != finished_run.report["test"]["ece"]
+    assert scores["test"]["threshold_choice"]["rule"] in RULES
+    assert {"the calibration (platt)", "the thresholds (auto)"} <= {*scores["val"]["fitted"]}
+    plain = evaluate_predictions(tmp_path, {"calibration": "none"})
+    assert plain["test"]["ece"] == finished_run.report["test"]["ece"]
+    assert "the calibration (platt)" not in plain["val"]["fitted"]
     with pytest.raises(ConfigError, match="'platt'"):
-        evaluate_predictions(out, {"calibration": "plat"})
+        evaluate_predictions(tmp_path, {"calibration": "plat"})
 
 
 # Commands on a finished run.

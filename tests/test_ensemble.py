@@ -105,7 +105,11 @@ def test_runs_are_named_by_the_last_part_of_their_path_if_it_differs():
 
 def test_options_stand_anywhere_on_the_line(capsys, copies, tmp_path):
     out = tmp_path / "blend"
-    assert call("blend=greedy", "--runs", *copies, "blend.rounds=3", "--out", out) == 0
+    runs = [shutil.copytree(copy, tmp_path / copy.name) for copy in copies]
+    for run in runs:
+        config = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps(config | {"calibration": {"name": "none"}}))
+    assert call("blend=greedy", "--runs", *runs, "blend.rounds=3", "--out", out) == 0
     output = capsys.readouterr()
     assert "error correlation" in output.out
     assert str(out / "report.html") in output.out
@@ -166,7 +170,7 @@ def test_the_provenance_names_what_each_split_fitted(blended_systems, tiny_data)
     fitted = [entry["what"] for entry in provenance["fitted"] if entry["split"] == "val"]
     assert "the weights of the ensemble (simplex_per_label)" in fitted
     assert "the calibration (platt)" in fitted
-    assert "the thresholds (plug_in)" in fitted
+    assert "the thresholds (auto)" in fitted
     assert "the thresholds (per_label)" not in fitted  # of the members, which are not used
     assert {"train", "val", "test", "train-1", "held_out"} == set(provenance["splits"])
     (text,) = reuse_warnings(evaluate_file(out, tiny_data["val"]), "val")

@@ -7,10 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf.decisions.comparison import Compared, Difference, Outputs, holm, paired, verdict
+from jaxclf.decisions.evaluation import make_rule
 from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.predictions import load_predictions
-from jaxclf.decisions.thresholds import FALLBACK, decide, per_label
+from jaxclf.decisions.threshold_search import FALLBACK
+from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DataError
+from jaxclf.experiment import catalog
+from jaxclf.experiment.config import Experiment
 from jaxclf.files.json_file import read_json
 
 
@@ -59,13 +63,16 @@ def check_paired(first: System, second: System, source: Path | str) -> None:
 
 
 def _read_thresholds(folder: Path, names: tuple[str, ...]) -> np.ndarray:
-    """The run's thresholds; fitted per label on val for another program's predictions."""
+    """The run's thresholds; for another program's predictions, fitted on val by the rule that its
+    config.json names, or by the default."""
     path = folder / "thresholds.json"
     if path.is_file():
         record = read_json(path)
         return np.array([record[name]["value"] for name in names])
     val = load_predictions(folder / "predictions" / "val.npz")
-    return per_label(val.labels, val.probs)
+    path = folder / "config.json"
+    spec = catalog.load(str(path)).threshold if path.is_file() else Experiment.threshold
+    return make_rule(spec, names)(val.labels, val.probs)
 
 
 def compare_systems(

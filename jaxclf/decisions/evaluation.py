@@ -18,7 +18,9 @@ from jaxclf.decisions.folds import held_out_masks
 from jaxclf.decisions.intervals import LEVEL, Resampled, bootstrap
 from jaxclf.decisions.metrics import compute_label_metrics, compute_metrics, macro_f1
 from jaxclf.decisions.provenance import Provenance, describe_split
-from jaxclf.decisions.thresholds import FALLBACK, THRESHOLDS, decide
+from jaxclf.decisions.threshold_choice import ThresholdChoice, choose_rule, fit_rule
+from jaxclf.decisions.threshold_search import FALLBACK
+from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.experiment.config import Spec
 from jaxclf.types import Predictions
 
@@ -30,6 +32,16 @@ Rule = Callable[[Labels, Probs], Thresholds]
 def make_rule(spec: Spec, names: tuple[str, ...]) -> Rule:
     """The threshold rule of an experiment with its options: (labels, probs) -> thresholds."""
     return functools.partial(THRESHOLDS[spec.name], names=names, **spec.options)
+
+
+def hold_choice(
+    rule: Rule, spec: Spec, labels: Labels, probs: Probs
+) -> tuple[Rule, ThresholdChoice | None]:
+    """The rule that `auto` chooses on some examples, and why; any other rule as it is."""
+    if spec.name != "auto":
+        return rule, None
+    choice = choose_rule(labels, probs)
+    return functools.partial(fit_rule, rule=choice.rule), choice
 
 
 def decide_crossfit(labels: Labels, probs: Probs, rule: Rule, folds: int = FOLDS) -> Decided:
@@ -46,34 +58,58 @@ def decide_crossfit(labels: Labels, probs: Probs, rule: Rule, folds: int = FOLDS
 
 
 def crossfit(
-    labels: Labels, probs: Probs, rule: Rule
+    labels: Labels, probs: Probs, rule: Rule, held: Rule
 ) -> tuple[Decided, Float[np.ndarray, "classes 2"]]:
-    """The cross-fitted decisions of a rule, and 95 % intervals of its thresholds over resampled
-    examples."""
+    """The cross-fitted decisions of a rule, and 95 % intervals of thresholds over resampled
+    examples.
+
+    held: the rule whose thresholds are resampled: what `hold_choice` returns for `rule`.
+    """
     rng, count = np.random.default_rng(0), len(labels)
     resampled = []
     for _ in range(THRESHOLD_RESAMPLES):
         rows = rng.integers(0, count, count)
-        resampled.append(rule(labels[rows], probs[rows]))
+        resampled.append(held(labels[rows], probs[rows]))
     ends = np.quantile(np.array(resampled), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return decide_crossfit(labels, probs, rule), np.ascontiguousarray(ends.T)
 
 
 def threshold_record(
-    thresholds: np.ndarray, intervals: np.ndarray, spec: Spec, split: str, names: tuple[str, ...]
+    thresholds: np.ndarray,
+    intervals: np.ndarray,
+    spec: Spec,
+    split: str,
+    names: tuple[str, ...],
+    choice: ThresholdChoice | None = None,
 ) -> dict[str, Any]:
     """The content of thresholds.json: of every label the threshold, its 95 % interval over
-    resampled examples, the split it was fitted on and the rule with its options."""
+    resampled examples, the split it was fitted on and the rule with its options.
+
+    choice: of the rule `auto`. Then `chosen` is the rule and `compared` has the scores.
+    """
+    chosen = {}
+    if choice is not None:
+        compared = choice._asdict()
+        chosen = {"chosen": compared.pop("rule"), "compared": compared}
     return {
         name: {
             "value": float(value),
             "interval": interval.tolist(),
             "split": split,
             "rule": spec.name,
+            **chosen,
             **spec.options,
         }
         for name, value, interval in zip(names, thresholds, intervals, strict=True)
     }
+
+
+def recorded_rule(thresholds: Mapping[str, Any]) -> Spec:
+    """The rule with its options that thresholds.json records."""
+    record = dict(next(iter(thresholds.values())))
+    for key in ("value", "interval", "split", "chosen", "compared"):
+        record.pop(key, None)
+    return Spec(record.pop("rule"), **record)
 
 
 def score_run(
@@ -87,10 +123,15 @@ def score_run(
     Thresholds are fitted on val, so the scores on it are of cross-fitted decisions.
     """
     val, rule = predictions["val"], make_rule(spec, names)
-    thresholds = rule(val.labels, val.probs)
-    decided, intervals = crossfit(val.labels, val.probs, rule)
+    held, choice = hold_choice(rule, spec, val.labels, val.probs)
+    thresholds = held(val.labels, val.probs)
+    decided, intervals = crossfit(val.labels, val.probs, rule, held)
     report = make_report(predictions, thresholds, names, provenance, (val.probs, decided))
-    return report, threshold_record(thresholds, intervals, spec, "val", names)
+    if choice is not None:
+        report = {
+            split: part | {"threshold_choice": choice._asdict()} for split, part in report.items()
+        }
+    return report, threshold_record(thresholds, intervals, spec, "val", names, choice)
 
 
 def make_report(

@@ -161,8 +161,8 @@ def _wrong_share(counts: WeightedCounts) -> PerResample:
     return ratio((counts.fp + counts.fn).sum(axis=0), counts.known_cells)
 
 
-# The metrics that `train.metric` may name, by their key in report.json; higher is better.
-SELECTION_METRICS: Mapping[str, Metric] = {
+# What reports, comparisons, tables and the bootstrap know of a metric, by its key in report.json.
+METRICS: Mapping[str, Metric] = {
     "macro_f1": Metric(
         "Macro F1",
         "Mean of the labels' F1; a rare label counts as much as a frequent one.",
@@ -213,11 +213,6 @@ SELECTION_METRICS: Mapping[str, Metric] = {
         lambda labels, probs, decided: mean_where_known(average_precision(labels, probs)),
         lambda counts: mean_over_labels(counts.ap),
     ),
-}
-
-# All metrics: what reports, comparisons, tables and the bootstrap know of them.
-METRICS: Mapping[str, Metric] = {
-    **SELECTION_METRICS,
     "hamming_loss": Metric(
         "Hamming loss",
         "Share of all decisions that are wrong; lower is better.",

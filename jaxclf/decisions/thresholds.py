@@ -7,42 +7,37 @@ positives gets 0.5.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 
 from jaxclf.decisions.arrays import Decided, Labels, Probs, Thresholds
 from jaxclf.decisions.calibration import CALIBRATORS, apply_calibration
-from jaxclf.decisions.ranking import cumulative_counts
+from jaxclf.decisions.threshold_choice import best_expected_f1, choose_rule, fit_rule
+from jaxclf.decisions.threshold_search import (
+    FALLBACK,
+    Candidates,
+    best_f1_threshold,
+    best_shared_threshold,
+    best_threshold,
+    find_candidates,
+)
 from jaxclf.types import NON_NEGATIVE, POSITIVE_FRACTION, Bound
 
 Names = tuple[str, ...]
-
-FALLBACK = 0.5  # the threshold of a label without known positives
-
-
-class Candidates(NamedTuple):
-    """The distinct thresholds of one label, from the highest down, and the counts at each.
-
-    scores: the lowest probability at or above each threshold; thresholds: in the middle between
-        that and the next lower probability.
-    """
-
-    scores: np.ndarray
-    thresholds: np.ndarray
-    tp: np.ndarray
-    predicted: np.ndarray
-    positives: int
-
-    @property
-    def f1(self) -> np.ndarray:
-        return 2 * self.tp / (self.predicted + self.positives)
 
 
 def decide(probs: Probs, thresholds: Thresholds) -> Decided:
     """Whether each label is predicted."""
     return probs >= thresholds[None]
+
+
+def auto(labels: Labels, probs: Probs, names: Names = ()) -> Thresholds:
+    """Half the best expected F1, or the highest F1 if that is better by cross-fitting.
+
+    `threshold_choice` compares them; both bound how many examples get a label.
+    """
+    return fit_rule(labels, probs, choose_rule(labels, probs).rule)
 
 
 def fixed(
@@ -69,17 +64,19 @@ def per_label(
         the weight n / (n + prior_strength) on its best threshold.
     """
     candidates = find_candidates(labels, probs)
-    best = np.array([_best_f1(label) for label in candidates])
+    best = np.array([best_f1_threshold(label) for label in candidates])
     if prior_strength == 0:
         return best
     positives = np.nansum(labels, axis=0)
     weight = positives / (positives + prior_strength)
-    return weight * best + (1 - weight) * _best_shared(candidates)
+    return weight * best + (1 - weight) * best_shared_threshold(candidates)
 
 
 def shared(labels: Labels, probs: Probs, names: Names = ()) -> Thresholds:
     """One threshold of highest macro F1 for all labels, by exact search."""
-    return np.full(probs.shape[1], _best_shared(find_candidates(labels, probs)), np.float64)
+    return np.full(
+        probs.shape[1], best_shared_threshold(find_candidates(labels, probs)), np.float64
+    )
 
 
 def plug_in(
@@ -97,8 +94,9 @@ def plug_in(
     """
     calibration = CALIBRATORS["platt"](labels, probs, prior_strength=prior_strength)
     calibrated = apply_calibration(calibration, probs).astype(np.float64)
-    columns = zip(probs.T, calibrated.T, np.nansum(labels, axis=0), strict=True)
-    values = [_plug_in_threshold(p, q) if count else FALLBACK for p, q, count in columns]
+    halves, positives = best_expected_f1(calibrated) / 2, np.nansum(labels, axis=0)
+    columns = zip(probs.T, calibrated.T, halves, positives, strict=True)
+    values = [_between(p, q, half) if count else FALLBACK for p, q, half, count in columns]
     return np.array(values, np.float64)
 
 
@@ -141,63 +139,14 @@ def precision_at(
         reached = np.flatnonzero(precision >= target - 1e-12)
         if len(reached):
             return float(label.thresholds[reached[-1]])
-        return _best(label.thresholds, precision)
+        return best_threshold(label.thresholds, precision)
 
     return _search_labels(y_true, probs, names, labels, search)
 
 
-def find_candidates(labels: Labels, probs: Probs) -> list[Candidates | None]:
-    """The candidates of each label, None for a label without positives; sorted on all cores."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(_label_candidates, labels.T, probs.T))
-
-
-def _label_candidates(y: np.ndarray, p: np.ndarray) -> Candidates | None:
-    known = ~np.isnan(y)
-    is_positive = y[known] == 1
-    positives = int(is_positive.sum())
-    if not positives:
-        return None
-    scores, tp, predicted = cumulative_counts(is_positive, p[known])
-    scores = scores.astype(np.float64)
-    return Candidates(scores, _middles(scores), tp, predicted, positives)
-
-
-def _best(thresholds: np.ndarray, score: np.ndarray) -> float:
-    best = thresholds[score >= score.max() - 1e-12]
-    return float(best[np.argmin(np.abs(best - FALLBACK))])
-
-
-def _best_f1(label: Candidates | None) -> float:
-    return FALLBACK if label is None else _best(label.thresholds, label.f1)
-
-
-def _middles(scores: np.ndarray) -> np.ndarray:
-    """The middle between each of the descending scores and the next; adjacent floats have none."""
-    below = np.append(scores[1:], 0.0)
-    middle = (scores + below) / 2
-    return np.where(middle > below, middle, scores)
-
-
-def _best_shared(candidates: list[Candidates | None]) -> float:
-    """The threshold of highest macro F1: every label's F1 is a step function; they are summed."""
-    known = [label for label in candidates if label is not None]
-    if not known:
-        return FALLBACK
-    scores = np.concatenate([label.scores for label in known])
-    steps = np.concatenate([np.diff(label.f1, prepend=0.0) for label in known])
-    order = np.argsort(-scores, kind="stable")
-    scores, total = scores[order], np.cumsum(steps[order])
-    is_last = np.append(scores[1:] != scores[:-1], True)  # equal scores are one step
-    return _best(_middles(scores[is_last]), total[is_last])
-
-
-def _plug_in_threshold(p: np.ndarray, q: np.ndarray) -> float:
-    """Between the probabilities p whose calibrated q enclose half the best expected F1."""
-    descending = np.sort(q)[::-1]
-    expected_tp = np.cumsum(descending)
-    half = (expected_tp / (np.arange(1, len(q) + 1) + expected_tp[-1])).max()
-    below, above = p[q < half], p[q >= half]
+def _between(p: np.ndarray, q: np.ndarray, threshold: float) -> float:
+    """Between the probabilities p whose calibrated q enclose a threshold."""
+    below, above = p[q < threshold], p[q >= threshold]
     low = float(below.max()) if len(below) else 0.0
     return (low + (float(above.min()) if len(above) else 1.0)) / 2
 
@@ -212,11 +161,14 @@ def _search_labels(
     """`search` for the targeted labels, the highest F1 for the others."""
     is_targeted = [not targeted or name in targeted for name in names or range(probs.shape[1])]
     pairs = zip(find_candidates(labels, probs), is_targeted, strict=True)
-    values = [search(label) if label and chosen else _best_f1(label) for label, chosen in pairs]
+    values = [
+        search(label) if label and chosen else best_f1_threshold(label) for label, chosen in pairs
+    ]
     return np.array(values, np.float64)
 
 
 THRESHOLDS = {
+    "auto": auto,
     "fixed": fixed,
     "per_label": per_label,
     "shared": shared,

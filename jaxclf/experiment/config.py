@@ -135,7 +135,7 @@ class Train:
     ] = 32
     metric: Annotated[
         str, "validation metric, with thresholds fitted there, that selects the epoch"
-    ] = "macro_f1"
+    ] = "calibrated_log_loss"
     patience: Annotated[
         int, Bound(0, 2**20), "epochs without a better score before stopping; 0: never stop"
     ] = 0
@@ -164,7 +164,7 @@ class Experiment:
     regularization: Regularization = Regularization()
     train: Train = Train()
     calibration: Annotated[Spec, "calibration of probabilities, fitted on validation"] = Spec(
-        "none"
+        "platt"
     )
-    threshold: Annotated[Spec, "thresholds of the labels, fitted on validation"] = Spec("per_label")
+    threshold: Annotated[Spec, "thresholds of the labels, fitted on validation"] = Spec("auto")
     seed: Annotated[int, Bound(0, 2**31), "of initialization, order, dropout, augmentation"] = 0

@@ -19,7 +19,7 @@ REGISTRIES = {
     "optim.schedule": "jaxclf.training.optimizer:SCHEDULES",
     "regularization.adversarial": "jaxclf.training.regularization:ADVERSARIES",
     "regularization.weight_averaging": "jaxclf.training.regularization:AVERAGES",
-    "train.metric": "jaxclf.decisions.metrics:SELECTION_METRICS",
+    "train.metric": "jaxclf.decisions.selection:SELECTION_METRICS",
     "calibration": "jaxclf.decisions.calibration:CALIBRATORS",
     "threshold": "jaxclf.decisions.thresholds:THRESHOLDS",
     "blend": "jaxclf.decisions.blending:BLENDERS",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxclf.decisions.blending import BLENDERS, Blender, blend, blend_out_of_fold
-from jaxclf.decisions.evaluation import make_rule, score_run
+from jaxclf.decisions.evaluation import hold_choice, make_rule, score_run
 from jaxclf.decisions.members import (
     MEMBERS,
     Members,
@@ -50,7 +50,7 @@ class EnsembleConfig:
     """How members are blended, and how thresholds are fitted on the blend."""
 
     blend: Spec = field(default_factory=lambda: Spec("uniform"))
-    threshold: Spec = field(default_factory=lambda: Spec("plug_in"))
+    threshold: Spec = field(default_factory=lambda: Spec("auto"))
 
 
 def make_config(changes: Mapping[str, Any]) -> tuple[EnsembleConfig, dict[str, Any]]:
@@ -91,9 +91,10 @@ def make_ensemble(
     runs = [run for system_runs in systems.values() for run in system_runs]
     provenance = _provenance(runs, config, HELD_OUT if folds else "val")
     report, thresholds = score_run(predictions, config.threshold, names, provenance)
-    description = to_dict(config) | describe(
-        systems, source, weights, blender, make_rule(config.threshold, names)
-    )
+    # Each member is decided by the same rule, so the choice of `auto` is made once.
+    val, rule = predictions["val"], make_rule(config.threshold, names)
+    held, _ = hold_choice(rule, config.threshold, val.labels, val.probs)
+    description = to_dict(config) | describe(systems, source, weights, blender, held)
 
     for split, blended in predictions.items():
         save_predictions(out / "predictions" / f"{split}.npz", blended)

@@ -19,10 +19,11 @@ from jaxclf.decisions.provenance import (
 )
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment import catalog
-from jaxclf.experiment.config import Data, Experiment
+from jaxclf.experiment.config import Data, Experiment, Spec
 from jaxclf.experiment.overrides import iter_fields, override
 from jaxclf.experiment.validation import check_labels, check_spec
 from jaxclf.files.json_file import read_json
+from jaxclf.inference.cascade.summary import STAGES
 from jaxclf.inference.load import load
 from jaxclf.reports.html_report import write_page
 from jaxclf.text.reader import read
@@ -47,22 +48,24 @@ def evaluate_predictions(run: Path, changes: Mapping[str, Any] | None = None) ->
     """Compute report.json again from the predictions of a run: calibrate, fit thresholds on val,
     score val and test.
 
-    changes: `calibration` and `threshold` in place of the run's own. For predictions of another
-    program, which have no config.json, the defaults are none and per_label.
+    changes: `calibration` and `threshold` in place of the run's own. Predictions of another
+    program, which have no config.json, get the defaults of an experiment.
     """
     path = run / "labels.json"
     if not path.is_file():
         raise DataError(f"{path}: no such file; is it the folder of a run?")
     names = tuple(read_json(path))
     experiment = _load_experiment(run)
+    is_run = (run / "config.json").is_file()
     # The predictions of a run are calibrated already.
-    before = override(Experiment(Data("", "", "")), {"threshold": experiment.threshold})
+    calibration = Spec("none") if is_run else experiment.calibration
+    before = Experiment(Data("", "", ""), calibration=calibration, threshold=experiment.threshold)
     after = override(before, changes or {})
     fields = dict(iter_fields(before))
     if changed := [key for key, value in iter_fields(after) if value != fields[key]]:
         if fixed := [key for key in changed if key not in ("calibration", "threshold")]:
             raise ConfigError(f"{fixed[0]}: only calibration and threshold apply after training")
-        if "calibration" in changed and experiment.calibration.name != "none":
+        if "calibration" in changed and is_run and experiment.calibration.name != "none":
             raise ConfigError("calibration: the predictions of this run are calibrated already")
         check_spec("calibration", after.calibration)
         check_spec("threshold", after.threshold)
@@ -71,13 +74,11 @@ def evaluate_predictions(run: Path, changes: Mapping[str, Any] | None = None) ->
         split: load_predictions(run / "predictions" / f"{split}.npz") for split in ("val", "test")
     }
     predictions, _ = calibrate(predictions, after.calibration)
-    if (run / PROVENANCE).is_file():
-        provenance = read_provenance(run)
-    else:
-        average = experiment.regularization.weight_averaging.name
-        rules = {"average": average, "calibration": "none", "threshold": after.threshold.name}
-        provenance = make_provenance({}, rules)
-    if changes:
+    is_recorded = (run / PROVENANCE).is_file()
+    average = experiment.regularization.weight_averaging.name
+    rules = {"average": average, "calibration": "none", "threshold": "fixed"}
+    provenance = read_provenance(run) if is_recorded else make_provenance({}, rules)
+    if changes or not is_recorded:
         provenance = join_provenances([provenance])  # without the thresholds
         for what, spec in (("calibration", after.calibration), ("thresholds", after.threshold)):
             if spec.name not in ("none", "fixed"):
@@ -107,10 +108,13 @@ def rewrite_report(run: Path, include_texts: bool = False) -> Path:
 
 
 def _load_experiment(run: Path) -> Experiment:
-    """The experiment of a run; of an ensemble or of another program, what is known of it."""
+    """The experiment of a run; of an ensemble or a cascade, what is known of it; of another
+    program, the defaults."""
     if (run / "config.json").is_file():
         return catalog.load(str(run / "config.json"))
-    known = {}
-    if (run / MEMBERS).is_file():
-        known = {"threshold": read_json(run / MEMBERS)["threshold"]}
-    return override(Experiment(Data("", "", "")), known)
+    experiment = Experiment(Data("", "", ""))
+    for name in (MEMBERS, STAGES):
+        if (run / name).is_file():
+            rule = read_json(run / name)["threshold"]
+            return override(experiment, {"calibration": "none", "threshold": rule})
+    return experiment

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxclf.decisions.evaluation import recorded_rule
 from jaxclf.decisions.intervals import LEVEL, RESAMPLES
 from jaxclf.decisions.members import MEMBERS
 from jaxclf.decisions.metrics import METRICS
@@ -20,7 +21,13 @@ from jaxclf.inference.cascade.summary import STAGES
 from jaxclf.reports.figures.catalog import draw_figures, make_notes, most_frequent_labels
 from jaxclf.reports.figures.data import RunData
 from jaxclf.reports.rendering import render
-from jaxclf.reports.tables import LABEL_COLUMNS, describe_macro, members_table, stages_table
+from jaxclf.reports.tables import (
+    LABEL_COLUMNS,
+    describe_choice,
+    describe_macro,
+    members_table,
+    stages_table,
+)
 
 MAX_EXAMPLES = 12  # hardest examples on the page
 TITLES = {"f1": "F1", "auc": "AUC", "ap": "AP"}
@@ -84,6 +91,7 @@ def write_page(
         resamples=RESAMPLES,
         sizes={"val": len(data.val.ids), "test": len(data.test.ids)},
         rule=_describe_rule(record),
+        choice=describe_choice(choice) if (choice := report["val"].get("threshold_choice")) else "",
         threshold_intervals={name: row.get("interval") for name, row in record.items()},
         diagnosis=_read(run, "diagnosis.json"),
         members=members and members_table(members),
@@ -146,10 +154,8 @@ def _describe_rule(record: Mapping[str, Any]) -> dict[str, str] | None:
     """The threshold rule that thresholds.json records."""
     if not record:
         return None
-    row = next(iter(record.values()))
-    name, split = row["rule"], row["split"]
-    known = ("value", "interval", "split", "rule")
-    options = {key: value for key, value in row.items() if key not in known}
+    name, split = recorded_rule(record).name, next(iter(record.values()))["split"]
+    options = recorded_rule(record).options
     docstring = (THRESHOLDS[name].__doc__ if name in THRESHOLDS else None) or ""
     return {
         "name": name,

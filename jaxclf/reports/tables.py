@@ -139,7 +139,8 @@ def _describe_cost(cost: Mapping[str, Any]) -> str:
 def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
     """One split's part of report.json: a row per label, and a row per metric with its interval.
 
-    Notes say over how many labels macro F1 is the mean, and which rows were used for fitting.
+    Notes say over how many labels macro F1 is the mean, which rows were used for fitting, and which
+    rule `threshold=auto` chose.
     """
     labels = [
         (name, f"{row['support']:.0f}", *(format_score(row[column]) for column in LABEL_COLUMNS))
@@ -156,9 +157,22 @@ def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
         metrics.append(("Macro F1, thresholds fitted on these rows", format_score(in_sample), ""))
         metrics.append(("Optimism of that macro F1", format_score(optimism, signed=True), ""))
     notes = [describe_macro(scores, split), *reuse_warnings(scores, split)]
+    if choice := scores.get("threshold_choice"):
+        notes.append(describe_choice(choice))
     return (
         Table("", (split, "support", *LABEL_COLUMNS), labels),
         Table("", ("metric", "value", "95 % interval"), metrics, notes),
+    )
+
+
+def describe_choice(choice: Mapping[str, Any]) -> str:
+    """The rule that `threshold=auto` chose, its score and that of the other rule."""
+    chosen, scores = choice["rule"], choice["macro_f1"]
+    (rejected,) = scores.keys() - {chosen}
+    return (
+        f"thresholds: {chosen} (macro F1 {format_score(scores[chosen])} cross-fitted; {rejected} "
+        f"{format_score(scores[rejected])}, difference "
+        f"{format_score(choice['difference'], signed=True)} ± {format_score(choice['error'])})"
     )
 
 

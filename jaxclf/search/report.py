@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 from optuna.visualization import matplotlib as plots
 
+from jaxclf.decisions.selection import SELECTION_METRICS, describe_metric
 from jaxclf.experiment.search_space import Space, dimensions, format_changes
 from jaxclf.files.atomic import write_text
 from jaxclf.reports.rendering import Picture, render
@@ -38,8 +39,8 @@ def write_report(path: Path, name: str, metric: str, study: optuna.Study, space:
         title=f"Search: {name}",
         statement=f"A search over {len(named_dimensions)} dimensions in {len(results)} trials.",
         sections=SECTIONS,
-        metric=metric,
-        best=find_best(results),
+        metric=describe_metric(metric),
+        best=find_best(results, metric),
         initial=initial_score(results),
         counts={
             state: sum(result.state == state for result in results)
@@ -56,9 +57,10 @@ def write_report(path: Path, name: str, metric: str, study: optuna.Study, space:
 def _draw_pictures(
     study: optuna.Study, metric: str, results: Sequence[TrialResult]
 ) -> list[Picture]:
-    best = find_best(results)
+    best = find_best(results, metric)
     if best is None:
         return []
+    best_end = "highest" if SELECTION_METRICS[metric].higher_is_better else "lowest"
     later = sum(result.number > best.number for result in results)
     num_done = sum(result.score is not None for result in results)
     history = Picture(
@@ -88,8 +90,8 @@ def _draw_pictures(
     slices = Picture(
         "Slices",
         alt=f"A panel for each dimension with the {metric} of each trial against its value.",
-        caption="Look for the values with the highest points. The other dimensions vary too, "
-        "so a low point says little. If the best trial is at an end of a range, widen the "
+        caption=f"Look for the values with the {best_end} points. The other dimensions vary too, "
+        "so a single point says little. If the best trial is at an end of a range, widen the "
         "range. A darker point is a later trial.",
         png=_draw(plots.plot_slice, study, metric),
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxclf.decisions.selection import format_metric
 from jaxclf.errors import ConfigError, JaxclfError, StoppedError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment
@@ -133,14 +134,15 @@ def make_checker() -> Callable[[Experiment], None]:
 
 def _train(experiment: Experiment, folder: Path, report_score: Callable[[float], None]) -> float:
     report = train(experiment, folder, "never", report_score=report_score, score_test=False)
-    return report["val"]["score"]
+    return report["val"][experiment.train.metric]
 
 
 def _print_result(search: Search, result: TrialResult) -> None:
     results = studies.trial_results(search.study)
-    best = find_best(results)
+    metric = search.base.train.metric
+    best = find_best(results, metric)
     if result.score is not None:
-        outcome = f"{search.base.train.metric} {result.score:.4f}"
+        outcome = format_metric(metric, result.score)
     elif result.state == "pruned":
         outcome = f"pruned at {result.epochs[-1]:.4f} after epoch {len(result.epochs)}"
     else:

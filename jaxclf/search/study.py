@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, exc
 from sqlalchemy.engine import make_url
 
+from jaxclf.decisions.selection import SELECTION_METRICS, as_score
 from jaxclf.errors import ConfigError, StorageError
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import to_dict
@@ -30,17 +31,17 @@ class TrialResult(NamedTuple):
 
     number: int
     state: str  # done, pruned, failed
-    score: float | None  # on validation; None unless done
-    epochs: list[float]  # the score after each epoch
+    score: float | None  # `train.metric` on validation; None unless done
+    epochs: list[float]  # the metric after each epoch
     changes: dict[str, Any]  # to the experiment, by dotted key
     error: str  # why the trial failed
     seconds: float
 
 
-def find_best(results: Sequence[TrialResult]) -> TrialResult | None:
-    """The first of the results with the best score; None if no trial is done."""
+def find_best(results: Sequence[TrialResult], metric: str) -> TrialResult | None:
+    """The first of the results with the best score in a metric; None if no trial is done."""
     done = [result for result in results if result.score is not None]
-    return max(done, key=lambda result: result.score or 0.0, default=None)
+    return max(done, key=lambda result: as_score(metric, result.score or 0.0), default=None)
 
 
 def initial_score(results: Sequence[TrialResult]) -> float | None:
@@ -67,11 +68,12 @@ def open_study(
     initial: the parameters of the experiment itself, which are the first trial of a new study.
     Raises ConfigError if the study belongs to another search or to another version.
     """
+    is_higher_better = SELECTION_METRICS[base.train.metric].higher_is_better
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     study = optuna.create_study(
         study_name=out.resolve().name,
         storage=_open_storage(url),
-        direction="maximize",
+        direction="maximize" if is_higher_better else "minimize",
         # A step is the percentage of a trial's epochs, so trials with different numbers of
         # epochs are compared at the same point of their schedules.
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=30),

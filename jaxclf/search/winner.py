@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxclf.decisions.selection import format_metric
 from jaxclf.errors import ConfigError, DivergedError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Experiment
@@ -35,7 +36,7 @@ def save_winner(
     Returns a message: its score and that of the experiment before, its changes, how to train it.
     Raises DivergedError if no trial is done.
     """
-    best = find_best(results)
+    best = find_best(results, base.train.metric)
     if best is None:
         raise DivergedError(f"none of {len(results)} trials is done: {results[-1].error}")
     winner = override(base, best.changes)
@@ -45,7 +46,8 @@ def save_winner(
     before = "n/a before the search"
     if initial is not None:
         before = f"{initial:.4f} before the search (trial 0)"
-    summary = f"Validation {base.train.metric} {best.score:.4f} (trial {best.number} of "
+    score = format_metric(base.train.metric, best.score or 0.0)
+    summary = f"Validation {score} (trial {best.number} of "
     summary += f"{len(results)}), {before}."
     source = to_python_source(
         name,

@@ -185,15 +185,13 @@ def epoch_checkpoints(run: Path) -> list[CheckpointInfo]:
     checkpoints = list(_iter_intact(run, _best_first(finished)))
     if not checkpoints:
         raise _no_checkpoint(run, "no checkpoint of a finished epoch")
-    best = max(epoch["score"] for epoch in finished[-1].progress.history)
-    if checkpoints[0].score < best:
+    scores = [epoch["score"] for epoch in finished[-1].progress.history]
+    if checkpoints[0].score < max(scores):
         log.warning(
-            "%s: the checkpoint of the best epoch (score %.4f) is lost; the model is that of "
-            "epoch %d (score %.4f)",
+            "%s: the checkpoint of the best epoch (%d) is lost; the model is that of epoch %d",
             run / "checkpoints",
-            best,
+            scores.index(max(scores)) + 1,
             len(checkpoints[0].progress.history),
-            checkpoints[0].score,
         )
     return checkpoints
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from jaxclf.decisions.calibration import calibration_to_json
 from jaxclf.decisions.evaluation import calibrate, make_rule, score_run
-from jaxclf.decisions.metrics import compute_metrics, log_loss
+from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.predictions import save_predictions, with_unknown
+from jaxclf.decisions.selection import as_score, calibrated_log_loss, format_metric
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import DivergedError
 from jaxclf.files.json_file import write_json
@@ -26,6 +27,8 @@ from jaxclf.training.setup import RunSetup
 from jaxclf.types import Predictions
 
 log = logging.getLogger(__name__)
+
+SHOWN = ("calibrated_log_loss", "macro_f1", "map")  # after each epoch
 
 # (params, split) -> predictions with the network's probabilities, not calibrated.
 Predict = Callable[[dict, str], Predictions]
@@ -51,15 +54,22 @@ def make_predict(setup: RunSetup) -> Predict:
 
 
 def evaluate(setup: RunSetup, predict: Predict, params: dict) -> Metrics:
-    """Validation metrics with thresholds fitted on the same split; `score` is `train.metric`'s."""
+    """Validation metrics with thresholds fitted on the same split.
+
+    `score` is higher for a better value of `train.metric`.
+    """
     experiment, metric = setup.experiment, setup.experiment.train.metric
-    calibrated, _ = calibrate({"val": predict(params, "val")}, experiment.calibration)
+    network = predict(params, "val")
+    calibrated, _ = calibrate({"val": network}, experiment.calibration)
     val = calibrated["val"]
     thresholds = make_rule(experiment.threshold, setup.names)(val.labels, val.probs)
-    metrics = compute_metrics(val.labels, val.probs, decide(val.probs, thresholds))
-    loss = log_loss(val.labels, val.probs)
-    log.info("  val %s %.4f, log loss %.4f", metric, metrics[metric], loss)
-    return {"score": metrics[metric], **metrics}
+    metrics = {
+        "calibrated_log_loss": calibrated_log_loss(network.labels, network.probs),
+        **compute_metrics(val.labels, val.probs, decide(val.probs, thresholds)),
+    }
+    shown = dict.fromkeys((metric, *SHOWN))
+    log.info("  val %s", ", ".join(format_metric(name, metrics[name]) for name in shown))
+    return {"score": as_score(metric, metrics[metric]), **metrics}
 
 
 def write_results(

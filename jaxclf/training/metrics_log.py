@@ -90,8 +90,9 @@ class MetricsLog:
         )
 
     def log_epoch(self, step: int, metrics: Metrics) -> None:
-        """Write an epoch's validation metrics."""
-        self._write(step, {f"epoch/{name}": value for name, value in metrics.items()})
+        """Write an epoch's validation metrics; `score` is one of them or its negative."""
+        shown = {name: value for name, value in metrics.items() if name != "score"}
+        self._write(step, {f"epoch/{name}": value for name, value in shown.items()})
 
     def _write(self, step: int, metrics: Metrics) -> None:
         """Write the metrics that are not NaN."""

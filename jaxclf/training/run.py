@@ -56,10 +56,10 @@ def train(
     resume: "auto" resumes a run of the same experiment in `out`, or returns the report of a
         finished one; "never" requires that `out` is new.
     include_texts: whether report.html shows the texts of the hardest test examples.
-    report_score: called with the validation score after each epoch; its exceptions end the run.
+    report_score: called with `train.metric` on validation after each epoch; its exceptions end the
+        run.
     score_test: False ends the run before the test split is scored, as a search needs it. Then the
-        result is `{"val": metrics}` of the chosen weights, with the key `score`, and the folder is
-        unfinished.
+        result is `{"val": metrics}` of the chosen weights, and the folder is unfinished.
     allow_changes: what may differ from what an earlier start of the run read, as the error of a
         refused start names it: "data.train", "encoder" and so on.
     Returns the content of report.json. Raises JaxclfError; nothing is written before data and
@@ -143,7 +143,7 @@ def _fit(
     def evaluate_epoch(params: dict) -> Metrics:
         metrics = evaluate(setup, predict, params)
         if report_score is not None:
-            report_score(metrics["score"])
+            report_score(metrics[experiment.train.metric])
         return metrics
 
     def learning_rate_at(step: int) -> float:

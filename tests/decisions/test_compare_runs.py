@@ -7,8 +7,10 @@ import pytest
 
 from jaxclf.decisions.compare_runs import compare_systems, comparison_record, read_system
 from jaxclf.decisions.predictions import save_predictions
-from jaxclf.decisions.thresholds import per_label
+from jaxclf.decisions.thresholds import auto, per_label
 from jaxclf.errors import DataError
+from jaxclf.experiment.config import Data, Experiment, Spec
+from jaxclf.experiment.overrides import to_dict
 from jaxclf.types import Predictions
 
 NAMES = ("joy", "fear")
@@ -47,6 +49,11 @@ def test_without_thresholds_they_are_fitted_on_val(tmp_path):
     folder = make_run(tmp_path / "run", 0.4, thresholds=None)
     ((probs, decided),) = read_system("a", [folder], "test").runs
     labels = read_system("a", [folder], "val").labels
+    np.testing.assert_array_equal(decided, probs >= auto(labels, probs))
+    # A configuration beside them may name another rule.
+    experiment = Experiment(Data("a", "b", "c"), threshold=Spec("per_label"))
+    (folder / "config.json").write_text(json.dumps(to_dict(experiment)))
+    ((probs, decided),) = read_system("a", [folder], "test").runs
     np.testing.assert_array_equal(decided, probs >= per_label(labels, probs))
 
 

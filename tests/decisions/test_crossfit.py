@@ -7,12 +7,13 @@ from goemotions_like import RARE, draw, draw_posterior, true_f1
 from label_tables import DEGENERATE
 from scipy.special import expit
 
-from jaxclf.decisions.evaluation import crossfit, decide_crossfit
+from jaxclf.decisions.evaluation import crossfit, decide_crossfit, hold_choice, make_rule
 from jaxclf.decisions.folds import assign_folds
 from jaxclf.decisions.intervals import LEVEL
 from jaxclf.decisions.macro_f1_interval import macro_f1_interval
 from jaxclf.decisions.thresholds import decide, fixed, per_label, plug_in
 from jaxclf.decisions.weighted_counts import count_decisions
+from jaxclf.experiment.config import Spec
 
 SIMULATIONS = 10
 
@@ -71,7 +72,7 @@ def test_plug_in_is_better_for_rare_labels(simulations):
 
 def test_intervals_contain_the_thresholds():
     labels, probs = (table[:1500, :3] for table in draw(0))
-    decided, intervals = crossfit(labels, probs, per_label)
+    decided, intervals = crossfit(labels, probs, per_label, per_label)
     thresholds = per_label(labels, probs)
     low, high = intervals.T
     assert (low < high).all()
@@ -81,7 +82,7 @@ def test_intervals_contain_the_thresholds():
 
 def test_a_fixed_threshold_has_no_optimism():
     labels, probs = (table[:500] for table in draw(1))
-    decided, intervals = crossfit(labels, probs, fixed)
+    decided, intervals = crossfit(labels, probs, fixed, fixed)
     np.testing.assert_array_equal(decided, decide(probs, fixed(labels, probs)))
     assert (intervals == 0.5).all()
 
@@ -103,6 +104,9 @@ def test_folds_spread_every_label(count):
 
 
 @pytest.mark.parametrize("kind", DEGENERATE)
-@pytest.mark.parametrize("rule", [per_label, plug_in])
+@pytest.mark.parametrize("rule", [Spec("auto"), Spec("per_label"), Spec("plug_in")])
 def test_degenerate_tables_have_finite_intervals(kind, rule):
-    assert np.isfinite(crossfit(*DEGENERATE[kind], rule)[1]).all()
+    labels, probs = DEGENERATE[kind]
+    fitter = make_rule(rule, ())
+    held, _ = hold_choice(fitter, rule, labels, probs)
+    assert np.isfinite(crossfit(labels, probs, fitter, held)[1]).all()

@@ -33,9 +33,9 @@ NAN = float("nan")
 LINES = [
     {"step": 10, "epoch": 1, "loss": 0.9, "learning_rate": 1e-4},
     {"step": 20, "epoch": 1, "loss": 0.5, "learning_rate": 5e-5},
-    {"step": 25, "epoch/epoch": 1, "epoch/score": 0.4, "epoch/log_loss": 0.3},
+    {"step": 25, "epoch/epoch": 1, "epoch/macro_f1": 0.4, "epoch/calibrated_log_loss": 0.3},
     {"step": 30, "epoch": 2, "loss": 0.4, "learning_rate": 2e-5},
-    {"step": 50, "epoch/epoch": 2, "epoch/log_loss": 0.35},  # the score was NaN
+    {"step": 50, "epoch/epoch": 2, "epoch/calibrated_log_loss": 0.35},  # macro F1 was NaN
 ]
 
 
@@ -219,8 +219,8 @@ def test_training_holds_the_logged_lines_and_a_running_mean():
     assert columns["batch"].tolist() == [10, 20, 30, 25, 50]
     np.testing.assert_equal(columns["loss"], [0.9, 0.5, 0.4, NAN, NAN])
     np.testing.assert_equal(columns["learning_rate"], [1e-4, 5e-5, 2e-5, NAN, NAN])
-    np.testing.assert_equal(columns["score"], [NAN, NAN, NAN, 0.4, NAN])
-    np.testing.assert_equal(columns["log_loss"], [NAN, NAN, NAN, 0.3, 0.35])
+    np.testing.assert_equal(columns["macro_f1"], [NAN, NAN, NAN, 0.4, NAN])
+    np.testing.assert_equal(columns["calibrated_log_loss"], [NAN, NAN, NAN, 0.3, 0.35])
     losses = np.random.default_rng(0).random(100)
     log = [{"step": step, "loss": loss} for step, loss in enumerate(losses)]
     columns = columns_of("training", run_data(*sample(), log=log))

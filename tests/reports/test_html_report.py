@@ -32,7 +32,7 @@ TEXTS = [f"secret number {row} <script>alert('text')</script> & \"more\"" for ro
 LINES = [
     {"step": 10, "loss": 0.9, "learning_rate": 1e-4},
     {"step": 20, "loss": 0.5, "learning_rate": 1e-5},
-    {"step": 20, "epoch/epoch": 1, "epoch/score": 0.5, "epoch/log_loss": 0.3},
+    {"step": 20, "epoch/epoch": 1, "epoch/macro_f1": 0.5, "epoch/calibrated_log_loss": 0.3},
 ]
 FIGURES = {figure.name: figure for figure in catalog.load_figures()}
 VOID = {"meta", "link", "img", "br", "hr", "input"}

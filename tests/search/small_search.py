@@ -2,13 +2,18 @@
 
 import math
 
-from jaxclf.experiment.config import Data, Experiment, Optim, Spec
+from jaxclf.experiment.config import Data, Experiment, Optim, Spec, Train
 from jaxclf.experiment.search_space import Choice, Float, Int, check_space
 from jaxclf.experiment.validation import check
 from jaxclf.search import study as studies
 from jaxclf.search.trials import Search, run_trials
 
-BASE = Experiment(Data("a", "b", "c"), loss=Spec("focal", gamma=2.0), optim=Optim(lr=1e-3))
+BASE = Experiment(
+    Data("a", "b", "c"),
+    loss=Spec("focal", gamma=2.0),
+    optim=Optim(lr=1e-3),
+    train=Train(metric="macro_f1"),
+)
 SPACE = {
     "optim.lr": Float(1e-4, 1e-2, log=True),
     "train.epochs": Int(2, 3),

@@ -4,6 +4,8 @@ Where a search is killed, a stand-in replaces training: the study is tested, not
 rounds of it: ROUNDS=10 pytest -m slow tests/search/test_tune.py -k killed
 """
 
+import json
+import math
 import os
 import re
 import signal
@@ -59,7 +61,7 @@ def train(experiment, out, resume="auto", *, report_score, score_test):
         report_score(score)
         while int(out.name) == int(os.environ["HELD"]):
             time.sleep(0.05)
-    return {"val": {"score": score}}
+    return {"val": {experiment.train.metric: score}}
 
 jaxclf.training.run.train = train
 jaxclf.search.study.HEARTBEAT, jaxclf.search.study.GRACE = 1, 5
@@ -110,7 +112,11 @@ def test_the_winner_trained_again_has_its_score(capsys, small, overrides, tmp_pa
     base = override(catalog.load(str(small)), parse_overrides(overrides))
     assert winner == override(base, study.best_trial.user_attrs["changes"])
     report = train(winner, tmp_path / "run")
-    assert report["val"]["crossfit"]["macro_f1"]["in_sample"] == study.best_value
+    assert study.direction.name == "MINIMIZE"
+    history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    losses = [line.get("epoch/calibrated_log_loss", math.inf) for line in history]
+    assert min(losses) == study.best_value
+    assert "lower is better" in lines[0]
     page = (out / "study.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 2
     assert f"{study.best_value:.4f}" in page
@@ -242,7 +248,7 @@ def test_a_killed_worker_loses_nothing(small, overrides, tmp_path, turn):
     trials = check_trials(out, 6, held, trials_before)
     finished = [trial.number for trial in trials if studies.is_finished(trial)]
     assert sorted(printed_numbers(stdout)) == finished
-    best = max(trial.value for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE)
+    best = min(trial.value for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE)
     assert f"{best:.4f}" in (tmp_path / "small_tuned.py").read_text()
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf.decisions.calibration import apply_calibration, platt
-from jaxclf.decisions.evaluation import make_report, make_rule
+from jaxclf.decisions.evaluation import make_report, make_rule, recorded_rule
 from jaxclf.decisions.members import Members, read_members
 from jaxclf.decisions.metrics import log_loss
 from jaxclf.decisions.predictions import save_predictions
@@ -91,9 +91,7 @@ def fit_cascade(
     matches = {split: _match(rules, texts[split], part) for split, part in members.items()}
 
     thresholds = read_json(runs[-1] / "thresholds.json")
-    fixed = ("value", "interval", "split", "rule")
-    record = thresholds[names[0]]
-    rule = Spec(record["rule"], **{key: record[key] for key in record if key not in fixed})
+    rule = recorded_rule(thresholds)
     labels = val.reference.labels
     exits = fit_exits(labels, val.probs, final.thresholds, goal)
     out_of_fold = fit_out_of_fold(labels, val.probs, make_rule(rule, names), goal, matches["val"])

@@ -12,30 +12,32 @@ from jaxclf.reports.figures.data import Columns, RunData, stack_rows
 
 ORDER, TITLE = 70, "Training"
 ALT = (
-    "Four lines over batches: training loss and learning rate; after each epoch, on val, the "
-    "score that selects the epoch and the log loss."
+    "Four lines over batches: training loss and learning rate; after each epoch, on val, macro F1 "
+    "and the calibrated log loss."
 )
 CAPTION = (
-    "A log loss on val that rises while the training loss falls is overfitting. A score "
-    "that still rises at the end suggests more epochs."
+    "A calibrated log loss on val that rises while the training loss falls is overfitting. One "
+    "that still falls at the end suggests more epochs."
 )
+EPOCH_METRICS = ("macro_f1", "calibrated_log_loss")
 
 
 def make_columns(run: RunData) -> Columns | str:
-    """Loss, its running mean and learning rate of logged batches; score and log loss on val after
-    each epoch."""
+    """Loss, its running mean and learning rate of logged batches; macro F1 and calibrated log loss
+    on val after each epoch."""
     batches = [line for line in run.log if "loss" in line]
     epochs = [line for line in run.log if "epoch/epoch" in line]
     if not batches and not epochs:
         return "the folder has no metrics.jsonl"
     loss, step = _column(batches, "loss"), _column(batches, "step")
-    scores = (_column(epochs, f"epoch/{name}") for name in ("score", "log_loss"))
+    scores = (_column(epochs, f"epoch/{name}") for name in EPOCH_METRICS)
     nan, epoch = np.nan, _column(epochs, "epoch/epoch")
     parts = (
         (step, nan, loss, running_mean(loss), _column(batches, "learning_rate"), nan, nan),
         (_column(epochs, "step"), epoch, nan, nan, nan, *scores),
     )
-    return stack_rows("batch epoch loss running_mean learning_rate score log_loss", parts)
+    names = ("batch", "epoch", "loss", "running_mean", "learning_rate", *EPOCH_METRICS)
+    return stack_rows(" ".join(names), parts)
 
 
 def _column(lines: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
@@ -57,11 +59,16 @@ def describe(columns: Columns) -> str:
     sentences = []
     if len(logged) > 1:
         sentences.append(f"The training loss went from {logged[0]:.3f} to {logged[-1]:.3f}.")
-    score, epoch = columns["score"][is_epoch], columns["epoch"][is_epoch]
-    if not np.isnan(score).all():
-        best = int(np.nanargmax(score))
-        reached = f"after epoch {epoch[best]:.0f} of {len(epoch)}"
-        sentences.append(f"The best score on val, {score[best]:.3f}, was reached {reached}.")
+    epoch = columns["epoch"][is_epoch]
+    macro_f1, log_loss = (columns[name][is_epoch] for name in EPOCH_METRICS)
+    for what, values, find in (
+        ("lowest calibrated log loss", log_loss, np.nanargmin),
+        ("highest macro F1", macro_f1, np.nanargmax),
+    ):
+        if not np.isnan(values).all():
+            best = int(find(values))
+            reached = f"after epoch {epoch[best]:.0f} of {len(epoch)}"
+            sentences.append(f"The {what} on val, {values[best]:.3f}, was reached {reached}.")
     return " ".join(sentences)
 
 
@@ -70,7 +77,7 @@ def draw(columns: Columns) -> style.Figure:
     grid = figure.subplots(2, 2, sharex=True)
     figure.subplots_adjust(0.07, 0.09, 0.985, 0.94, 0.16, 0.22)
     batch, is_epoch = columns["batch"], ~np.isnan(columns["epoch"])
-    loss, score, learning_rate, log_loss = grid.ravel()
+    loss, macro_f1, learning_rate, log_loss = grid.ravel()
     loss.plot(batch, columns["loss"], ".", color=style.PALE, markersize=3)
     loss.plot(batch, columns["running_mean"], color=style.BLUE, linewidth=2)
     loss.set_title("training loss, with its running mean", loc="left")
@@ -78,7 +85,7 @@ def draw(columns: Columns) -> style.Figure:
     learning_rate.set_title("learning rate", loc="left")
     learning_rate.yaxis.set_major_locator(MaxNLocator(4))
     learning_rate.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}" if value else "0")
-    for axes, name in ((score, "score"), (log_loss, "log_loss")):
+    for axes, name in zip((macro_f1, log_loss), EPOCH_METRICS, strict=True):
         axes.plot(batch[is_epoch], columns[name][is_epoch], "o-", color=style.BLUE)
         axes.set_title(f"{name.replace('_', ' ')} on val, after each epoch", loc="left")
     for axes in (learning_rate, log_loss):
