@@ -7,7 +7,8 @@
 Each recipe trains on each set with each seed: an experiment of the catalog, or tfidf, frozen or trainer
 (peers.py, with the same calibration and threshold rule; FOLDER holds the encoder's files). Each result is
 kept, so a stopped benchmark resumes. Of an experiment `epochs.json` keeps the scores of each epoch on test,
-which choose nothing: they show how good the choice of the epoch was.
+which choose nothing: they show how good the choice of the epoch was. focal_attention_0.1 is that experiment with
+the choice of the epoch and the thresholds of version 0.1, and without calibration.
 """  # noqa: E501
 
 import argparse
@@ -46,6 +47,13 @@ SETS = (
     "threads_1000",
 )
 RESULTS = ("config.json", "labels.json", "report.json", "predictions")
+# An experiment as it was in version 0.1: recipe -> (name, changes).
+BEFORE: dict[str, tuple[str, dict[str, Any]]] = {
+    "focal_attention_0.1": (
+        "focal_attention",
+        {"calibration": "none", "threshold": "per_label", "train.metric": "macro_f1"},
+    )
+}
 RESAMPLES = 1000
 SHOWN = ("log_loss", "macro_f1", "map", "ece")
 
@@ -55,7 +63,8 @@ def run_experiment(name: str, data: Path, seed: int, out: Path) -> None:
     from jaxclf.training import run
 
     files = {f"data.{split}": str(data / f"{split}.jsonl") for split in ("train", "val", "test")}
-    changes = {**files, "data.label_descriptions": {}, "seed": seed}
+    name, before = BEFORE.get(name, (name, {}))
+    changes = {**files, "data.label_descriptions": {}, "seed": seed, **before}
     experiment = override(catalog.load(name), changes)
     evaluate, epochs = run.evaluate, []
 
@@ -122,8 +131,10 @@ def run_cell(recipe: str, data: Path, seed: int, out: Path, encoder: str) -> Non
 
 
 def decide_again(system: System, folders: list[Path]) -> System:
-    """The system with thresholds by the rule of `recommended`, fitted on val."""
-    rule, runs = make_rule(catalog.load("recommended").threshold, system.names), []
+    """The system with thresholds by the rule of its experiment, fitted on val; peers get the
+    default."""
+    name, changes = BEFORE.get(system.name, ("recommended", {}))
+    rule, runs = make_rule(override(catalog.load(name), changes).threshold, system.names), []
     for (probs, _), folder in zip(system.runs, folders, strict=True):
         val = load_predictions(folder / "predictions" / "val.npz")
         runs.append((probs, decide(probs, rule(val.labels, val.probs))))
