@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
         details=[stages],
     )
     build.write_cascade(args.out, fitted, text)
-    write_json(args.out / "diagnosis.json", diagnose([], fitted.report))
+    decided_by = replace(experiment, threshold=fitted.rule)
+    write_json(args.out / "diagnosis.json", diagnose([], fitted.report, decided_by, {}))
     write_page(args.out)
     print_tables(*score_tables(fitted.report["test"], "test"), stages)
     print(f"\nreport: {args.out / 'report.html'}")

@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +119,10 @@ def make_ensemble(
         ),
     )
     write_provenance(out, provenance)
+    diagnosis = diagnose([], report, replace(experiments[0], threshold=config.threshold), {})
     for name, values in (
         ("labels.json", list(names)), ("thresholds.json", thresholds), (MEMBERS, description),
-        ("diagnosis.json", diagnose([], report)), ("report.json", report),
+        ("diagnosis.json", diagnosis), ("report.json", report),
     ):  # fmt: skip
         write_json(out / name, values)
     write_page(out)

@@ -107,7 +107,8 @@ def write_results(
         params,
     )
     save_model(out / "model", model, setup.tokenizer, model_card)
-    write_json(out / "diagnosis.json", diagnose(history, report))
+    positives = dict(zip(names, setup.stats.positives.tolist(), strict=True))
+    write_json(out / "diagnosis.json", diagnose(history, report, experiment, positives))
     write_json(out / "report.json", report)
     return report
 
