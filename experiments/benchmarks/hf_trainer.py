@@ -4,8 +4,8 @@
 
 Trainer's defaults (AdamW, learning rate 5e-5 with linear decay, no weight decay, no warm-up), BCE,
 batch size 32, dynamic padding, the last checkpoint. Writes `predictions/{val,test}.npz` as jaxclf
-does, so that `jaxclf evaluate --run` applies the same threshold rule and metrics, and `peer.json`
-with the speed. It needs the extra [parity].
+does, so that `jaxclf evaluate --run` applies the same calibration, threshold rule and metrics, and
+`peer.json` with the speed. It needs the extra [parity].
 """  # noqa: E501
 
 import argparse

@@ -160,3 +160,14 @@ def test_the_search_is_chosen_only_if_it_is_better_beyond_one_standard_error():
     assert -choice.difference > choice.error > 0
     expected = fit_rule(labels, probs, "searched")
     np.testing.assert_array_equal(auto(labels, probs), expected)
+
+
+def test_a_gain_within_one_standard_error_does_not_count():
+    within = 0
+    for seed in range(6):
+        labels, probs = (table[:300, -6:] for table in draw(seed))
+        choice = choose_rule(labels, probs)
+        gain = choice.macro_f1["searched"] - choice.macro_f1["plug_in"]
+        assert (choice.rule == "searched") == (gain > choice.error)
+        within += -choice.error < gain < choice.error
+    assert within > 0
