@@ -1,6 +1,6 @@
 """A quick answer: the pretrained encoder stays as it is, and a linear head is fitted to it.
 
-    jaxclf train --exp fast data.train=a.csv data.val=b.csv data.test=c.csv
+    jaxclf train --exp fast
 
 README.md says what it reaches.
 """

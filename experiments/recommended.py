@@ -1,14 +1,19 @@
 """The experiment for new data: it chooses row length, batch size and number of epochs.
 
-    jaxclf train --exp recommended data.train=a.csv data.val=b.csv data.test=c.csv
+    jaxclf train --exp recommended
 
 README.md says what its values were chosen on, and what it reaches.
+
+    jaxclf tune --exp recommended data.train=a.csv data.val=b.csv data.test=c.csv
+
+searches `space` on validation.
 """
 
 from dataclasses import replace
 
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Optim, Spec, Train
+from jaxclf.experiment.search_space import Choice, Float
 
 baseline = catalog.load("baseline")
 
@@ -23,3 +28,12 @@ experiment = replace(
     ),
     train=Train(epochs=0, batch_size=0, patience=2),
 )
+
+space = {
+    "optim.lr": Float(5e-5, 5e-4, log=True),
+    "optim.layerwise_lr_decay": Float(0.7, 1.0),
+    "encoder.dropout": Float(0.05, 0.3),
+    "pool": Choice("cls", "mean", "attention"),
+    "loss": Choice("bce", Spec("focal", gamma=Float(0.5, 4.0))),
+    "regularization.rdrop": Choice(0.0, 1.0),
+}

@@ -25,7 +25,7 @@ from jaxclf.model.storage.saved_model import open_encoder
 from jaxclf.search import study as studies
 from jaxclf.search.report import write_report
 from jaxclf.search.study import TrialResult, find_best
-from jaxclf.search.trials import Search, run_trials
+from jaxclf.search.trials import ReportScore, Search, run_trials
 from jaxclf.search.winner import check_writable
 from jaxclf.signals import shielded, stop_on_signals
 from jaxclf.terminal import print_text
@@ -132,7 +132,7 @@ def make_checker() -> Callable[[Experiment], None]:
     return check_experiment
 
 
-def _train(experiment: Experiment, folder: Path, report_score: Callable[[float], None]) -> float:
+def _train(experiment: Experiment, folder: Path, report_score: ReportScore) -> float:
     report = train(experiment, folder, "never", report_score=report_score, score_test=False)
     return report["val"][experiment.train.metric]
 

@@ -31,8 +31,9 @@ from jaxclf.signals import interruptible, raise_if_stopped, shielded, stop_on_si
 POLL = 1.0  # seconds between looks at trials of other processes
 
 # (experiment, folder, report_score) -> the score on validation of the weights that it keeps.
-# `report_score` is called with the score of each epoch.
-Run = Callable[[Experiment, Path, Callable[[float], None]], float]
+# `report_score` is called with the score of each epoch and the share of the epochs that are done.
+ReportScore = Callable[[float, float], None]
+Run = Callable[[Experiment, Path, ReportScore], float]
 
 
 class Search(NamedTuple):
@@ -56,12 +57,10 @@ def run_trials(search: Search, run: Run, report: Callable[[TrialResult], None]) 
     SIGINT or SIGTERM; the interrupted trial is queued again.
     """
 
-    def run_interruptibly(
-        experiment: Experiment, folder: Path, report_score: Callable[[float], None]
-    ) -> float:
-        def report_uninterrupted(score: float) -> None:
+    def run_interruptibly(experiment: Experiment, folder: Path, report_score: ReportScore) -> float:
+        def report_uninterrupted(score: float, done: float) -> None:
             with shielded():
-                report_score(score)
+                report_score(score, done)
 
         with interruptible():
             return run(experiment, folder, report_uninterrupted)
@@ -123,14 +122,11 @@ def _run_trial(search: Search, run: Run, trial: Trial) -> float:
     trial.set_user_attr("started", trial.number)
     experiment = override(search.base, changes)
     folder = trial_folder(search.out, trial.number)
-    epochs = 0
 
-    def report_score(score: float) -> None:
-        nonlocal epochs
-        epochs += 1
+    def report_score(score: float, done: float) -> None:
         _check_number(score)
-        trial.report(score, round(100 * epochs / experiment.train.epochs))
-        if epochs < experiment.train.epochs and trial.should_prune():
+        trial.report(score, round(100 * done))
+        if done < 1 and trial.should_prune():
             raise optuna.TrialPruned
 
     try:

@@ -32,7 +32,7 @@ def run_loop(
     train_step: Callable[[State, Batch], tuple[State, StepMetrics]],
     learning_rate: Callable[[int], float],
     epochs: Epochs,
-    evaluate: Callable[[dict], Metrics],
+    evaluate: Callable[[dict, int], Metrics],
     patience: int,
     checkpoint_every: int,
     keep_epochs: bool = False,
@@ -40,7 +40,7 @@ def run_loop(
     """Train from `state` and `progress` to the last epoch or to early stopping.
 
     learning_rate: steps done -> learning rate, for the metrics.
-    evaluate: params -> validation metrics, with the key `score`.
+    evaluate: (params, epoch, from 0) -> validation metrics, with the key `score`.
     keep_epochs: keep the checkpoint of every epoch's end.
     Raises DivergedError before a state that is not finite is evaluated or saved; after a signal it
     saves a checkpoint and raises StoppedError.
@@ -70,7 +70,7 @@ def run_loop(
     def evaluate_state() -> Metrics:
         weights = weights_of(checked_state())
         try:
-            return distributed.broadcast_from_primary(lambda: evaluate(weights))
+            return distributed.broadcast_from_primary(lambda: evaluate(weights, epoch))
         except StoppedError as error:
             stop(error.signal_number)
 

@@ -40,13 +40,16 @@ from jaxclf.types import State
 
 log = logging.getLogger(__name__)
 
+# (`train.metric` on validation, share of the epochs that are done)
+ReportScore = Callable[[float, float], None]
+
 
 def train(
     experiment: Experiment,
     out: Path,
     resume: str = "auto",
     include_texts: bool = False,
-    report_score: Callable[[float], None] | None = None,
+    report_score: ReportScore | None = None,
     score_test: bool = True,
     allow_changes: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -56,8 +59,7 @@ def train(
     resume: "auto" resumes a run of the same experiment in `out`, or returns the report of a
         finished one; "never" requires that `out` is new.
     include_texts: whether report.html shows the texts of the hardest test examples.
-    report_score: called with `train.metric` on validation after each epoch; its exceptions end the
-        run.
+    report_score: called after each epoch; its exceptions end the run.
     score_test: False ends the run before the test split is scored, as a search needs it. Then the
         result is `{"val": metrics}` of the chosen weights, and the folder is unfinished.
     allow_changes: what may differ from what an earlier start of the run read, as the error of a
@@ -118,7 +120,7 @@ def _start_run(
 
 
 def _fit(
-    setup: RunSetup, out: Path, predict: Predict, report_score: Callable[[float], None] | None
+    setup: RunSetup, out: Path, predict: Predict, report_score: ReportScore | None
 ) -> tuple[list[Metrics], State]:
     """Train to the end, from the newest checkpoint if there is one.
 
@@ -140,10 +142,10 @@ def _fit(
         distributed.sharding_for(distributed.REPLICATED),
     )
 
-    def evaluate_epoch(params: dict) -> Metrics:
+    def evaluate_epoch(params: dict, epoch: int) -> Metrics:
         metrics = evaluate(setup, predict, params)
         if report_score is not None:
-            report_score(metrics[experiment.train.metric])
+            report_score(metrics[experiment.train.metric], (epoch + 1) / len(epochs.sizes))
         return metrics
 
     def learning_rate_at(step: int) -> float:

@@ -28,8 +28,8 @@ def score_of(experiment):
 
 def train(experiment, folder, report_score):
     folder.mkdir(parents=True)
-    for _ in range(experiment.train.epochs):
-        report_score(score_of(experiment))
+    for epoch in range(experiment.train.epochs):
+        report_score(score_of(experiment), (epoch + 1) / experiment.train.epochs)
     return score_of(experiment)
 
 

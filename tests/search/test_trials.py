@@ -52,9 +52,9 @@ def test_poor_trials_are_pruned_and_failed_trials_do_not_end_the_search(tmp_path
         if number == 2:
             raise MemoryError
         if number == 3:
-            report_score(math.nan)
-        for _ in range(experiment.train.epochs):
-            report_score(0.1 if number == 9 else 0.5 + 0.01 * number)
+            report_score(math.nan, 0.5)
+        for done in (0.5, 1.0):
+            report_score(0.1 if number == 9 else 0.5 + 0.01 * number, done)
         return 0.5 + 0.01 * number
 
     results = search(tmp_path, 10, run)
@@ -167,7 +167,7 @@ def test_a_signal_during_a_transaction_waits_for_its_end(tmp_path, monkeypatch, 
         return function(*arguments)
 
     def run(experiment, folder, report_score):
-        report_score(0.5)
+        report_score(0.5, 1 / 3)
         after_signal.append(True)
 
     monkeypatch.setattr(trials, name, interrupted)

@@ -86,7 +86,7 @@ def run(
             step,
             lambda step: 0.1,
             epochs,
-            evaluate,
+            lambda params, epoch: evaluate(params),
             patience,
             checkpoint_every,
         )

@@ -51,7 +51,7 @@ class KilledError(Exception):
 
 @pytest.mark.slow
 def test_a_run_halves_its_batches_and_resumes_with_them(experiment, tried_sizes, tmp_path, caplog):
-    def kill(score):
+    def kill(score, done):
         raise KilledError
 
     out = tmp_path / "run"
