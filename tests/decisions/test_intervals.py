@@ -165,6 +165,21 @@ def test_intervals_contain_the_value(seed, rows, missing):
         assert 0 <= low <= metrics[name] <= high <= 1, name
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_no_interval_is_printed_with_the_metric_at_its_end(seed):
+    """Calibrated probabilities, whose ECE is higher in every resample, and few positives."""
+    rng = np.random.default_rng(seed)
+    probs = rng.beta(0.3, [0.3, 1, 3, 10, 30], (200, 5)).astype(np.float32)
+    labels = (rng.random(probs.shape) < probs).astype(np.float32)
+    resampled = bootstrap(labels, probs, probs >= 0.4, 300)
+    for row in estimates(resampled):
+        low, value, high = (round(x, 3) for x in (row.interval[0], row.value, row.interval[1]))
+        assert np.isnan(value) or low < value or value == 0
+        assert np.isnan(value) or value < high or value == 1
+    ece = resampled.metrics["ece"]
+    assert np.mean(ece.replicates > ece.value) > 0.9  # so the percentile interval is above it
+
+
 def test_the_width_of_intervals_falls_with_the_root_of_the_size():
     few, many = (bootstrap_f1(*random_table(0, rows)) for rows in (200, 12_800))
     for name in many:

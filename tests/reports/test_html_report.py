@@ -223,6 +223,9 @@ def test_the_numbers_are_those_of_the_report(run):
             f"{val[name]:.3f}",
         ]
     assert f"macro F1 on test is {test['macro_f1_at_half']:.3f}" in page.text
+    for split, part in report.items():
+        count = f"{part['labels_in_macro']} of {len(NAMES)} labels"
+        assert f"Macro F1 on {split} is over {count}" in page.text
     for name in NAMES:
         row = test["labels"][name]
         keys = ("precision", "recall", "f1", "auc", "ap", "threshold")

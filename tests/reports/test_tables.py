@@ -64,6 +64,11 @@ def test_optimism_is_shown_where_thresholds_were_cross_fitted(scores):
     assert [row[1] for row in rows[len(plain) :]] == ["0.400", "+0.012"]
 
 
+def test_a_note_says_over_how_many_labels_macro_f1_is(scores):
+    (note,) = score_tables(scores, "test")[1].notes
+    assert "3 of 5 labels" in note  # a label without positives and an unknown one are left out
+
+
 def test_the_file_gives_the_same_tables(scores, tmp_path):
     path = write_json(tmp_path / "report.json", scores)
     assert score_tables(read_json(path), "test") == score_tables(scores, "test")
