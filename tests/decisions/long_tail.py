@@ -42,7 +42,7 @@ def make_problem(classes: int, scorer: str, rule: str, seed: int = 0) -> Problem
         recall, false_alarms = norm.sf(score - distance), norm.sf(score)
         f1 = 2 * share * recall / (share * recall + (1 - share) * false_alarms + share)
         rates.append((recall, false_alarms, f1))
-    recall, false_alarms, f1 = np.moveaxis(rates, 1, 0)
+    recall, false_alarms, f1 = np.moveaxis(np.array(rates), 1, 0)
     best = f1.argmax(axis=0), np.arange(classes)
     return Problem(share, recall[best], false_alarms[best], f1[best])
 

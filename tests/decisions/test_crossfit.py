@@ -123,8 +123,8 @@ def test_degenerate_tables_have_finite_intervals(kind, rule):
 
 
 if __name__ == "__main__":
-    simulations = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     for rows in (115, 400):
         for rule in (per_label, plug_in):
-            share = coverage(rule, rows, simulations)
+            share = coverage(rule, rows, draws)
             print(f"{rows} rows, {rule.__name__}: {share:.3f}", flush=True)
