@@ -113,7 +113,8 @@ def test_the_winner_trained_again_has_its_score(capsys, small, overrides, tmp_pa
     assert winner == override(base, study.best_trial.user_attrs["changes"])
     report = train(winner, tmp_path / "run")
     assert study.direction.name == "MINIMIZE"
-    history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    lines_logged = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    history = [json.loads(line) for line in lines_logged]
     losses = [line.get("epoch/calibrated_log_loss", math.inf) for line in history]
     assert min(losses) == study.best_value
     assert "lower is better" in lines[0]
