@@ -76,6 +76,6 @@ def describe_rare_labels(train: Examples) -> str:
     if not rare:
         return ""
     return (
-        f"labels with fewer than {FEW_POSITIVES} training positives: {', '.join(rare)}; their "
-        "calibration and thresholds follow those of the other labels"
+        f"labels with fewer than {FEW_POSITIVES} training positives: {', '.join(rare)}; expect "
+        "little of them until more of their texts are labeled"
     )

@@ -21,7 +21,7 @@ from jaxclf.model.pretrained import encoder_files
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.splits import describe, hash_texts
 from jaxclf.text.tokenizer.tokenize import tokenize
-from jaxclf.training.adapt import adapt
+from jaxclf.training.adapt import adapt, describe_rare_labels
 from jaxclf.training.data import Epochs, make_epochs, read_splits, split_file
 from jaxclf.training.param_groups import check_groups, init_bias_from_prior, without_last_layers
 from jaxclf.training.start import Start, initial_params, open_start
@@ -59,6 +59,8 @@ def make_setup(experiment: Experiment) -> RunSetup:
     check_labels(experiment, names)
     max_positions = family_of(start.hf_config).from_hf(start.hf_config).max_positions
     experiment = adapt(experiment, train, start.tokenizer, max_positions)
+    if sentence := describe_rare_labels(train):
+        log.info(sentence)
     init, apply = build(experiment, start.hf_config, len(names))
     data, optim = experiment.data, experiment.optim
     _check_label_descriptions(data.label_descriptions, names)
