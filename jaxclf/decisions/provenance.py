@@ -167,15 +167,18 @@ def describe_split(provenance: Provenance, split: str) -> dict[str, Any]:
 
 
 def reuse_warnings(scores: Mapping[str, Any], name: str) -> Iterator[str]:
-    """A sentence for each use of rows that are scored, from a part of report.json.
+    """A sentence for each use of rows that biases their scores, from a part of report.json.
 
     name: of the rows.
     """
-    if "used_rows" not in scores and scores.get("fitted"):
-        what = _enumerate(scores["fitted"])
+    if "used_rows" not in scores and (parts := _biasing(scores.get("fitted", []), scores)):
+        what = _enumerate(parts)
         yield f"{name} was used for {what}; scores on it are optimistically biased."
     for use in scores.get("used_rows", []):
-        rows, of, what = use["rows"], use["of"], _enumerate(use["for"])
+        rows, of, parts = use["rows"], use["of"], _biasing(use["for"], scores)
+        if not parts:
+            continue
+        what = _enumerate(parts)
         if rows is None:
             yield f"{name}: not known how many of {of:,} rows were used for {what}: no row hashes."
         elif rows:
@@ -183,6 +186,12 @@ def reuse_warnings(scores: Mapping[str, Any], name: str) -> Iterator[str]:
                 f"{name}: {rows:,} of {of:,} rows were used for {what}; scores on them are "
                 "optimistically biased."
             )
+
+
+def _biasing(parts: Sequence[str], scores: Mapping[str, Any]) -> list[str]:
+    """The parts without those that were cross-fitted for these scores."""
+    cross_fitted = ("the calibration", "the thresholds") if "crossfit" in scores else ()
+    return [part for part in parts if not part.startswith(cross_fitted)]
 
 
 def _enumerate(parts: Sequence[str]) -> str:
