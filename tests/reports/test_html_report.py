@@ -307,7 +307,10 @@ def test_the_origin_of_thresholds_is_on_the_page(tmp_path, without_figures):
     record = {"split": "val", "rule": "per_label", "interval": [0.3, 0.7]}
     report = {
         split: {**evaluate_split(predictions(split), THRESHOLDS, NAMES), "fitted": fitted}
-        for split, fitted in {"val": ["the thresholds (per_label)"], "test": []}.items()
+        for split, fitted in {
+            "val": ["the choice of the epoch", "the thresholds (per_label)"],
+            "test": [],
+        }.items()
     }
     report["val"]["crossfit"] = {"macro_f1": {"in_sample": 0.321, "optimism": 0.1}}
     report["test"]["intervals"]["labels"] = {"stress": [0.123, 0.456]}
@@ -316,7 +319,7 @@ def test_the_origin_of_thresholds_is_on_the_page(tmp_path, without_figures):
     write_page(out)
     _, page = read(out)
     assert "Rule per_label , fitted on the val split." in page.text
-    assert "val was used for the thresholds (per_label); scores on it are" in page.text
+    assert "val was used for the choice of the epoch; scores on it are" in page.text
     assert "test was used" not in page.text
     assert "fitted on the same texts it is 0.321" in page.text
     assert page.row("stress")[4].endswith("0.123 to 0.456")
