@@ -22,8 +22,7 @@ from transformers import (
     set_seed,
 )
 
-from jaxclf.decisions.calibration import calibrate_out_of_fold, platt
-from jaxclf.decisions.metrics import log_loss
+from jaxclf.decisions.selection import calibrated_log_loss
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # scikit-learn's C
 RATES = (2e-5, 5e-5, 1e-4, 2e-4)
@@ -40,11 +39,6 @@ class Split(NamedTuple):
 
 Splits = Mapping[str, Split]  # train, val, test
 Probs = dict[str, np.ndarray]  # val, test
-
-
-def calibrated_log_loss(labels: np.ndarray, probs: np.ndarray) -> float:
-    """The log loss after cross-fitted Platt scaling, which chooses an epoch or a setting."""
-    return log_loss(labels, calibrate_out_of_fold(labels, probs, platt))
 
 
 def tfidf(splits: Splits, encoder: str, seed: int) -> Probs:
