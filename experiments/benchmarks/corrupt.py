@@ -231,7 +231,7 @@ def make_originals(folder: Path) -> Originals:
     train(experiment, folder / "finished")
     scores = iter(range(100))
 
-    def interrupt(score: float) -> None:
+    def interrupt(score: float, done: float) -> None:
         if next(scores) == 1:
             raise InterruptedError
 
