@@ -284,7 +284,7 @@ def resume_loop(copy: Path, experiment: Experiment | None = None, evaluations: i
             labels = np.zeros((2, 1), np.float32)
             yield Batch(tokens, tokens, tokens, tokens, labels, labels, np.ones(2, np.float32))
 
-    def evaluate(params: dict) -> Metrics:
+    def evaluate(params: dict, epoch: int) -> Metrics:
         if len(calls) == evaluations:
             raise InterruptedError
         calls.append(params)
