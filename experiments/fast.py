@@ -1,4 +1,5 @@
-"""A quick answer: the pretrained encoder stays as it is, and a linear head is fitted to it.
+"""A quick answer: a linear head is fitted to the vectors of the pretrained encoder, and then trains
+for two epochs with its last layers.
 
     jaxclf train --exp fast
 
@@ -15,6 +16,11 @@ recommended = catalog.load("recommended")
 experiment = replace(
     recommended,
     pool=Spec("mean"),
-    optim=Optim(lr=1e-5, freeze=("encoder",), init_head_from_regression=True),
-    train=Train(epochs=1, batch_size=0),
+    optim=Optim(
+        lr=5e-4,
+        # All but the last two layers of the built-in encoder.
+        freeze=("encoder/embeddings", "encoder/layer_[0-3]"),
+        init_head_from_regression=True,
+    ),
+    train=Train(epochs=2, batch_size=0),
 )
