@@ -36,6 +36,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     with failures_as_data_error(path):
         check_added_tokens(tokenizer, path)
         tokenizer.encode("")  # the library panics on special tokens without an id
+        _copy(tokenizer)  # merges that `from_file` takes may be refused by `from_str`
     if not tokenizer.get_vocab_size():
         raise DataError(f"{path}: has no tokens; {ADVICE}")
     tokenizer.no_truncation()
@@ -54,13 +55,17 @@ def encode(
 ) -> Iterator[tuple[int, Encoding]]:
     """Each text as one or several windows, each with the encoder's special tokens: (index of the
     text, window)."""
-    truncating = Tokenizer.from_str(tokenizer.to_str())  # truncation is a setting of the object
+    truncating = _copy(tokenizer)  # truncation is a setting of the object
     truncating.enable_truncation(windows.max_length, stride=windows.overlap)
     for start in range(0, len(texts), CHUNK):
         encodings = truncating.encode_batch(list(texts[start : start + CHUNK]))
         for example, encoding in enumerate(encodings, start):
             for window in [encoding, *encoding.overflowing][: windows.max_windows]:
                 yield example, window
+
+
+def _copy(tokenizer: Tokenizer) -> Tokenizer:
+    return Tokenizer.from_str(tokenizer.to_str())
 
 
 def tokenize(tokenizer: Tokenizer, texts: list[str] | tuple[str, ...], windows: Windows) -> Tokens:

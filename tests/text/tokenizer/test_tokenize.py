@@ -203,6 +203,16 @@ def test_contents_that_would_panic_later_are_refused(tmp_path, change, named):
         load_tokenizer_of(tmp_path, content | change)
 
 
+def test_two_tokens_with_one_id_are_refused_before_they_are_needed(tmp_path):
+    """The library reads them from a file, but not from the text that it writes itself."""
+    vocabulary = {"a": 0, "b": 1, "ab": 2}
+    content = json.loads(Tokenizer(models.BPE(vocabulary, [("a", "b")])).to_str())
+    assert load_tokenizer_of(tmp_path, content).encode("ab").ids == [2]
+    content["model"]["vocab"]["b"] = 0
+    with pytest.raises(DataError, match=r"tokenizer\.json"):
+        load_tokenizer_of(tmp_path, content)
+
+
 def test_runs_of_spaces_may_be_tokens(tmp_path):
     """ModernBERT's are."""
     content = json.loads(make_tokenizer().to_str())
