@@ -8,8 +8,10 @@ import shutil
 import signal
 import tempfile
 
-# A shell that starts the tests in the background lets them, and what they start, ignore SIGINT.
+# A shell that starts the tests in the background lets them, and what they start, ignore SIGINT;
+# nohup does so with SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 os.environ["JAX_PLATFORMS"] = "cpu"
