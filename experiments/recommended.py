@@ -19,7 +19,8 @@ baseline = catalog.load("baseline")
 
 experiment = replace(
     baseline,
-    data=replace(baseline.data, max_length=0, max_windows=8),
+    # The descriptions are of the demonstration's labels.
+    data=replace(baseline.data, max_length=0, max_windows=8, label_descriptions={}),
     pool=Spec("attention"),
     head=Spec("linear"),
     # Pool and head start at random: they take a higher learning rate, from the labels' frequencies.

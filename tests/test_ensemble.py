@@ -181,7 +181,7 @@ def test_the_provenance_names_what_each_split_fitted(blended_systems, tiny_data)
     (text,) = reuse_warnings(evaluate_file(out, tiny_data["train"]), "train")
     assert "of 96 rows were used for training" in text
     assert scores["macro_f1"] == pytest.approx(report["test"]["macro_f1"], nan_ok=True)
-    assert evaluate_predictions(out) == report
+    np.testing.assert_equal(evaluate_predictions(out), report)  # a score may be NaN
 
 
 @pytest.mark.slow

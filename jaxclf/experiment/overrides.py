@@ -63,6 +63,8 @@ def type_error(key: str, value: Any, hint: Any) -> ConfigError:
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) is Literal:
         return ConfigError(f"{key}={value!r}{did_you_mean(str(value), typing.get_args(hint))}")
+    if typing.get_origin(hint) is tuple:
+        return ConfigError(f'{key}={value!r}: expected a list, such as {key}=\'["a", "b"]\'')
     name = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
     return ConfigError(f"{key}={value!r}: expected {name}")
 

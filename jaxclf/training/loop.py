@@ -76,7 +76,7 @@ def run_loop(
 
     with shielded(), MetricsLog(run, int(state.step)) as metrics_log:
         for epoch in range(len(history), len(epochs.sizes)):
-            if patience and _epochs_without_gain(history) >= patience:
+            if _has_stalled(history, patience):
                 break
             size = epochs.sizes[epoch]
             steps = _iter_steps(state, train_step, epochs.batches(epoch, done))
@@ -129,10 +129,13 @@ def init_state(
     return State(jnp.int32(0), params, opt_state, jnp.asarray(key), average), Progress([], 0.0, 0)
 
 
-def _epochs_without_gain(history: list[Metrics]) -> int:
-    """Epochs since the best score."""
+def _has_stalled(history: list[Metrics], patience: int) -> bool:
+    """Whether `patience` epochs in a row had no better score; says so. 0: never."""
     scores = [metrics["score"] for metrics in history]
-    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+    if not patience or not scores or len(scores) - 1 - scores.index(max(scores)) < patience:
+        return False
+    log.info("no better score in the last %d epochs: training ends early", patience)
+    return True
 
 
 def _show_epoch(

@@ -1,5 +1,6 @@
 """Regularization: mixup, R-Drop, adversarial training, averages of the weights."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ from jaxtyping import Array, Float
 from jaxclf.training.losses import Matrix, PerExample, mean_over_known
 from jaxclf.training.manifest import CheckpointInfo
 from jaxclf.types import POSITIVE, Batch, Bound, Mix
+
+log = logging.getLogger(__name__)
 
 Params = dict[str, Any]
 Load = Callable[[CheckpointInfo], Params]  # reads a checkpoint's weights
@@ -96,6 +99,7 @@ def update_ema(ema: Any, params: Any, step: Array, decay: float, accumulation_st
 
 def best(epochs: Sequence[CheckpointInfo], load: Load) -> Params:
     """The weights with the highest validation score."""
+    log.info("kept: the weights of epoch %d", len(epochs[0].progress.history))
     return load(epochs[0])
 
 

@@ -122,8 +122,8 @@ def test_an_unknown_key_gets_the_nearest(key, start):
             "optim.weight_decay", 10**400, "optim.weight_decay=1000", id="too large a number"
         ),
         ("data.train", 3, "data.train=3: expected str"),
-        ("data.labels", 3, "data.labels=3: expected tuple[str, ...]"),
-        ("data.labels", ["x", 3], "data.labels=['x', 3]: expected tuple[str, ...]"),
+        ("data.labels", 3, "data.labels=3: expected a list, such as"),
+        ("data.labels", ["x", 3], "data.labels=['x', 3]: expected a list, such as"),
         ("loss", 3, "loss=3: expected "),
         ("loss", {"gamma": 2.0}, "loss={'gamma': 2.0}: expected "),
         ("loss", ["focal"], "loss=['focal']: expected "),

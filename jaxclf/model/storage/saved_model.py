@@ -41,7 +41,7 @@ from jaxclf.model.storage.weights import (
     read_params,
     to_tensors,
 )
-from jaxclf.text.tokenizer.tokenize import TOKENIZER, largest_id, load_tokenizer
+from jaxclf.text.tokenizer.tokenize import TOKENIZER, check_copy, largest_id, load_tokenizer
 
 CONFIG, HEAD, META = "config.json", "head.safetensors", "jaxclf.json"
 FORMAT = 4
@@ -102,6 +102,7 @@ def open_encoder(folder: Path) -> tuple[dict[str, Any], Tokenizer]:
         raise DataError(
             f"{folder}: the tokenizer has ids up to {largest}, the encoder's table ends at {last}"
         )
+    check_copy(tokenizer, folder)
     return hf_config, tokenizer
 
 
@@ -207,8 +208,10 @@ def _read_experiment(meta: Mapping[str, Any], file: Path, max_positions: int) ->
     except ConfigError as error:
         raise DataError(f"{file}: {printable(str(error), 300)}") from None
     length = experiment.data.max_length
-    if length > max_positions:
-        raise DataError(f"{file}: data.max_length={length} is above the encoder's {max_positions}")
+    if not 0 < length <= max_positions:
+        raise DataError(
+            f"{file}: data.max_length={length} is not in 1 to the encoder's {max_positions}"
+        )
     return experiment
 
 

@@ -36,7 +36,6 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     with failures_as_data_error(path):
         check_added_tokens(tokenizer, path)
         tokenizer.encode("")  # the library panics on special tokens without an id
-        _copy(tokenizer)  # merges that `from_file` takes may be refused by `from_str`
     if not tokenizer.get_vocab_size():
         raise DataError(f"{path}: has no tokens; {ADVICE}")
     tokenizer.no_truncation()
@@ -62,6 +61,14 @@ def encode(
         for example, encoding in enumerate(encodings, start):
             for window in [encoding, *encoding.overflowing][: windows.max_windows]:
                 yield example, window
+
+
+def check_copy(tokenizer: Tokenizer, folder: Path) -> None:
+    """Raise DataError if the tokenizer of a folder cannot be copied, as `encode` does it: merges
+    that the library reads from a file may be refused in the text that it writes. Its ids must be
+    small, since the library counts up to the largest."""
+    with failures_as_data_error(folder / TOKENIZER):
+        _copy(tokenizer)
 
 
 def _copy(tokenizer: Tokenizer) -> Tokenizer:
