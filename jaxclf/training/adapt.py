@@ -1,8 +1,4 @@
-"""Choose what an experiment leaves to the data: row length, batch size, number of epochs.
-
-The values come from the six sets of `experiments/benchmarks/six_sets.py`, by their validation
-splits.
-"""
+"""Choose what an experiment leaves to the data: row length, batch size, number of epochs."""
 
 import logging
 
