@@ -6,9 +6,9 @@
 
 Each recipe trains on each set with each seed: an experiment of the catalog, or tfidf, frozen or trainer
 (peers.py, with the same calibration and threshold rule; FOLDER holds the encoder's files). Each result is
-kept, so a stopped benchmark resumes. Of an experiment `epochs.json` keeps the scores of each epoch on test,
-which choose nothing: they show how good the choice of the epoch was. focal_attention_0.1 is that experiment with
-the choice of the epoch and the thresholds of version 0.1, and without calibration.
+kept, so a stopped benchmark resumes. An experiment trains all its epochs, and `epochs.npz` keeps the probabilities
+of each: they show how good the choice of the epoch was, and choose nothing. focal_attention_0.1 is that experiment
+with the choice of the epoch and the thresholds of version 0.1, and without calibration.
 """  # noqa: E501
 
 import argparse
@@ -59,26 +59,28 @@ SHOWN = ("log_loss", "macro_f1", "map", "ece")
 
 
 def run_experiment(name: str, data: Path, seed: int, out: Path) -> None:
-    """Train an experiment; keeps RESULTS and epochs.json."""
+    """Train all epochs of an experiment; keeps RESULTS and epochs.npz."""
     from jaxclf.training import run
 
     files = {f"data.{split}": str(data / f"{split}.jsonl") for split in ("train", "val", "test")}
     name, before = BEFORE.get(name, (name, {}))
-    changes = {**files, "data.label_descriptions": {}, "seed": seed, **before}
-    experiment = override(catalog.load(name), changes)
-    evaluate, epochs = run.evaluate, []
+    changes = {**files, "data.label_descriptions": {}, "train.patience": 0, "seed": seed}
+    experiment = override(catalog.load(name), changes | before)
+    evaluate = run.evaluate
+    epochs: dict[str, list[np.ndarray]] = {"val": [], "test": []}
 
-    def evaluate_and_score(setup: RunSetup, predict: Callable, params: dict) -> Any:
-        epochs.append(score_epoch({split: predict(params, split) for split in ("val", "test")}))
+    def evaluate_and_keep(setup: RunSetup, predict: Callable, params: dict) -> Any:
+        for split, kept in epochs.items():
+            kept.append(predict(params, split).probs)
         return evaluate(setup, predict, params)
 
     folder = out / "run"
-    with mock.patch.object(run, "evaluate", evaluate_and_score):
+    with mock.patch.object(run, "evaluate", evaluate_and_keep):
         run.train(experiment, folder)
     for entry in RESULTS:
         shutil.move(folder / entry, out / entry)
     shutil.rmtree(folder)
-    write_json(out / "epochs.json", epochs)
+    np.savez_compressed(out / "epochs.npz", **{split: np.stack(p) for split, p in epochs.items()})
 
 
 def score_epoch(predictions: dict[str, Predictions]) -> dict[str, dict[str, float]]:
