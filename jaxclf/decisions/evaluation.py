@@ -16,7 +16,12 @@ from jaxclf.decisions.calibration import (
 )
 from jaxclf.decisions.folds import held_out_masks
 from jaxclf.decisions.intervals import LEVEL, Resampled, bootstrap
-from jaxclf.decisions.metrics import compute_label_metrics, compute_metrics, macro_f1
+from jaxclf.decisions.metrics import (
+    compute_label_metrics,
+    compute_metrics,
+    constant_metrics,
+    macro_f1,
+)
 from jaxclf.decisions.provenance import Provenance, describe_split
 from jaxclf.decisions.threshold_choice import ThresholdChoice, choose_rule, fit_rule
 from jaxclf.decisions.threshold_search import FALLBACK
@@ -199,7 +204,8 @@ def score_decisions(
     """One split's part of report.json, with decisions of any origin.
 
     `labels_in_macro` is the number of labels with a positive; macro F1 is over these.
-    `macro_f1_at_half` is macro F1 at thresholds of 0.5.
+    `macro_f1_at_half` is macro F1 at thresholds of 0.5. `constant` has each metric of the best
+    answer that is the same for every text.
     """
     labels, probs = predictions.labels, predictions.probs
     rows = compute_label_metrics(labels, probs, decided, names)
@@ -207,6 +213,7 @@ def score_decisions(
         **compute_metrics(labels, probs, decided),
         "labels_in_macro": sum(row["support"] > 0 for row in rows.values()),
         "macro_f1_at_half": macro_f1(labels, probs, decide(probs, np.full(len(names), FALLBACK))),
+        "constant": constant_metrics(labels),
         "intervals": intervals_record(bootstrap(labels, probs, decided), names),
         "labels": {
             name: {**row, "threshold": float(threshold)}

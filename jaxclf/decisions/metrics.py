@@ -250,6 +250,21 @@ def compute_metrics(labels: Labels, probs: Probs, decided: Decided) -> dict[str,
     return {name: metric.compute(labels, probs, decided) for name, metric in METRICS.items()}
 
 
+def constant_metrics(labels: Labels) -> dict[str, float]:
+    """The best value of every metric that needs no text: each label's frequency is its probability,
+    and every text gets no label, every label, or the labels of most texts."""
+    frequencies = np.nan_to_num(ratio(np.nansum(labels, axis=0), (~np.isnan(labels)).sum(axis=0)))
+    probs, likely, every = (
+        np.broadcast_to(row, labels.shape)
+        for row in (frequencies.astype(np.float32), frequencies >= 0.5, True)
+    )
+    answers = [compute_metrics(labels, probs, decided) for decided in (~every, every, likely)]
+    return {
+        name: (max if metric.higher_is_better else min)(scores[name] for scores in answers)
+        for name, metric in METRICS.items()
+    }
+
+
 def compute_label_metrics(
     labels: Labels, probs: Probs, decided: Decided, names: tuple[str, ...]
 ) -> dict[str, Mapping[str, float]]:

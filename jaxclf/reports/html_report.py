@@ -22,6 +22,7 @@ from jaxclf.reports.figures.catalog import draw_figures, make_notes, most_freque
 from jaxclf.reports.figures.data import RunData
 from jaxclf.reports.rendering import render
 from jaxclf.reports.tables import (
+    CONSTANT,
     LABEL_COLUMNS,
     describe_choice,
     describe_macro,
@@ -84,7 +85,10 @@ def write_page(
         test=report["test"],
         val=report["val"],
         metrics=METRICS,
-        macro_notes=[describe_macro(report[split], split) for split in ("test", "val")],
+        macro_notes=[
+            *(describe_macro(report[split], split) for split in ("test", "val")),
+            CONSTANT,
+        ],
         reuse=[*reuse_warnings(report["test"], "test"), *reuse_warnings(report["val"], "val")],
         columns={"support": "support"} | {key: TITLES.get(key, key) for key in LABEL_COLUMNS},
         level=round(100 * LEVEL),

@@ -3,6 +3,8 @@
 Each takes values of a report and returns sentences; none where nothing is wrong.
 """
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,10 +21,10 @@ MORE_DATA = "jaxclf curve estimates what more data gains"
 
 
 def name_labels(labels: Sequence[str]) -> str:
-    """Up to four labels; of more, the number and the first three: "14 labels, such as a, b, c"."""
+    """Up to four labels; of more, the first three and their number: "a, b, c and 11 more"."""
     if len(labels) <= MAX_NAMED:
         return ", ".join(labels)
-    return f"{len(labels)} labels, such as {', '.join(labels[: MAX_NAMED - 1])}"
+    return f"{', '.join(labels[: MAX_NAMED - 1])} and {len(labels) - MAX_NAMED + 1} more"
 
 
 def check_missed(rows: LabelRows, threshold: Spec) -> list[str]:
@@ -32,27 +34,48 @@ def check_missed(rows: LabelRows, threshold: Spec) -> list[str]:
         (name, row) for name, row in rows.items() if row["support"] and row["recall"] < LOW_RECALL
     ]
     low.sort(key=lambda item: -_missed(item[1]))
-    ranked, unranked = [], []
+    ranked: dict[str, Mapping[str, Any]] = {}
+    unranked: dict[str, Mapping[str, Any]] = {}
     for name, row in low:
-        count = f"{name} ({_missed(row)} of {row['support']:.0f} missed)"
         is_ranked = row["auc"] is not None and row["auc"] >= HIGH_AUC
-        (
-            ranked if is_ranked and not _has_target("recall_at", threshold, name) else unranked
-        ).append(count)
+        has_target = _has_target("recall_at", threshold, name)
+        (ranked if is_ranked and not has_target else unranked)[name] = row
     sentences = []
     if ranked:
         sentences.append(
-            f"Very low recall on test: {name_labels(ranked)}. Their probabilities rank the texts "
+            f"Very low recall on test: {_name_missed(ranked)} Their probabilities rank the texts "
             f"well (AUC of {HIGH_AUC} or more), so the thresholds are too high for them. "
-            "threshold=recall_at with threshold.labels finds more of them and gives more false "
+            f"threshold=recall_at {_labels_option(ranked)} finds more and gives more false "
             "alarms; the other labels then get searched thresholds."
         )
     if unranked:
         sentences.append(
-            f"Very low recall on test: {name_labels(unranked)}. More labeled data of these labels "
+            f"Very low recall on test: {_name_missed(unranked)} More labeled data of these labels "
             f"in data.train should find more of them; {MORE_DATA}."
         )
     return sentences
+
+
+def _name_missed(rows: LabelRows) -> str:
+    missed = [
+        f"{name} ({_missed(row)} of {row['support']:.0f} missed)" for name, row in rows.items()
+    ]
+    return f"{name_labels(missed)}.{_chance(rows)}"
+
+
+def _chance(rows: LabelRows) -> str:
+    """A sentence on what was counted on few positives."""
+    few = sum(row["support"] < MIN_SUPPORT for row in rows.values())
+    if not few:
+        return ""
+    who = "They have" if few == len(rows) else f"{few} of them have"
+    return f" {who} fewer than {MIN_SUPPORT} positives there, so this may be chance."
+
+
+def _labels_option(rows: LabelRows) -> str:
+    """The option that names the first labels, as a shell takes it."""
+    labels = json.dumps(list(rows)[:MAX_NAMED], ensure_ascii=False)
+    return shlex.quote(f"threshold.labels={labels}")
 
 
 def _missed(row: Mapping[str, Any]) -> int:
@@ -70,28 +93,40 @@ def check_overpredicted(rows: LabelRows, threshold: Spec) -> list[str]:
     false alarms first."""
     # Without a hit, how often a label is predicted does not follow from the report.
     hits = [(name, row) for name, row in rows.items() if row["support"] and row["recall"]]
-    by_target, by_rule = [], []
+    by_target: dict[str, Mapping[str, Any]] = {}
+    by_rule: dict[str, Mapping[str, Any]] = {}
     for name, row in sorted(hits, key=lambda item: -_false_alarms(item[1])):
-        predicted = row["recall"] * row["support"] / row["precision"]
-        if predicted > MAX_PREDICTED * row["support"] or row["precision"] < LOW_PRECISION:
-            count = (
-                f"{name} (predicted {predicted:.0f} times, occurs {row['support']:.0f} times, "
-                f"precision {row['precision']:.2f})"
-            )
+        is_frequent = _predicted(row) > MAX_PREDICTED * row["support"]
+        if is_frequent or row["precision"] < LOW_PRECISION:
             has_target = _has_target("recall_at", threshold, name)
-            (by_target if has_target else by_rule).append(count)
+            (by_target if has_target else by_rule)[name] = row
     sentences = []
     if by_target:
         sentences.append(
-            f"Predicted too often on test: {name_labels(by_target)}. This is the price of "
+            f"Predicted too often on test: {_name_predicted(by_target)} This is the price of "
             "threshold=recall_at; a lower threshold.target gives fewer false alarms and misses "
             "more."
         )
     if by_rule:
         sentences.append(
-            f"Predicted too often on test: {name_labels(by_rule)}. {_rule_advice(threshold)}"
+            f"Predicted too often on test: {_name_predicted(by_rule)} "
+            f"{_rule_advice(threshold, by_rule)}"
         )
     return sentences
+
+
+def _name_predicted(rows: LabelRows) -> str:
+    counts = [
+        f"{name} ({_predicted(row):.0f} predicted, {row['support']:.0f} true, precision "
+        f"{row['precision']:.2f})"
+        for name, row in rows.items()
+    ]
+    return f"{name_labels(counts)}.{_chance(rows)}"
+
+
+def _predicted(row: Mapping[str, Any]) -> float:
+    """How often a label with a hit is predicted."""
+    return row["recall"] * row["support"] / row["precision"]
 
 
 def _false_alarms(row: Mapping[str, Any]) -> float:
@@ -99,7 +134,7 @@ def _false_alarms(row: Mapping[str, Any]) -> float:
     return row["recall"] * row["support"] * (1 / row["precision"] - 1)
 
 
-def _rule_advice(threshold: Spec) -> str:
+def _rule_advice(threshold: Spec, rows: LabelRows) -> str:
     if threshold.name == "per_label" and not threshold.options.get("prior_strength"):
         return (
             "A threshold that few positives chose may lie too low. threshold=auto guards against "
@@ -112,7 +147,7 @@ def _rule_advice(threshold: Spec) -> str:
     if threshold.name == "precision_at":
         return advice
     return (
-        f"{advice} threshold=precision_at with threshold.labels gives fewer false alarms and "
+        f"{advice} threshold=precision_at {_labels_option(rows)} gives fewer false alarms and "
         "misses more."
     )
 

@@ -12,6 +12,10 @@ from jaxclf.decisions.provenance import reuse_warnings
 from jaxclf.files.markdown import escape_markdown
 from jaxclf.terminal import print_table, print_text
 
+CONSTANT = (
+    "constant: the best that the same answer for every text gets (no label, every label, or the "
+    "labels of most texts, with the labels' frequencies as probabilities)."
+)
 LABEL_COLUMNS = ("precision", "recall", "f1", "auc", "ap", "threshold")
 
 
@@ -148,20 +152,26 @@ def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
     ]
     intervals = scores["intervals"]
     metrics = [
-        (metric.title, format_score(scores[name]), format_interval(intervals[name]))
+        (
+            metric.title,
+            format_score(scores[name]),
+            format_interval(intervals[name]),
+            format_score(scores["constant"][name]),
+        )
         for name, metric in METRICS.items()
     ]
-    metrics.append(("Macro F1 at threshold 0.5", format_score(scores["macro_f1_at_half"]), ""))
+    metrics.append(("Macro F1 at threshold 0.5", format_score(scores["macro_f1_at_half"]), "", ""))
     if crossfit := scores.get("crossfit"):
         in_sample, optimism = crossfit["macro_f1"]["in_sample"], crossfit["macro_f1"]["optimism"]
-        metrics.append(("Macro F1, thresholds fitted on these rows", format_score(in_sample), ""))
-        metrics.append(("Optimism of that macro F1", format_score(optimism, signed=True), ""))
-    notes = [describe_macro(scores, split), *reuse_warnings(scores, split)]
+        fitted = "Macro F1, thresholds fitted on these rows"
+        metrics.append((fitted, format_score(in_sample), "", ""))
+        metrics.append(("Optimism of that macro F1", format_score(optimism, signed=True), "", ""))
+    notes = [describe_macro(scores, split), CONSTANT, *reuse_warnings(scores, split)]
     if choice := scores.get("threshold_choice"):
         notes.append(describe_choice(choice))
     return (
         Table("", (split, "support", *LABEL_COLUMNS), labels),
-        Table("", ("metric", "value", "95 % interval"), metrics, notes),
+        Table("", ("metric", "value", "95 % interval", "constant"), metrics, notes),
     )
 
 
@@ -170,9 +180,10 @@ def describe_choice(choice: Mapping[str, Any]) -> str:
     chosen, scores = choice["rule"], choice["macro_f1"]
     (rejected,) = scores.keys() - {chosen}
     return (
-        f"thresholds: {chosen} (macro F1 {format_score(scores[chosen])} cross-fitted; {rejected} "
-        f"{format_score(scores[rejected])}, difference "
-        f"{format_score(choice['difference'], signed=True)} ± {format_score(choice['error'])})"
+        f"thresholds: the rule {chosen}. On validation, with thresholds from other folds, its "
+        f"macro F1 is {format_score(scores[chosen])}; that of {rejected} is "
+        f"{format_score(scores[rejected])} (difference "
+        f"{format_score(choice['difference'], signed=True)} ± {format_score(choice['error'])})."
     )
 
 

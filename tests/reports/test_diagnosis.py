@@ -4,6 +4,7 @@ nearest healthy case is not, and nothing that is on already is advised."""
 import itertools
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from jaxclf.decisions.evaluation import score_run
 from jaxclf.decisions.provenance import make_provenance
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Spec
-from jaxclf.experiment.overrides import iter_fields, override
+from jaxclf.experiment.overrides import iter_fields, override, parse_overrides
 from jaxclf.experiment.registries import REGISTRIES, load_registry
 from jaxclf.files.json_file import write_json
 from jaxclf.reports.diagnosis import (
@@ -59,7 +60,7 @@ def parts_of(sentences, *parts):
 
 def test_many_labels_are_counted():
     assert name_labels(list("abcd")) == "a, b, c, d"
-    assert name_labels(list("abcdefg")) == "7 labels, such as a, b, c"
+    assert name_labels(list("abcdefg")) == "a, b, c and 4 more"
 
 
 @pytest.mark.parametrize("auc", [0.8, 0.79, None])
@@ -91,8 +92,8 @@ def test_a_label_that_is_predicted_too_often_is_counted():
     """80 of 100 are found among 320 predicted: 3.2 times as often as it occurs."""
     many = rows(precision=0.25, recall=0.8, support=100.0)
     parts_of(
-        check_overpredicted(many, PER_LABEL), "predicted 320 times, occurs 100 times",
-        "precision 0.25", "threshold=auto",
+        check_overpredicted(many, PER_LABEL), "320 predicted, 100 true, precision 0.25",
+        "threshold=auto",
     )  # fmt: skip
     assert not check_overpredicted(rows(precision=0.27, recall=0.8), PER_LABEL)
 
@@ -100,7 +101,26 @@ def test_a_label_that_is_predicted_too_often_is_counted():
 def test_the_label_with_most_false_alarms_comes_first():
     many = {name: {**GOOD, "precision": 0.1, "support": n} for name, n in (("a", 10), ("b", 90))}
     (sentence,) = check_overpredicted(many, PER_LABEL)
-    assert sentence.index("b (predicted 720 times") < sentence.index("a (predicted 80 times")
+    assert sentence.index("b (720 predicted") < sentence.index("a (80 predicted")
+
+
+@pytest.mark.parametrize(("supports", "words"), [
+    ((20, 90), ""), ((19, 90), "1 of them have fewer than 20"), ((19, 2), "They have fewer than 20")
+])  # fmt: skip
+def test_counts_of_few_positives_are_called_chance(supports, words):
+    changes = {"recall": 0.1, "precision": 0.1}
+    low = {str(n): {**GOOD, **changes, "support": float(n)} for n in supports}
+    for check in (check_missed, check_overpredicted):
+        (sentence,) = check(low, AUTO)
+        assert ("chance" in sentence) == bool(words)
+        assert words in sentence
+
+
+def test_advised_options_can_be_copied_into_a_shell():
+    low = {**rows(), "it's": {**GOOD, "recall": 0.1}}
+    (sentence,) = check_missed(low, AUTO)
+    words = shlex.split(sentence[sentence.index("threshold=recall_at") :])[:2]
+    assert parse_overrides(words) == {"threshold": "recall_at", "threshold.labels": ["it's"]}
 
 
 def test_a_low_precision_is_reported_of_a_label_that_is_not_predicted_often():

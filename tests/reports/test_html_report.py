@@ -221,6 +221,7 @@ def test_the_numbers_are_those_of_the_report(run):
         assert [cell[:5] for cell in cells] == [
             f"{test[name]:.3f}",
             f"{val[name]:.3f}",
+            f"{test['constant'][name]:.3f}",
         ]
     assert f"macro F1 on test is {test['macro_f1_at_half']:.3f}" in page.text
     for split, part in report.items():
