@@ -27,7 +27,7 @@ experiment = replace(
     optim=Optim(
         lr=2e-4, layerwise_lr_decay=0.9, head_lr_multiplier=10.0, init_bias_from_prior=True
     ),
-    train=Train(epochs=0, batch_size=0, patience=2),
+    train=Train(epochs=0, batch_size=0),
 )
 
 space = {

@@ -28,6 +28,7 @@ from jaxclf.decisions.compare_runs import System, compare_systems, read_system
 from jaxclf.decisions.evaluation import calibrate, make_rule
 from jaxclf.decisions.metrics import compute_metrics
 from jaxclf.decisions.predictions import load_predictions, save_predictions
+from jaxclf.decisions.selection import rank_epochs
 from jaxclf.decisions.thresholds import decide
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Spec
@@ -83,18 +84,22 @@ def run_experiment(name: str, data: Path, seed: int, out: Path) -> None:
     np.savez_compressed(out / "epochs.npz", **{split: np.stack(p) for split, p in epochs.items()})
 
 
-def score_epoch(predictions: dict[str, Predictions]) -> dict[str, dict[str, float]]:
-    """The scores of both splits with the default calibration and thresholds."""
-    default = catalog.load("recommended")
-    calibrated, _ = calibrate(predictions, Spec("platt"))
-    val = calibrated["val"]
-    names = tuple(map(str, range(val.labels.shape[1])))
-    thresholds = make_rule(default.threshold, names)(val.labels, val.probs)
-    scores = {
-        split: compute_metrics(part.labels, part.probs, decide(part.probs, thresholds))
-        for split, part in calibrated.items()
-    }
-    return {split: {name: part[name] for name in SHOWN} for split, part in scores.items()}
+def score_epochs(folder: Path) -> list[dict[str, dict[str, float]]]:
+    """The scores of each epoch on both splits, with the default calibration and thresholds."""
+    rule = make_rule(catalog.load("recommended").threshold, ())
+    kept = {s: load_predictions(folder / "predictions" / f"{s}.npz") for s in ("val", "test")}
+    scores = []
+    with np.load(folder / "epochs.npz") as epochs:
+        for probs in zip(epochs["val"], epochs["test"], strict=True):
+            parts = zip(kept.items(), probs, strict=True)
+            predictions = {split: part._replace(probs=table) for (split, part), table in parts}
+            calibrated, _ = calibrate(predictions, Spec("platt"))
+            thresholds = rule(calibrated["val"].labels, calibrated["val"].probs)
+            scores.append({
+                split: compute_metrics(part.labels, part.probs, decide(part.probs, thresholds))
+                for split, part in calibrated.items()
+            })  # fmt: skip
+    return scores
 
 
 def run_peer(name: str, data: Path, seed: int, out: Path, encoder: str) -> None:
@@ -167,20 +172,20 @@ def print_table(folder: Path) -> None:
 
 
 def print_epoch_choice(runs: list[Path]) -> None:
-    """How far the chosen epoch is from the best one, and from the last one, on test."""
+    """How far the kept epoch is from the best one, and from the last one, on test."""
     for path in runs:
-        if not (path / "epochs.json").is_file():
+        if not (path / "epochs.npz").is_file():
             continue
-        epochs = [part["test"] for part in read_json(path / "epochs.json")]
-        val = [part["val"]["log_loss"] for part in read_json(path / "epochs.json")]
-        chosen = epochs[int(np.argmin(val))]
-        loss, f1 = ([part[name] for part in epochs] for name in ("log_loss", "macro_f1"))
-        print(
-            f"  {path.name}: epoch {int(np.argmin(val)) + 1} of {len(epochs)}: "
-            f"log loss {chosen['log_loss'] - min(loss):+.4f} to the best, "
-            f"{chosen['log_loss'] - loss[-1]:+.4f} to the last; "
-            f"macro F1 {chosen['macro_f1'] - max(f1):+.4f}, {chosen['macro_f1'] - f1[-1]:+.4f}"
-        )
+        epochs = score_epochs(path)
+        kept = rank_epochs([-scores["val"]["log_loss"] for scores in epochs])[0]
+        columns = []
+        for metric, best in (("log_loss", min), ("macro_f1", max)):
+            values = [scores["test"][metric] for scores in epochs]
+            differences = (values[kept] - best(values), values[kept] - values[-1])
+            columns.append(
+                "{}: {:+.4f} to the best, {:+.4f} to the last".format(metric, *differences)
+            )
+        print(f"  {path.name}: epoch {kept + 1} of {len(epochs)}; {'; '.join(columns)}")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The metrics that may choose the epoch and rank the trials of a search, and how they are shown."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jaxclf.decisions.arrays import Labels, Probs
 from jaxclf.decisions.calibration import calibrate_out_of_fold, platt
@@ -42,6 +42,25 @@ SELECTION_METRICS: Mapping[str, Metric] = {
 def as_score(metric: str, value: float) -> float:
     """A number that is higher for a better value: the value, or minus the value of a loss."""
     return value if SELECTION_METRICS[metric].higher_is_better else -value
+
+
+EQUAL_LOSS = 0.02  # a loss within 2 % of the lowest one is as good
+
+
+def rank_epochs(scores: Sequence[float]) -> list[int]:
+    """The epochs, from 0, that with the best score first; of equal ones the earliest.
+
+    Of epochs whose loss is as good as the lowest the last one is the best: the learning rate has
+    fallen further, and macro F1 often still rises. scores: as `as_score`, so a loss is below 0.
+    """
+    by_score = sorted(range(len(scores)), key=lambda epoch: -scores[epoch])
+    if not by_score:
+        return []
+    lowest = max(scores) + EQUAL_LOSS * min(max(scores), 0.0)
+    best = (
+        max(epoch for epoch in by_score if scores[epoch] >= lowest) if lowest < 0 else by_score[0]
+    )
+    return [best, *(epoch for epoch in by_score if epoch != best)]
 
 
 def describe_metric(metric: str) -> str:

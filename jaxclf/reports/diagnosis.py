@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxclf.decisions.selection import rank_epochs
 from jaxclf.experiment.config import Experiment, Spec, Train
 from jaxclf.reports.label_checks import (
     MIN_SUPPORT,
@@ -138,7 +139,7 @@ def check_fit(history: History, train: Train) -> list[str]:
         return []
     losses = [epoch["log_loss"] for epoch in history]
     scores = [epoch["score"] for epoch in history]
-    lowest, best, last = losses.index(min(losses)), scores.index(max(scores)), len(history) - 1
+    lowest, best, last = losses.index(min(losses)), rank_epochs(scores)[0], len(history) - 1
     if best < last and lowest < last and losses[last] > (1 + LOSS_RISE) * losses[lowest]:
         fewer = f" train.epochs={best + 1} takes less time for a similar score."
         return [

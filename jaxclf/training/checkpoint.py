@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxclf.decisions.selection import rank_epochs
 from jaxclf.errors import CheckpointError, StorageError
 from jaxclf.files.atomic import sha256, sync, sync_tree
 from jaxclf.files.disk import require_space, storage_errors
@@ -134,9 +135,14 @@ def _prune(run: Path, step: int, keep_epochs: bool) -> None:
 
 
 def _best_first(checkpoints: list[CheckpointInfo]) -> list[CheckpointInfo]:
-    """The checkpoints of finished epochs, the highest score first, then the earliest."""
-    scored = [checkpoint for checkpoint in checkpoints if checkpoint.score > float("-inf")]
-    return sorted(scored, key=lambda checkpoint: (-checkpoint.score, checkpoint.step))
+    """The checkpoints of finished epochs, in the order of `rank_epochs` over all epochs."""
+    scored = {
+        len(checkpoint.progress.history) - 1: checkpoint
+        for checkpoint in checkpoints
+        if checkpoint.score > float("-inf")
+    }
+    scores = [epoch["score"] for epoch in checkpoints[-1].progress.history] if scored else []
+    return [scored[epoch] for epoch in rank_epochs(scores) if epoch in scored]
 
 
 def find_damage(run: Path, checkpoint: CheckpointInfo) -> Path | None:
@@ -177,7 +183,7 @@ def latest_checkpoint(run: Path) -> CheckpointInfo | None:
 
 
 def epoch_checkpoints(run: Path) -> list[CheckpointInfo]:
-    """The intact checkpoints of finished epochs, the highest validation score first.
+    """The intact checkpoints of finished epochs, the best validation score first.
 
     Raises CheckpointError if there are none or all are damaged.
     """
@@ -185,13 +191,12 @@ def epoch_checkpoints(run: Path) -> list[CheckpointInfo]:
     checkpoints = list(_iter_intact(run, _best_first(finished)))
     if not checkpoints:
         raise _no_checkpoint(run, "no checkpoint of a finished epoch")
-    scores = [epoch["score"] for epoch in finished[-1].progress.history]
-    if checkpoints[0].score < max(scores):
+    best = rank_epochs([epoch["score"] for epoch in finished[-1].progress.history])[0] + 1
+    kept = len(checkpoints[0].progress.history)
+    if kept != best:
         log.warning(
             "%s: the checkpoint of the best epoch (%d) is lost; the model is that of epoch %d",
-            run / "checkpoints",
-            scores.index(max(scores)) + 1,
-            len(checkpoints[0].progress.history),
+            *(run / "checkpoints", best, kept),
         )
     return checkpoints
 

@@ -93,12 +93,12 @@ def update_ema(ema: Any, params: Any, step: Array, decay: float, accumulation_st
     return jax.tree.map(lambda average, new: kept * average + (1 - kept) * new, ema, params)
 
 
-# Final weights from the checkpoints of the epochs, the highest validation score first:
+# Final weights from the checkpoints of the epochs, the best validation score first:
 # (epochs, load) -> params.
 
 
 def best(epochs: Sequence[CheckpointInfo], load: Load) -> Params:
-    """The weights with the highest validation score."""
+    """The weights with the best validation score."""
     log.info("kept: the weights of epoch %d", len(epochs[0].progress.history))
     return load(epochs[0])
 

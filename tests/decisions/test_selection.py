@@ -13,6 +13,7 @@ from jaxclf.decisions.selection import (
     calibrated_log_loss,
     describe_metric,
     format_metric,
+    rank_epochs,
 )
 
 
@@ -50,3 +51,18 @@ def test_a_loss_is_shown_as_it_is():
     )
     assert describe_metric("map") == "map"
     assert describe_metric("log_loss") == "log_loss, lower is better"
+
+
+@pytest.mark.parametrize(
+    ("scores", "ranks"),
+    [
+        ([0.5, 0.9, 0.9, 0.4], [1, 2, 0, 3]),  # a score: the highest, then the earliest
+        ([-0.3, -0.2, -0.203, -0.205], [2, 1, 3, 0]),  # a loss: the last within 2 % of the lowest
+        ([-0.2, -0.204, -0.21], [1, 0, 2]),
+        ([-0.2, -0.203, -0.206], [1, 0, 2]),  # of the lowest, not of the one before
+        ([0.0, -0.1], [0, 1]),
+        ([], []),
+    ],
+)
+def test_the_last_epoch_with_an_equal_loss_is_the_best(scores, ranks):
+    assert rank_epochs(scores) == ranks

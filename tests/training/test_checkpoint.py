@@ -74,6 +74,14 @@ def test_the_best_and_the_two_newest_are_kept(tmp_path):
     assert [info.step for info in checkpoint.epoch_checkpoints(tmp_path)] == [20, 50]
 
 
+def test_a_loss_is_compared_with_the_lowest_whose_checkpoint_is_deleted(tmp_path):
+    scores = [-1.0, -1.015, -1.03, -1.1]
+    for epoch in range(1, 5):
+        checkpoint.save(tmp_path, make_state(10 * epoch), make_progress(scores[:epoch]))
+    assert list_steps(tmp_path) == [20, 30, 40]
+    assert checkpoint.epoch_checkpoints(tmp_path)[0].step == 20
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_flipped_bit_is_noticed(two_epochs, seed, caplog):
     rng = random.Random(seed)
