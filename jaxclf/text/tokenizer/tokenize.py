@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool
 from tokenizers import Encoding, Tokenizer
 
 from jaxclf.errors import DataError
@@ -54,13 +55,29 @@ def encode(
 ) -> Iterator[tuple[int, Encoding]]:
     """Each text as one or several windows, each with the encoder's special tokens: (index of the
     text, window)."""
+    for example, encoding in enumerate(_encode_whole(tokenizer, texts, windows)):
+        for window in [encoding, *encoding.overflowing][: windows.max_windows]:
+            yield example, window
+
+
+def is_cut(
+    tokenizer: Tokenizer, texts: list[str] | tuple[str, ...], windows: Windows
+) -> Bool[np.ndarray, " texts"]:
+    """Whether each text is longer than its windows, so that its end is not read."""
+    counts = [
+        1 + len(encoding.overflowing) for encoding in _encode_whole(tokenizer, texts, windows)
+    ]
+    return np.array(counts, int) > windows.max_windows
+
+
+def _encode_whole(
+    tokenizer: Tokenizer, texts: list[str] | tuple[str, ...], windows: Windows
+) -> Iterator[Encoding]:
+    """Each text's first window; its `overflowing` are all others, however many there are."""
     truncating = _copy(tokenizer)  # truncation is a setting of the object
     truncating.enable_truncation(windows.max_length, stride=windows.overlap)
     for start in range(0, len(texts), CHUNK):
-        encodings = truncating.encode_batch(list(texts[start : start + CHUNK]))
-        for example, encoding in enumerate(encodings, start):
-            for window in [encoding, *encoding.overflowing][: windows.max_windows]:
-                yield example, window
+        yield from truncating.encode_batch(list(texts[start : start + CHUNK]))
 
 
 def check_copy(tokenizer: Tokenizer, folder: Path) -> None:

@@ -12,7 +12,13 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.config import Data, Experiment
 from jaxclf.experiment.validation import check
-from jaxclf.text.tokenizer.tokenize import CHUNK, check_copy, load_tokenizer, tokenize
+from jaxclf.text.tokenizer.tokenize import (
+    CHUNK,
+    check_copy,
+    is_cut,
+    load_tokenizer,
+    tokenize,
+)
 from jaxclf.types import Windows
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -111,6 +117,8 @@ def test_text_beyond_the_last_window_is_cut(tokenizer, texts, max_windows):
     every = windows_of(tokenize(tokenizer, texts, Windows(6, 10_000, 2)))
     some = windows_of(tokenize(tokenizer, texts, Windows(6, max_windows, 2)))
     assert some == [windows[:max_windows] for windows in every]
+    cut = is_cut(tokenizer, texts, Windows(6, max_windows, 2))
+    assert cut.tolist() == [len(windows) > max_windows for windows in every]
 
 
 @settings(deadline=None)
