@@ -8,7 +8,8 @@ from flax.traverse_util import unflatten_dict
 from jaxclf.experiment.config import Data, Encoder, Experiment, Spec
 from jaxclf.model.classifier import build, family_of
 from jaxclf.model.encoders.common import Settings
-from jaxclf.model.storage.saved_model import pretrained_params, read_hf_config
+from jaxclf.model.storage.encoder_config import read_hf_config
+from jaxclf.model.storage.saved_model import pretrained_params
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.packing import fill, plan
 from jaxclf.types import Shape, Tokens

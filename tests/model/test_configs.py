@@ -1,12 +1,14 @@
 """Configs of encoders: an unsupported value is refused and named."""
 
+import numpy as np
 import pytest
 from encoder_networks import CLASSES, LENGTH, make_experiment
 from tiny_encoders import hf_config
 
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.experiment.config import Spec
-from jaxclf.model.classifier import build
+from jaxclf.model.classifier import build, family_of
+from jaxclf.model.encoders.common import ACTIVATIONS
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,33 @@ def test_every_error_of_a_config_is_named_at_once():
         build(make_experiment(), config, CLASSES)
     for named in ("hidden_size=1000000000", "num_hidden_layers='3'", "hidden_act is missing"):
         assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variant", "default"), [("bert", 1e-12), ("roberta", 1e-12), ("deberta", 1e-7)]
+)
+def test_a_missing_epsilon_is_the_familys(variant, default):
+    config = hf_config(variant)
+    del config["layer_norm_eps"]
+    assert family_of(config).from_hf(config).layer_norm_eps == default
+
+
+@pytest.mark.parity
+def test_activations_are_those_of_transformers():
+    import torch
+    from transformers.activations import ACT2FN
+
+    x = np.linspace(-6, 6, 1001, dtype=np.float32)
+    for name, function in ACTIVATIONS.items():
+        expected = ACT2FN[name](torch.tensor(x)).numpy()
+        np.testing.assert_allclose(function(x), expected, atol=2e-6, rtol=0, err_msg=name)
+
+
+def test_an_activation_of_another_name_is_read():
+    names = ("gelu_python", "swish", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate")
+    for name in names:
+        config = hf_config("bert", hidden_act=name)
+        assert family_of(config).from_hf(config).hidden_act == name
 
 
 def test_the_native_head_needs_a_pool_of_the_encoders_width():

@@ -197,7 +197,7 @@ def more_names(count: int) -> Spoil:
 
     def change(text):
         rest = b'":{"dtype":"F32","shape":[0],"data_offsets":[%d,%d]}' % ((end_of(text),) * 2)
-        return text[:-1] + b"".join(b',"%d%b' % (n, rest) for n in range(count)) + b"}"
+        return text[:-1] + b"".join(b',"encoder.%d%b' % (n, rest) for n in range(count)) + b"}"
 
     return header(change)
 
@@ -208,7 +208,7 @@ def raw_header(size: int, text: bytes) -> Spoil:
 
 def many_errors(stored: dict) -> None:
     del stored[BIAS]
-    stored["more"] = np.zeros(1, np.float32)
+    stored["encoder.more"] = np.zeros(1, np.float32)
     stored[QUERY] = np.zeros((3, 3), np.float32)
     stored[WORDS] = stored[WORDS].astype(np.int32)
 
@@ -336,7 +336,7 @@ HOSTILE = {
         "whole numbers": (tensor(BIAS, lambda x: x.astype(np.int64)), f"{BIAS} has dtype I64"),
         "missing, unexpected, misshapen, of another kind": (
             tensors(many_errors),
-            f"(?=.*missing {BIAS})(?=.*unexpected more)"
+            f"(?=.*missing {BIAS})(?=.*unexpected encoder.more)"
             rf"(?=.*{QUERY} has shape \(3, 3\), expected \(32, 32\))(?=.*{WORDS} has dtype I32)",
             "quick",
         ),
@@ -345,8 +345,11 @@ HOSTILE = {
             tensors(lambda stored: stored.update({"bert." + BIAS: stored[BIAS].copy()})),
             f"duplicate .*{BIAS}",
         ),
-        "name of a megabyte": (more_tensors(LONG), "unexpected .?xxx"),
-        "name that clears the terminal": (more_tensors("x\x1b[2J\n"), "unexpected .?x"),
+        "name of a megabyte": (more_tensors(f"encoder.{LONG}"), "unexpected .?encoder.xxx"),
+        "name that clears the terminal": (
+            more_tensors("encoder.\x1b[2J\n"),
+            "unexpected .?encoder",
+        ),
         "header key twice": (header(words_entry_twice), f"duplicate key '{WORDS}'", "quick"),
         "header of 2^63 bytes": (raw_header(2**63, b"{}"), "a header of 9,223,372"),
         "header no JSON": (raw_header(8, b"not json"), "not (a safetensors file|JSON)"),

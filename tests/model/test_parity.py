@@ -16,7 +16,7 @@ from tiny_encoders import (
 from jaxclf.model import pretrained
 from jaxclf.model.classifier import build
 from jaxclf.model.encoders.disentangled import bucket
-from jaxclf.model.storage.saved_model import read_hf_config
+from jaxclf.model.storage.encoder_config import read_hf_config
 from jaxclf.text.tokenizer.tokenize import load_tokenizer, tokenize
 from jaxclf.types import Windows
 

@@ -42,7 +42,7 @@ FIELDS = {
     "hidden_act": ACTIVATION,
     "max_position_embeddings": POSITIONS,
     "type_vocab_size": SIZE,
-    "layer_norm_eps": EPSILON,
+    "layer_norm_eps": EPSILON._replace(default=1e-12),  # the first configs have none
 }
 FIXED = {
     "position_embedding_type": ConfigField(choices=("absolute",), default="absolute"),
@@ -124,7 +124,6 @@ BERT = Family(
     from_hf,
     Bert,
     NAMES,
-    ignored_keys=("cls.", "pooler.", "classifier.", "embeddings.position_ids"),
     prefix="bert.",
     task="BertForSequenceClassification",
 )
@@ -132,7 +131,6 @@ ROBERTA = Family(
     _roberta_from_hf,
     Bert,
     NAMES | DENSE_HEAD,
-    ignored_keys=("lm_head.", "pooler.", "classifier.", "embeddings.position_ids"),
     prefix="roberta.",
     task="RobertaForSequenceClassification",
 )
@@ -140,13 +138,6 @@ ELECTRA = Family(
     _electra_from_hf,
     Bert,
     NAMES | DENSE_HEAD | {"encoder/embeddings/project": "embeddings_project"},
-    ignored_keys=(
-        "discriminator_predictions.",
-        "generator_predictions.",
-        "generator_lm_head.",
-        "classifier.",
-        "embeddings.position_ids",
-    ),
     prefix="electra.",
     task="ElectraForSequenceClassification",
 )
@@ -168,14 +159,6 @@ DISTILBERT = Family(
         "head/pooler": "pre_classifier",
         "head/classifier": "classifier",
     },
-    ignored_keys=(
-        "vocab_transform.",
-        "vocab_layer_norm.",
-        "vocab_projector.",
-        "pre_classifier.",
-        "classifier.",
-        "embeddings.position_ids",
-    ),
     prefix="distilbert.",
     task="DistilBertForSequenceClassification",
 )

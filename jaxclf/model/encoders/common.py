@@ -23,12 +23,20 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return x * 0.5 * (1 + jax.lax.erf(x * 2**-0.5))
 
 
-# By their names in a config.json.
+def gelu_new(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The approximation of `gelu` by tanh."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+# By their names in a config.json; transformers has several names for some.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": gelu,
-    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+    **dict.fromkeys(("gelu", "gelu_python"), gelu),
+    **dict.fromkeys(
+        ("gelu_new", "gelu_accurate", "gelu_fast", "gelu_python_tanh", "gelu_pytorch_tanh"),
+        gelu_new,
+    ),
     "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
+    **dict.fromkeys(("silu", "swish"), jax.nn.silu),
     "tanh": jnp.tanh,
 }
 
@@ -50,18 +58,17 @@ class Family(NamedTuple):
         `num_hidden_layers`, `max_positions` (tokens of the longest window) and `head` (Native).
     names: path in our params -> name in a Hugging Face file; `weights.py` reads it in both
         directions.
-    ignored_keys: prefixes of tensors that a file may have and the network does not use: heads of
-        other tasks, buffers of old versions.
     prefix: of the encoder's tensors in files of task models.
     task: name of transformers' classifier class.
+    ignored_keys: the encoder's tensors that a file may have and the network does not use.
     """
 
     from_hf: Callable[[Mapping[str, Any]], Any]
     module: Callable[..., nn.Module]
     names: Mapping[str, str]
-    ignored_keys: tuple[str, ...]
     prefix: str
     task: str
+    ignored_keys: tuple[str, ...] = ("embeddings.position_ids",)  # a buffer of old versions
 
 
 class Relative(NamedTuple):

@@ -13,6 +13,7 @@ from jaxclf.model.encoders.common import POST_NORM_NAMES, Config, Family, Native
 from jaxclf.model.encoders.config_schema import (
     ACTIVATION,
     EITHER,
+    EPSILON,
     NEVER,
     POSITIONS,
     SIZE,
@@ -23,7 +24,10 @@ from jaxclf.model.encoders.config_schema import (
 )
 from jaxclf.model.encoders.disentangled import Deberta
 
-FIELDS = bert.FIELDS | {"type_vocab_size": SIZE._replace(low=0)}
+FIELDS = bert.FIELDS | {
+    "type_vocab_size": SIZE._replace(low=0),
+    "layer_norm_eps": EPSILON._replace(default=1e-7),
+}
 RELATIVE_FIELDS = {
     "relative_attention": ConfigField(choices=(True,)),
     "max_relative_positions": POSITIONS._replace(low=-1, default=-1),
@@ -112,18 +116,10 @@ DEBERTA = Family(
         "encoder/layer_{i}/attention/position_query": "encoder.layer.{i}.attention.self.pos_q_proj",
         **SHARED_NAMES,
     },
-    # Files of networks without absolute positions may have a table of them.
-    ignored_keys=(
-        "lm_predictions.",
-        "mask_predictions.",
-        "cls.",
-        "pooler.",
-        "classifier.",
-        "embeddings.position_embeddings",
-        "embeddings.position_ids",
-    ),
     prefix="deberta.",
     task="DebertaForSequenceClassification",
+    # Files of networks without absolute positions may have a table of them.
+    ignored_keys=("embeddings.position_embeddings", "embeddings.position_ids"),
 )
 DEBERTA_V2 = DEBERTA._replace(
     from_hf=_v2_from_hf,

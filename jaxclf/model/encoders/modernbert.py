@@ -230,7 +230,6 @@ MODERNBERT = Family(
         "head/norm": "head.norm",
         "head/classifier": "classifier",
     },
-    ignored_keys=("head.", "decoder.", "classifier."),
     prefix="model.",
     task="ModernBertForSequenceClassification",
 )

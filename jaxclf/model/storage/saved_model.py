@@ -28,14 +28,16 @@ from jaxclf.experiment.validation import check
 from jaxclf.files.atomic import write_folder
 from jaxclf.files.digest import DIGEST
 from jaxclf.files.json_file import write_json
-from jaxclf.files.untrusted import has_entry, printable, read_json
+from jaxclf.files.untrusted import has_entry, printable
 from jaxclf.model.classifier import family_of, param_shapes
+from jaxclf.model.storage.encoder_config import CONFIG, read_hf_config
 from jaxclf.model.storage.metadata import read_calibration, read_labels, read_provenance
 from jaxclf.model.storage.sealing import FILES, read_sealed, write_sealed
-from jaxclf.model.storage.tensor_files import SINGLE, open_safetensors, open_tensors
+from jaxclf.model.storage.tensor_files import SINGLE, open_safetensors
 from jaxclf.model.storage.weights import (
     flatten_params,
     match_tensors,
+    open_network,
     raise_if_any,
     read_all,
     read_params,
@@ -43,7 +45,7 @@ from jaxclf.model.storage.weights import (
 )
 from jaxclf.text.tokenizer.tokenize import TOKENIZER, check_copy, largest_id, load_tokenizer
 
-CONFIG, HEAD, META = "config.json", "head.safetensors", "jaxclf.json"
+HEAD, META = "head.safetensors", "jaxclf.json"
 FORMAT = 4
 
 
@@ -64,13 +66,6 @@ class SavedModel(NamedTuple):
     digest: str = ""
 
 
-def read_hf_config(folder: Path) -> dict[str, Any]:
-    """Read config.json. Raises DataError for an architecture that is not supported."""
-    config = read_json(folder, CONFIG)
-    family_of(config)
-    return config
-
-
 def _read_config(folder: Path) -> tuple[dict[str, Any], Any]:
     """config.json, and the values that the encoder is built from.
 
@@ -84,8 +79,7 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], Any]:
     prefixes = tuple(
         name.replace("{i}", last) + "." for name in family.names.values() if "{i}" in name
     )
-    tensors = open_tensors(folder)
-    if not any(name.removeprefix(family.prefix).startswith(prefixes) for name in tensors):
+    if not any(name.startswith(prefixes) for name in open_network(folder, family)[0]):
         raise DataError(f"{folder}: the weights do not fit the encoder: missing {prefixes[0]}*")
     return hf_config, config
 
@@ -110,7 +104,7 @@ def pretrained_params(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]
     """Read the parameters that an encoder's folder holds: all of the encoder, and of the head the
     pretrained layers."""
     family = family_of(read_hf_config(folder))
-    return read_params(folder, shapes, family, has_classifier=False)
+    return read_params(folder, shapes, family, is_complete=False)
 
 
 def save_model(
@@ -180,12 +174,11 @@ def load_model(folder: Path, verify: bool = True) -> SavedModel:
     hf_config, config = _read_config(folder)
     experiment = _read_experiment(meta, file, config.max_positions)
     shapes = param_shapes(experiment, hf_config, len(labels))
-    if is_transformers_classifier(experiment) and HEAD not in meta[FILES]:
-        params = read_params(folder, shapes, family_of(hf_config), has_classifier=True)
-    else:
-        params = pretrained_params(folder, {"encoder": shapes["encoder"]})
-        head_shapes = {key: value for key, value in shapes.items() if key != "encoder"}
-        params |= _read_head(folder, head_shapes)
+    is_single = is_transformers_classifier(experiment) and HEAD not in meta[FILES]
+    stored = shapes if is_single else {"encoder": shapes["encoder"]}
+    params = read_params(folder, stored, family_of(hf_config), is_complete=True)
+    if not is_single:
+        params |= _read_head(folder, {key: shapes[key] for key in shapes.keys() - stored})
     calibration = read_calibration(meta, file, len(labels))
     provenance = read_provenance(meta, folder, file)
     return SavedModel(

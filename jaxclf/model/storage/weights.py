@@ -1,9 +1,10 @@
 """Convert Hugging Face weight files to params and back through a table of names.
 
-Missing and unexpected tensors are errors. Names, shapes and dtypes are checked before a tensor is
-read.
+Missing and unexpected tensors of the encoder are errors. Names, shapes and dtypes are checked
+before a tensor is read.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,10 @@ from jaxclf.files.untrusted import printable
 from jaxclf.model.encoders.common import Family
 from jaxclf.model.storage.tensor_files import FLOATS, TORCH_PARAM_NAMES, LazyTensor, open_tensors
 
+log = logging.getLogger(__name__)
+
 MAX_LISTED_ERRORS = 200  # a file with more errors belongs to another model
+MAX_LISTED_PARTS = 8
 
 
 def flatten_params(params: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
@@ -40,33 +44,57 @@ def file_name(path: tuple[str, ...], names: Mapping[str, str]) -> str | None:
     return None
 
 
+def open_network(folder: Path, family: Family) -> tuple[dict[str, LazyTensor], list[str]]:
+    """The tensors of a model folder under the family's names, without its prefix, and the names of
+    tensors outside the network.
+
+    Wrappers such as torch.compile and DistributedDataParallel put a prefix before the names of a
+    network (`_orig_mod.`, `module.`). It is dropped. Raises DataError for two networks.
+    """
+    stored, words = open_tensors(folder), family.names["encoder/embeddings/word"] + ".weight"
+    prefixes = {
+        name.removesuffix(words).removesuffix(family.prefix)
+        for name in stored
+        if f".{name}".endswith(f".{words}")
+    }
+    if len(prefixes) > 1:
+        listed = ", ".join(repr(printable(prefix)) for prefix in sorted(prefixes)[:5])
+        raise DataError(
+            f"{folder}: holds {len(prefixes)} encoders, under the prefixes {listed}; save the "
+            "right one alone with save_pretrained"
+        )
+    wrapper = prefixes.pop() if prefixes else ""
+    tensors: dict[str, LazyTensor] = {}
+    for name, tensor in stored.items():
+        if name.startswith(wrapper):
+            bare = _current_name(name.removeprefix(wrapper).removeprefix(family.prefix))
+            if bare in tensors:
+                raise DataError(f"{folder}: duplicate {printable(name)}")
+            tensors[bare] = tensor
+    return tensors, [name for name in stored if not name.startswith(wrapper)]
+
+
 def read_params(
-    folder: Path, shapes: Mapping[str, Any], family: Family, has_classifier: bool
+    folder: Path, shapes: Mapping[str, Any], family: Family, is_complete: bool
 ) -> dict[str, Any]:
     """Read the parameters that a model folder holds, as float32.
 
     shapes: the network's parameters, a nested dict of values with `.shape`.
-    has_classifier: the folder holds all of the head. Otherwise the result has no classifier, and of
-        the head the layers that the folder holds.
+    is_complete: the folder holds all of them. Otherwise the result has no classifier, and of the
+        head the layers that the folder holds; the log names what is not used.
 
     Raises DataError that lists every missing, unexpected and misshapen tensor, or else every tensor
     with NaN or infinity.
     """
-    by_name: dict[str, LazyTensor] = {}
-    errors: list[str] = []
-    for name, tensor in open_tensors(folder).items():
-        bare = _current_name(name.removeprefix(family.prefix))
-        if bare in by_name:
-            errors.append(f"duplicate {printable(name)}")
-        by_name[bare] = tensor
+    by_name, unused = open_network(folder, family)
     params = flatten_params(shapes)
     paths: dict[str, tuple[str, ...]] = {}
     for path in params:
         name = file_name(path, family.names)
-        if name is None or (path[:2] == ("head", "classifier") and not has_classifier):
+        if name is None or (path[:2] == ("head", "classifier") and not is_complete):
             continue
         name = name.removeprefix(family.prefix)
-        if name in by_name or has_classifier or path[0] != "head":
+        if name in by_name or is_complete or path[0] != "head":
             paths[name] = path
     is_transposed = {name: TORCH_PARAM_NAMES[path[-1]][1] for name, path in paths.items()}
     expected = {
@@ -74,12 +102,20 @@ def read_params(
         for name, path in paths.items()
     }
     matching, mismatches = match_tensors(by_name, expected)
+    encoder = {
+        name.removeprefix(family.prefix).partition(".")[0]
+        for row, name in family.names.items()
+        if row.startswith("encoder/")
+    }
+    surplus = [name for name in by_name.keys() - paths if not name.startswith(family.ignored_keys)]
     unexpected = [
-        f"unexpected {printable(name)}"
-        for name in by_name
-        if name not in paths and not name.startswith(family.ignored_keys)
+        f"unexpected {printable(name)}" for name in surplus if name.partition(".")[0] in encoder
     ]
-    raise_if_any(errors + mismatches + unexpected, f"{folder}: the weights do not fit the encoder")
+    raise_if_any(mismatches + unexpected, f"{folder}: the weights do not fit the encoder")
+    if not is_complete and (parts := sorted({name.partition(".")[0] for name in surplus + unused})):
+        listed = ", ".join(printable(part) for part in parts[:MAX_LISTED_PARTS])
+        more = f" and {len(parts) - MAX_LISTED_PARTS:,} more" * (len(parts) > MAX_LISTED_PARTS)
+        log.info("%s: not used of the weights: %s%s", folder, listed, more)
     arrays = read_all(matching, str(folder))
     return flax.traverse_util.unflatten_dict(
         {

@@ -84,7 +84,11 @@ def _auto_tokenizer(folder: str, tokenizer_type: str) -> Tokenizer:
 def _tokenizer_type(folder: Path, options: dict[str, Any]) -> str:
     config = read_json(folder, "config.json")
     name = options.get("tokenizer_class") or config.get("tokenizer_class")
-    name = str(name or config.get("model_type"))
+    name = name or config.get("model_type")
+    if name is None:  # a config of the first releases: told from the files
+        held = [kind for kind, files in VOCABULARY_FILES.items() if has_entry(folder, files[0])]
+        name = next(iter(held), None)
+    name = str(name)
     plain = name.removesuffix("Fast").removesuffix("Tokenizer").replace("-", "").lower()
     for tokenizer_type, files in VOCABULARY_FILES.items():
         if tokenizer_type.replace("-", "") == plain:

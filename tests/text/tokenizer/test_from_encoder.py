@@ -140,6 +140,14 @@ def test_ids_are_those_of_transformers(case, vocabularies, texts, tmp_path):
     ] == []
 
 
+@pytest.mark.parametrize(("name", "model_type"), [("uncased", "bert"), ("roberta", "roberta")])
+def test_without_a_model_type_the_files_tell_it(name, model_type, vocabularies, texts, tmp_path):
+    save(tmp_path, vocabularies[name], model_type)
+    expected = [encoding.ids for encoding in load_tokenizer(tmp_path).encode_batch(texts)]
+    save(tmp_path, vocabularies[name], None)
+    assert [e.ids for e in load_tokenizer(tmp_path).encode_batch(texts)] == expected
+
+
 def removed(content):
     return None
 
@@ -231,7 +239,6 @@ REFUSED = {
     ),
     "settings nested": ("bert", set_to(b'{"a_token":' + b"[" * 99_999), TOKENIZER, "nested"),
     "settings not JSON": ("bert", set_to(b"{"), TOKENIZER, f"{TOKENIZER}:1"),
-    "no model type": ("bert", set_to(b"{}"), "config.json", "'None'"),
     "model type": ("bert", entry("model_type", "modernbert"), "config.json", "'modernbert'"),
     "model type a list": ("bert", entry("model_type", [[1]]), "config.json", "1"),
 }
