@@ -99,15 +99,19 @@ def _fit_label(features: Mapping[str, Any], labels: np.ndarray, strength: float)
 def tuned_trainer(splits: Splits, encoder: str, seed: int, folder: Path) -> Probs:
     """Hugging Face Trainer at the rate of RATES with the lowest calibrated log loss on val.
 
-    The rate is chosen with seed 0 and kept in `folder`, beside the losses of all rates.
+    Seed 0 chooses the rate, which is kept in `folder` beside the losses of all rates.
     """
     chosen = folder / "rate.txt"
-    if not chosen.is_file():
-        losses = {rate: train(splits, encoder, 0, rate)[1] for rate in RATES}
-        folder.mkdir(parents=True, exist_ok=True)
-        best = min(losses, key=losses.__getitem__)
-        chosen.write_text(f"{best}\n" + "".join(f"{r} {loss:.4f}\n" for r, loss in losses.items()))
-    return train(splits, encoder, seed, float(chosen.read_text().split()[0]))[0]
+    if chosen.is_file():
+        return train(splits, encoder, seed, float(chosen.read_text().split()[0]))[0]
+    if seed:
+        raise SystemExit(f"{chosen}: no such file; seed 0 chooses the rate")
+    trained = {rate: train(splits, encoder, seed, rate) for rate in RATES}
+    best = min(trained, key=lambda rate: trained[rate][1])
+    folder.mkdir(parents=True, exist_ok=True)
+    losses = "".join(f"{rate} {loss:.4f}\n" for rate, (_, loss) in trained.items())
+    chosen.write_text(f"{best}\n{losses}")
+    return trained[best][0]
 
 
 def train(splits: Splits, encoder: str, seed: int, rate: float) -> tuple[Probs, float]:
