@@ -9,7 +9,7 @@ from jaxclf.errors import ConfigError
 
 EPILOG = """\
 hf: a Hugging Face folder. With cls pooling and the native head, the model opens in
-  AutoModelForSequenceClassification; otherwise its encoder opens in AutoModel.
+  AutoModelForSequenceClassification; otherwise it needs trust_remote_code=True there.
 onnx: an ONNX graph for onnxruntime. Needs the extra jaxclf[onnx].
 stablehlo: a StableHLO program with its parameters. Needs the extra jaxclf[stablehlo].
 

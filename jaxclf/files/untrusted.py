@@ -40,8 +40,9 @@ def safe_path(folder: Path, name: str, limit: int | None = None) -> Path:
         raise DataError(f"{path}: a link that leads to itself") from None
     root = folder.resolve()
     allowed = [root]
-    if root.parent.name == "snapshots":
-        allowed.append(root.parent.parent / "blobs")
+    for snapshot in (root, root.parent):  # or a folder of one, such as 1_Pooling
+        if snapshot.parent.name == "snapshots":
+            allowed.append(snapshot.parent.parent / "blobs")
     if real.parent not in allowed:
         raise DataError(f"{path}: a link that leads out of the folder")
     if not real.is_file():

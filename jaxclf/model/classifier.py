@@ -31,6 +31,10 @@ FAMILIES = {
     "modernbert": MODERNBERT,
 }
 
+# The code for transformers that an exported model may have beside it, and its entry in `auto_map`.
+CODE_FILE = "modeling_jaxclf.py"
+OWN_CODE = {"AutoModelForSequenceClassification": "modeling_jaxclf.JaxclfForSequenceClassification"}
+
 
 class Pool(nn.Module):
     spec: Spec
@@ -78,7 +82,7 @@ class Network(nn.Module):
 
 def family_of(hf_config: Mapping[str, Any]) -> Family:
     """The architecture of a config.json. Raises DataError if it is not supported."""
-    if "auto_map" in hf_config:
+    if hf_config.get("auto_map", OWN_CODE) != OWN_CODE:
         raise DataError("config.json: auto_map names code of the model, which jaxclf does not run")
     if "quantization_config" in hf_config:
         raise DataError("config.json: quantization_config is not supported; give float weights")

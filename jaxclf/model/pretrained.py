@@ -14,6 +14,7 @@ from jaxclf.errors import ConfigError, DataError, StorageError, did_you_mean
 from jaxclf.files.atomic import sha256
 from jaxclf.files.disk import storage_errors
 from jaxclf.files.untrusted import has_entry, read_json
+from jaxclf.model.foreign_folders import find_encoder
 from jaxclf.model.storage.tensor_files import INDEX, MSGPACK, SINGLE, conversion
 from jaxclf.text.tokenizer.from_encoder import SETTINGS_FILES, VOCABULARY_FILES
 from jaxclf.text.tokenizer.tokenize import TOKENIZER
@@ -58,6 +59,7 @@ BUILT_IN = {
 HUB_FILES = """
     config.json tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json
     vocab.txt vocab.json merges.txt *.model model*.safetensors model.safetensors.index.json
+    modules.json 1_Pooling/config.json adapter_config.json
     """.split()
 
 
@@ -69,14 +71,16 @@ class Resolved(NamedTuple):
 def resolve(name: str, revision: str = "") -> Resolved:
     """Find an encoder's folder; fetch what is not in the cache.
 
-    name: a folder with config.json, a built-in name, or a hub id `owner/model`.
+    name: a folder with config.json, also of sentence-transformers, a built-in name, or a hub id
+        `owner/model`.
     revision: a commit of the hub id; empty: the newest, whose commit is returned.
     Raises ConfigError, DataError or StorageError.
     """
     if name in BUILT_IN:
         return Resolved(_built_in(name, BUILT_IN[name]), "")
-    if (Path(name) / "config.json").is_file():
-        return Resolved(Path(name), "")
+    folder = find_encoder(Path(name), name)
+    if (folder / "config.json").is_file():
+        return Resolved(folder, "")
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or Path(name).exists():
         raise ConfigError(f"encoder.name={name!r}: not a folder with a config.json")
     return _from_hub(name, revision)
@@ -166,6 +170,7 @@ def _from_hub(name: str, revision: str) -> Resolved:
         folder = Path(
             snapshot_download(name, revision=revision or None, allow_patterns=[*HUB_FILES])
         )
+        find_encoder(folder, name)
         if not list(folder.glob("*.safetensors")):
             snapshot_download(name, revision=folder.name, allow_patterns=[MSGPACK])
     except HFValidationError:

@@ -53,6 +53,7 @@ def make_card(
         rule=rule,
         calibration=calibration,
         details=details,
+        license=_license_of(encoders),
     )
     metadata = _make_metadata(name, encoders, report["test"])
     return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body.strip()}\n"))
@@ -65,14 +66,19 @@ def base_model(encoder: Encoder) -> str | None:
     return encoder.name if encoder.revision else None
 
 
+def _license_of(encoders: Sequence[Encoder]) -> str | None:
+    """The license that all encoders share; None if one is not built in."""
+    built_in = [BUILT_IN.get(encoder.name) for encoder in encoders]
+    licenses = {encoder and encoder.license for encoder in built_in}
+    return licenses.pop() if len(licenses) == 1 else None
+
+
 def _make_metadata(
     name: str, encoders: Sequence[Encoder], scores: Mapping[str, Any]
 ) -> ModelCardData:
     """Metadata without a language, which the experiment does not record. The license is that of the
     encoders, if they are built in."""
     base_models = list(dict.fromkeys(filter(None, map(base_model, encoders))))
-    built_in = [BUILT_IN.get(encoder.name) for encoder in encoders]
-    licenses = {encoder and encoder.license for encoder in built_in}
     results = [
         EvalResult(
             task_type="text-classification",
@@ -91,7 +97,7 @@ def _make_metadata(
         base_model=base_models if len(base_models) > 1 else next(iter(base_models), None),
         eval_results=results or None,
         library_name="jaxclf",
-        license=licenses.pop() if len(licenses) == 1 else None,
+        license=_license_of(encoders),
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name=printable(name),
         pipeline_tag="text-classification",

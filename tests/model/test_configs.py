@@ -1,5 +1,6 @@
 """Configs of encoders: an unsupported value is refused and named."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from encoder_networks import CLASSES, LENGTH, make_experiment
@@ -71,7 +72,9 @@ def test_activations_are_those_of_transformers():
     x = np.linspace(-6, 6, 1001, dtype=np.float32)
     for name, function in ACTIVATIONS.items():
         expected = ACT2FN[name](torch.tensor(x)).numpy()
-        np.testing.assert_allclose(function(x), expected, atol=2e-6, rtol=0, err_msg=name)
+        np.testing.assert_allclose(
+            function(jnp.asarray(x)), expected, atol=2e-6, rtol=0, err_msg=name
+        )
 
 
 def test_an_activation_of_another_name_is_read():

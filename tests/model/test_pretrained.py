@@ -1,5 +1,9 @@
 """Names of encoders: folders, hub ids, and the built-in encoder with its known files."""
 
+import ast
+import json
+import logging
+import shlex
 import shutil
 import tarfile
 import zipfile
@@ -11,6 +15,12 @@ from jaxclf.files.atomic import sha256
 from jaxclf.model import pretrained
 from jaxclf.model.pretrained import BUILT_IN, CACHE_VARIABLE, resolve
 
+MODULES = [
+    {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+]
+
 
 def fail(*args, **kwargs):
     raise AssertionError("no process may be started")
@@ -18,6 +28,95 @@ def fail(*args, **kwargs):
 
 def test_a_folder_is_itself(tiny_encoder):
     assert resolve(str(tiny_encoder)) == (tiny_encoder, "")
+
+
+@pytest.fixture
+def sentence_encoder(tiny_encoder, tmp_path):
+    folder = shutil.copytree(tiny_encoder, tmp_path / "sentences")
+    (folder / "1_Pooling").mkdir()
+    (folder / "modules.json").write_text(json.dumps(MODULES))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("pooling", "told"),
+    [
+        (
+            {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True},
+            "mean_tokens; pool=mean",
+        ),
+        ({"pooling_mode": "cls"}, "cls; pool=cls"),
+        ({"pooling_mode_max_tokens": True}, "max_tokens; no pool"),
+        (
+            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+            "cls_token and mean_tokens; no pool",
+        ),
+    ],
+)
+def test_a_folder_of_sentence_transformers_tells_its_pooling(
+    sentence_encoder, pooling, told, caplog
+):
+    (sentence_encoder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    caplog.set_level(logging.INFO, "jaxclf")
+    assert resolve(str(sentence_encoder)).folder == sentence_encoder
+    (message,) = caplog.messages
+    assert f"only its encoder is used, not pooling ({told} is the same), normalize" in message
+
+
+def test_the_pooling_is_read_from_a_hub_cache(sentence_encoder, tmp_path, caplog):
+    snapshot, blobs = tmp_path / "snapshots" / "1", tmp_path / "blobs"
+    shutil.copytree(sentence_encoder, snapshot)
+    blobs.mkdir()
+    (blobs / "2").write_text('{"pooling_mode": "cls"}')
+    (snapshot / "1_Pooling" / "config.json").symlink_to("../../../blobs/2")
+    caplog.set_level(logging.INFO, "jaxclf")
+    assert resolve(str(snapshot)).folder == snapshot
+    assert "pool=cls is the same" in caplog.text
+
+
+def test_the_encoder_may_lie_in_a_folder_of_its_own(sentence_encoder):
+    modules = [{**MODULES[0], "path": "0_Transformer"}, *MODULES[1:]]
+    (sentence_encoder / "modules.json").write_text(json.dumps(modules))
+    (sentence_encoder / "0_Transformer").mkdir()
+    (sentence_encoder / "config.json").rename(sentence_encoder / "0_Transformer" / "config.json")
+    assert resolve(str(sentence_encoder)).folder == sentence_encoder / "0_Transformer"
+
+
+@pytest.mark.parametrize("path", ["..", "/etc", "a/b", "linked"])
+def test_modules_lie_inside_the_folder(sentence_encoder, path):
+    (sentence_encoder / "linked").symlink_to("/etc")
+    (sentence_encoder / "modules.json").write_text(json.dumps([{**MODULES[0], "path": path}]))
+    with pytest.raises(DataError, match="is not a folder in it"):
+        resolve(str(sentence_encoder))
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "5", "[", '[],"modules":[]'])
+def test_damaged_modules_are_refused(sentence_encoder, content):
+    (sentence_encoder / "modules.json").write_text(content)
+    with pytest.raises(DataError, match=r"modules\.json"):
+        resolve(str(sentence_encoder))
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [("SEQ_CLS", "AutoPeftModelForSequenceClassification"), (None, "AutoPeftModel")],
+)
+@pytest.mark.parametrize("has_config", [False, True])
+def test_an_adapter_names_its_encoder_and_how_to_merge_them(tmp_path, task, model, has_config):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    if has_config:
+        (folder / "config.json").write_text("{}")
+    config = {"peft_type": "LORA", "base_model_name_or_path": "some/base", "task_type": task}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="adapter of the encoder some/base") as caught:
+        resolve(str(folder))
+    *_, line = str(caught.value).splitlines()
+    (code,) = shlex.split(line)[2:]
+    ast.parse(code)
+    assert f"{model}.from_pretrained({str(folder)!r}, " in code
+    assert f".merge_and_unload().save_pretrained({str(folder) + '-merged'!r})" in code
 
 
 def test_the_built_in_encoder_has_the_published_bytes():

@@ -64,6 +64,9 @@ def test_the_metadata_is_that_of_the_hub(report):
         "apache-2.0",
     )
     assert data.language is None
+    assert "License of the encoder: apache-2.0.\n" in make_card(
+        "my-run", [Encoder()], report, "fixed", "none", SIZES, {}
+    )
     values = {result.metric_name: result.metric_value for result in data.eval_results}
     assert values["Macro F1"] == pytest.approx(report["test"]["macro_f1"], abs=1e-6)
 
@@ -75,6 +78,7 @@ def test_the_metadata_leaves_out_what_is_not_known(report):
     card = ModelCard(make_card("x", encoders, {"test": scores}, "fixed", "none", SIZES, {}))
     assert card.data.base_model == ["org/model", "sentence-transformers/all-MiniLM-L6-v2"]
     assert card.data.license is None
+    assert "The license of the encoder is not recorded" in card.content
     assert "Macro F1" not in [result.metric_name for result in card.data.eval_results]
     assert "/home/me" not in card.content
 

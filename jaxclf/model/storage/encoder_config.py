@@ -6,18 +6,21 @@ from typing import Any
 
 from jaxclf.errors import DataError
 from jaxclf.files.untrusted import read_json
-from jaxclf.model.classifier import FAMILIES, family_of
+from jaxclf.model.classifier import FAMILIES, OWN_CODE, family_of
 from jaxclf.model.storage.tensor_files import open_tensors
 
 CONFIG = "config.json"
 
 
 def read_hf_config(folder: Path) -> dict[str, Any]:
-    """Read config.json. A missing `model_type` is told from the names of the weights.
+    """Read config.json. A missing `model_type` is told from the names of the weights. What an
+    export says of pool and head is left out: the encoder does not need it.
 
     Raises DataError for an architecture that is not supported.
     """
     config = read_json(folder, CONFIG)
+    if config.get("auto_map") == OWN_CODE:
+        config = {name: config[name] for name in config.keys() - {"auto_map", "jaxclf"}}
     if config.get("model_type") is None:
         config["model_type"] = _find_model_type(config, open_tensors(folder), folder / CONFIG)
     family_of(config)

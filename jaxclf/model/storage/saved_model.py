@@ -117,16 +117,23 @@ def save_model(
     """Write a model folder atomically; replaces an older one.
 
     as_transformers: write encoder and head to one file, under the names of the family's classifier
-        in transformers. Only for a model that `is_transformers_classifier`.
+        in transformers. Only for a model that `is_transformers_classifier`. In any other folder
+        that class would start with a random head: an empty tensor makes it refuse the folder.
     """
     params = jax.tree.map(np.asarray, model.params)
     family = family_of(model.hf_config)
     head_params = {key: value for key, value in params.items() if key != "encoder"}
     tensors = to_tensors({"encoder": params["encoder"]}, family.names)
     head = {"/".join(path): leaf for path, leaf in flatten_params(head_params).items()}
+    config = model.hf_config | {"dtype": "float32"}  # the encoder's file may have had another
+    config.pop("torch_dtype", None)
     if as_transformers:
         tensors = {family.prefix + name: tensor for name, tensor in tensors.items()}
         tensors |= to_tensors(head_params, family.names)
+    else:
+        tensors[family.names["head/classifier"] + ".weight"] = np.zeros(0, np.float32)
+        # A pipeline that is refused tries the classes that `architectures` names.
+        config.pop("architectures", None)
     meta = {
         "format": FORMAT,
         "experiment": to_dict(model.experiment),
@@ -146,7 +153,7 @@ def save_model(
         if not as_transformers:
             safetensors.numpy.save_file(head, part / HEAD)
             (part / HEAD).chmod(mode)
-        write_json(part / CONFIG, model.hf_config)
+        write_json(part / CONFIG, config)
         if model.provenance.row_hashes:
             save_row_hashes(part / ROW_HASHES, model.provenance.row_hashes)
         write_sealed(part, META, meta, card)

@@ -138,6 +138,11 @@ def test_the_card_has_the_digest(saved, tmp_path):
     assert f"| digest | `{digests[tmp_path / 'exported']}` |" in exported
     assert f"| exported from | `{digests[saved / 'a']}` |" in exported
     assert exported.count("## Origin") == 1
+    assert f"| written by | jaxclf {jaxclf.__version__}, 20" in exported
+    settings = exported.partition("as `jaxclf train` takes them:")[2]
+    for setting in ("seed=0", "pool=attention", "optim.lr=0.0002", "data.max_length=20"):
+        assert f" {setting}" in settings
+    assert "encoder.name" not in settings
     members = (saved / "ensemble" / CARD).read_text()
     assert f"| member-0 | `{digests[saved / 'a']}` |" in members
 
