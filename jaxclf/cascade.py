@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxclf.reports.diagnosis import diagnose
     from jaxclf.reports.html_report import write_page
     from jaxclf.reports.model_card import make_card
-    from jaxclf.reports.tables import print_tables, score_tables, stages_table
+    from jaxclf.reports.tables import print_scores, print_tables, stages_table
 
     runs = [Path(run) for run in args.runs]
     if args.out.resolve() in [run.resolve() for run in runs]:
@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> None:
     build.write_cascade(args.out, fitted, text)
     decided_by = replace(experiment, threshold=fitted.rule)
     write_json(args.out / "diagnosis.json", diagnose([], fitted.report, decided_by, {}))
-    write_page(args.out)
-    print_tables(*score_tables(fitted.report["test"], "test"), stages)
-    print(f"\nreport: {args.out / 'report.html'}")
+    print_scores(fitted.report["test"], "test")
+    print_tables(stages)
+    print(f"\nreport: {write_page(args.out)}")
 
 
 def main(argv: list[str] | None = None) -> int:

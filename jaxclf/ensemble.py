@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxclf.decisions.members import MEMBERS
     from jaxclf.files.json_file import read_json
     from jaxclf.reports.ensemble import make_config, make_ensemble, systems_from_runs, write_teacher
-    from jaxclf.reports.tables import members_table, print_tables, score_tables
+    from jaxclf.reports.tables import members_table, print_scores, print_tables
     from jaxclf.training.members import train_members, train_student
 
     config, changes = make_config(args.overrides)
@@ -58,14 +58,13 @@ def run(args: argparse.Namespace) -> None:
     else:
         systems = systems_from_runs(args.runs)
     report = make_ensemble(systems, config, args.folds, args.out)
-    print_tables(
-        members_table(read_json(args.out / MEMBERS)), *score_tables(report["test"], "test")
-    )
+    print_tables(members_table(read_json(args.out / MEMBERS)))
+    print_scores(report["test"], "test")
     print(f"report: {args.out / 'report.html'}")
     if args.distill:
         teacher, student = write_teacher(systems, args.folds, args.out), args.out / "student"
         report = train_student(args.distill, changes, teacher, student)
-        print_tables(*score_tables(report["test"], "test, by the student"))
+        print_scores(report["test"], "test, by the student")
         print(f"report: {student / 'report.html'}")
 
 

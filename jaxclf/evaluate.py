@@ -46,18 +46,18 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"{word}: --data is scored with the model as it is; leave out key=value")
     from jaxclf.files.json_file import write_json
     from jaxclf.reports.evaluate import evaluate_file, evaluate_predictions, rewrite_report
-    from jaxclf.reports.tables import print_tables, score_tables
+    from jaxclf.reports.tables import print_scores
 
     if args.html:
         print(rewrite_report(args.run, args.include_texts))
         return
     if args.data:
         scores = evaluate_file(args.run, args.data)
-        print_tables(*score_tables(scores, args.data.stem))
+        print_scores(scores, args.data.stem)
     else:
         scores = evaluate_predictions(args.run, args.overrides)
         for split, part in scores.items():
-            print_tables(*score_tables(part, split))
+            print_scores(part, split)
     if args.json:
         write_json(args.json, scores)
 

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     # jax is imported only now: help and errors in the experiment do not wait for it.
     from jaxclf.decisions.provenance import reuse_warnings
     from jaxclf.files.json_file import read_json
-    from jaxclf.reports.tables import print_tables, score_tables
+    from jaxclf.reports.tables import print_scores
     from jaxclf.training import distributed
     from jaxclf.training.memory import tune_malloc
     from jaxclf.training.run import train
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     allowed = args.allow_change
     report = train(experiment, out, args.resume, args.include_texts, allow_changes=allowed)
     if distributed.is_primary():
-        print_tables(*score_tables(report["test"], "test"))
+        print_scores(report["test"], "test")
         for sentence in [*reuse_warnings(report["val"], "val"), *read_json(out / "diagnosis.json")]:
             print_text(f"- {sentence}")
         print(f"report: {out / 'report.html'}")

@@ -6,8 +6,9 @@ from jaxclf.decisions.calibration import calibration_from_json
 from jaxclf.files.untrusted import has_entry
 from jaxclf.inference.cascade.folder import CASCADE, load_cascade
 from jaxclf.inference.cascade.stages import make_cascade
-from jaxclf.inference.classifier import Classifier, make_groups
+from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.members import load_folder, model_folder
+from jaxclf.inference.model_groups import make_groups
 
 
 def load(path: str | Path, verify: bool = True) -> Classifier:
@@ -20,8 +21,17 @@ def load(path: str | Path, verify: bool = True) -> Classifier:
     Raises DataError if the folder is damaged.
     """
     folder = model_folder(Path(path))
-    if has_entry(folder, CASCADE):
-        return make_cascade(*load_cascade(folder, verify), verify)
+    is_cascade = has_entry(folder, CASCADE)
+    classifier = (
+        make_cascade(*load_cascade(folder, verify), verify)
+        if is_cascade
+        else _open_models(folder, verify)
+    )
+    classifier.folder = folder
+    return classifier
+
+
+def _open_models(folder: Path, verify: bool) -> Classifier:
     models = load_folder(folder, verify)
     return Classifier(
         models.labels,

@@ -61,8 +61,12 @@ def load_members(
     return members, [open_encoder(folder)[1] for folder in folders]
 
 
+def is_model(path: Path) -> bool:
+    """Whether a folder holds a model, an ensemble or a cascade itself."""
+    return any(has_entry(path, name) for name in (META, ENSEMBLE, CASCADE))
+
+
 def model_folder(path: Path) -> Path:
     """The folder itself if it holds a model, an ensemble or a cascade, else its `model/` if it has
     one."""
-    is_model = any(has_entry(path, name) for name in (META, ENSEMBLE, CASCADE))
-    return path if is_model or not (path / "model").is_dir() else path / "model"
+    return path if is_model(path) or not (path / "model").is_dir() else path / "model"

@@ -13,6 +13,7 @@ from jaxclf.decisions.members import MEMBERS
 from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.decisions.provenance import reuse_warnings
+from jaxclf.decisions.score_tables import CONSTANT, LABEL_COLUMNS, describe_choice, describe_macro
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.errors import DataError
 from jaxclf.files.atomic import write_text
@@ -21,14 +22,7 @@ from jaxclf.inference.cascade.summary import STAGES
 from jaxclf.reports.figures.catalog import draw_figures, make_notes, most_frequent_labels
 from jaxclf.reports.figures.data import RunData
 from jaxclf.reports.rendering import render
-from jaxclf.reports.tables import (
-    CONSTANT,
-    LABEL_COLUMNS,
-    describe_choice,
-    describe_macro,
-    members_table,
-    stages_table,
-)
+from jaxclf.reports.tables import members_table, stages_table
 
 MAX_EXAMPLES = 12  # hardest examples on the page
 TITLES = {"f1": "F1", "auc": "AUC", "ap": "AP"}

@@ -7,9 +7,9 @@ from typing import Any
 from jaxclf.decisions.intervals import LEVEL, RESAMPLES
 from jaxclf.decisions.learning_curve import MIN_SUPPORT
 from jaxclf.decisions.metrics import METRICS
+from jaxclf.decisions.score_tables import Table, format_interval, format_score
 from jaxclf.files.atomic import write_text
 from jaxclf.reports.rendering import Picture, render
-from jaxclf.reports.tables import Table, format_interval, format_score
 
 MAX_NAMED = 5  # labels in the sentence about labels
 SCORES = ("macro_f1", "log_loss")

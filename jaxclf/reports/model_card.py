@@ -7,11 +7,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from jaxclf.decisions.score_tables import Table, score_tables
 from jaxclf.errors import printable
 from jaxclf.experiment.config import Encoder
 from jaxclf.model.pretrained import BUILT_IN
 from jaxclf.reports.rendering import render
-from jaxclf.reports.tables import Table, score_tables
 
 # Metrics in the metadata: name in the report -> (type on the Hub, name, arguments).
 HUB_METRICS = {

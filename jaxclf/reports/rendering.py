@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
+from jaxclf.decisions.score_tables import format_score, to_markdown
 from jaxclf.files.markdown import escape_markdown
-from jaxclf.reports.tables import format_score, to_markdown
 
 FOLDER = Path(__file__).parent
 SCALE = 1.6  # pixels of an image file for each pixel on the page

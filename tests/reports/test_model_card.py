@@ -5,9 +5,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from jaxclf.decisions.evaluation import evaluate_split
+from jaxclf.decisions.score_tables import Table, score_tables, to_markdown
 from jaxclf.experiment.config import Encoder
 from jaxclf.reports.model_card import make_card
-from jaxclf.reports.tables import Table, score_tables, to_markdown
 from jaxclf.types import Predictions
 
 NAMES = ("stress", "a label with a long name", "joie")

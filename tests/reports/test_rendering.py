@@ -3,9 +3,9 @@
 import jinja2
 import pytest
 
+from jaxclf.decisions.score_tables import Table
 from jaxclf.reports.figures.catalog import load_figures
 from jaxclf.reports.rendering import ENVIRONMENT, render
-from jaxclf.reports.tables import Table
 
 
 def test_a_missing_value_is_an_error():

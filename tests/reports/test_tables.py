@@ -10,18 +10,15 @@ from markdown_it import MarkdownIt
 
 from jaxclf.decisions.evaluation import evaluate_split
 from jaxclf.decisions.label_issues import label_noise
+from jaxclf.decisions.score_tables import LABEL_COLUMNS, Table, score_tables, to_markdown
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.files.markdown import escape_markdown
 from jaxclf.reports.tables import (
-    LABEL_COLUMNS,
-    Table,
     comparison_tables,
     format_p_value,
     label_noise_table,
     members_table,
-    score_tables,
     stages_table,
-    to_markdown,
 )
 from jaxclf.types import Predictions
 

@@ -11,14 +11,11 @@ from jaxclf.decisions.calibration import Calibration, apply_calibration, calibra
 from jaxclf.inference.cascade.cutoffs import Rows, StageOutputs, run_stages_lazily
 from jaxclf.inference.cascade.folder import CascadePlan, new_networks
 from jaxclf.inference.cascade.rules import apply_rules
-from jaxclf.inference.classifier import (
-    Classifier,
-    ModelGroup,
-    make_groups,
-    score_group,
-    validate_texts,
-)
+from jaxclf.inference.classifier import Classifier
 from jaxclf.inference.members import load_members
+from jaxclf.inference.model_groups import ModelGroup, make_groups, score_group
+from jaxclf.inference.texts import validate_texts
+from jaxclf.model.fork import raise_after_fork
 
 
 class Cascade(Classifier):
@@ -53,6 +50,7 @@ class Cascade(Classifier):
 
         No network reads a text twice: stages share the outputs of their networks.
         """
+        raise_after_fork()
         texts, plan = validate_texts(texts), self.plan
         probs = np.zeros((len(self.calibrations), len(texts), len(self.labels)), np.float32)
 
@@ -67,7 +65,7 @@ class Cascade(Classifier):
         matches = apply_rules(plan.rules, texts, self.labels)
         return run_stages_lazily(plan.exits, score_stage, matches)
 
-    def predict_proba(self, texts: Iterable[str]) -> Float32[np.ndarray, "texts classes"]:
+    def score_texts(self, texts: list[str]) -> Float32[np.ndarray, "texts classes"]:
         """Probabilities on the final stage's scale, one row a text, in input order."""
         return self.run(texts).probs
 

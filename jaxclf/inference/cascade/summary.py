@@ -24,7 +24,8 @@ from jaxclf.inference.cascade.cutoffs import (
     run_stages,
 )
 from jaxclf.inference.cascade.stages import Cascade
-from jaxclf.inference.classifier import Classifier, ModelGroup
+from jaxclf.inference.classifier import Classifier
+from jaxclf.inference.model_groups import ModelGroup
 from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.tokenizer.tokenize import lengths, tokenize
 
@@ -200,7 +201,7 @@ def _time(cascade: Cascade, final: Classifier, texts: Sequence[str]) -> dict[str
     classifiers = {"cascade": cascade, "final_stage": final}
     seconds = dict.fromkeys(classifiers, 0.0)
     for classifier in classifiers.values():
-        Classifier.predict_proba(classifier, texts[:NUM_WARMUP])  # compiles every network
+        Classifier.score_texts(classifier, list(texts[:NUM_WARMUP]))  # compiles every network
         classifier.predict_proba(texts[:NUM_WARMUP])
     for part in range(NUM_PARTS):
         for name, classifier in classifiers.items():

@@ -29,8 +29,8 @@ from jaxclf.inference.cascade.cutoffs import NO_LIMIT
 from jaxclf.inference.cascade.folder import CASCADE, load_cascade, new_networks
 from jaxclf.inference.cascade.rules import Rule, apply_rules, read_rules
 from jaxclf.inference.cascade.summary import measure_cost
-from jaxclf.inference.classifier import make_group, score_group
 from jaxclf.inference.members import model_folder
+from jaxclf.inference.model_groups import make_group, score_group
 from jaxclf.model.classifier import param_shapes
 from jaxclf.model.storage.ensemble_folder import Blend, save_ensemble
 from jaxclf.model.storage.saved_model import SavedModel, open_encoder, pretrained_params, save_model
