@@ -139,17 +139,31 @@ def _replace(values: Any, key: str, value: Any) -> Any:
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:
-    """`["loss.gamma=3", "pool=mean_max"]` -> values: parsed where they are JSON, else strings."""
+    """`["loss.gamma=3", "pool=mean_max"]` -> values: parsed where they are JSON, else strings.
+
+    A number is a string under a key that takes strings: a folder may be called 2024.
+    """
     changes = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals:
             raise ConfigError(f"{word!r} is not of the form key=value, such as train.epochs=1")
         try:
-            changes[key] = json.loads(text)
+            value = json.loads(text)
         except json.JSONDecodeError:
-            changes[key] = text
+            value = text
+        is_literal = not isinstance(value, str | list | dict)
+        changes[key] = text if is_literal and _takes_strings(key) else value
     return changes
+
+
+def _takes_strings(key: str) -> bool:
+    """Whether a key of an experiment takes a string or a list of strings."""
+    blank = Experiment(Data("", "", ""))
+    if key not in dict(iter_fields(blank)):
+        return False
+    hint = hint_of(blank, key)
+    return matches_type("", hint) or matches_type([""], hint)
 
 
 def options_of(function: Callable) -> dict[str, inspect.Parameter]:

@@ -207,6 +207,19 @@ def test_every_json_value_can_be_a_word(changes):
     )
 
 
+def test_a_key_that_takes_a_string_takes_the_word_as_it_was_typed():
+    words = ["encoder.name=2024", "data.train=007", "train.init_from=1e3", "data.labels=2024"]
+    changes = parse_overrides([*words, "data.val=true", "train.epochs=2", "optim.freeze=1,2"])
+    experiment = override(PLAIN, changes)
+    assert experiment.encoder.name == "2024"
+    assert (experiment.data.train, experiment.data.val) == ("007", "true")
+    assert experiment.train.init_from == "1e3"
+    assert experiment.data.labels == ("2024",)
+    assert experiment.optim.freeze == ("1", "2")
+    assert experiment.train.epochs == 2
+    assert parse_overrides(['encoder.name="2024"']) == {"encoder.name": "2024"}
+
+
 def test_a_word_without_an_equals_sign_is_an_error():
     assert error_of(parse_overrides, ["epochs"]) == (
         "'epochs' is not of the form key=value, such as train.epochs=1"
