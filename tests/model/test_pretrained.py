@@ -39,7 +39,7 @@ def sentence_encoder(tiny_encoder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pooling", "told"),
+    ("pooling", "advice"),
     [
         (
             {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True},
@@ -54,13 +54,13 @@ def sentence_encoder(tiny_encoder, tmp_path):
     ],
 )
 def test_a_folder_of_sentence_transformers_tells_its_pooling(
-    sentence_encoder, pooling, told, caplog
+    sentence_encoder, pooling, advice, caplog
 ):
     (sentence_encoder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     caplog.set_level(logging.INFO, "jaxclf")
     assert resolve(str(sentence_encoder)).folder == sentence_encoder
     (message,) = caplog.messages
-    assert f"only its encoder is used, not pooling ({told} is the same), normalize" in message
+    assert f"only its encoder is used, not pooling ({advice} is the same), normalize" in message
 
 
 def test_the_pooling_is_read_from_a_hub_cache(sentence_encoder, tmp_path, caplog):

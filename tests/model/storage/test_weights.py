@@ -148,13 +148,13 @@ def test_a_config_without_model_type_is_told_from_the_weights(variant, tmp_path)
     assert config["model_type"] == hf_config(variant)["model_type"].removeprefix("xlm-")
 
 
-@pytest.mark.parametrize(("types", "told"), [(2, "bert"), (1, None)])
-def test_names_without_a_prefix_may_be_of_bert_or_roberta(folder, types, told):
+@pytest.mark.parametrize(("types", "model_type"), [(2, "bert"), (1, None)])
+def test_names_without_a_prefix_may_be_of_bert_or_roberta(folder, types, model_type):
     config = {**hf_config("bert"), "type_vocab_size": types}
     del config["model_type"]
     (folder / "config.json").write_text(json.dumps(config))
-    if told:
-        assert read_hf_config(folder)["model_type"] == told
+    if model_type:
+        assert read_hf_config(folder)["model_type"] == model_type
     else:
         with pytest.raises(DataError, match='add "model_type" with one of: bert, roberta'):
             read_hf_config(folder)
