@@ -2,7 +2,7 @@
 
 import functools
 import importlib.metadata
-from collections.abc import Callable, Coroutine, Set
+from collections.abc import Callable, Coroutine, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 
@@ -23,6 +24,7 @@ from jaxclf.service.middleware import (
     count_requests,
     discard_unread_bodies,
     error_response,
+    strip_root_path,
 )
 from jaxclf.service.requests import MAX_BYTES, ParsedRequest, RefusedError, parse_json, read_body
 from jaxclf.service.service import Service, check_ready, explain_text, predict_texts, running
@@ -41,14 +43,14 @@ API_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 DESCRIPTION = """\
 Every response names the model (X-Model-Digest, the SHA-256 of its folder) and jaxclf's version
 (X-Jaxclf-Version), unless the service was started with --no-model-headers. HEAD is answered like
-GET. Requests for other hosts than localhost, --host and each --allow-host get 421. Pages of another
-origin cannot call the service, unless a proxy adds the CORS headers."""
+GET. Requests for other hosts than localhost, --host and each --allow-host get 421. Pages of other
+origins cannot call the service, except those of each --origin. A body may be gzipped."""
 RETRY = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
 REASONS = {
-    400: "the body is not JSON, or has both Content-Length and Transfer-Encoding",
+    400: "the body is not JSON or not gzip, or has both Content-Length and Transfer-Encoding",
     408: "the body did not arrive in time",
     413: f"longer than {MAX_BYTES:,} bytes, or more tokens than the queue ever holds",
-    415: "not application/json in UTF-8, or compressed",
+    415: "not application/json in UTF-8, or compressed by another method than gzip",
     421: "not a host of this service: see --allow-host",
     422: "JSON of another form, or a text that cannot be read",
     429: "the queue is full",
@@ -59,12 +61,17 @@ REASONS = {
 
 
 def make_app(
-    service: Service, hosts: Set[str] = frozenset(), with_model_headers: bool = True
+    service: Service,
+    hosts: Set[str] = frozenset(),
+    with_model_headers: bool = True,
+    origins: Sequence[str] = (),
+    root_path: str = "",
 ) -> FastAPI:
     """The application of a service, which runs as long as the application does.
 
     hosts: names and addresses that it answers for besides the local ones, in lower case.
     with_model_headers: whether responses name the model and jaxclf's version.
+    origins: of pages that may call it (CORS). root_path: the prefix of its paths behind a proxy.
     """
     version = importlib.metadata.version("jaxclf")
     model_headers = {"X-Model-Digest": service.classifier.digest, "X-Jaxclf-Version": version}
@@ -76,6 +83,7 @@ def make_app(
         docs_url=None,  # FastAPI's load scripts from a network
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": root_path}] if root_path else None,
         lifespan=lambda _: running(service),
     )
     app.state.service = service
@@ -88,6 +96,16 @@ def make_app(
     # The last one is the outermost.
     app.add_middleware(check_requests, hosts=hosts)
     app.add_middleware(count_requests, service=service, paths=paths_of(app))
+    if root_path:
+        app.add_middleware(strip_root_path, root_path=root_path)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Content-Type", "Content-Encoding"],
+            expose_headers=[*headers, "Retry-After"],
+        )
     app.add_middleware(add_headers, headers=headers)
     app.add_middleware(discard_unread_bodies)
     return app

@@ -45,6 +45,17 @@ def parse_hosts(host: str, allowed: Sequence[str]) -> frozenset[str]:
     return frozenset(name.lower().strip("[]").rstrip(".") for name in (host, *allowed))
 
 
+def parse_origins(origins: Sequence[str]) -> list[str]:
+    """The values of --origin. Raises ConfigError for what no browser sends as an origin."""
+    for origin in origins:
+        if not re.fullmatch(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d+)?|\*", origin):
+            raise ConfigError(
+                f"--origin {origin}: must be a scheme and a host in lower case, such as "
+                "https://app.example or http://localhost:3000, without a path; '*' is any page"
+            )
+    return list(origins)
+
+
 def is_allowed(name: str, hosts: Set[str]) -> bool:
     """Whether the service answers for a name: a local one, one of `hosts`, or any address where
     `hosts` has one that stands for all."""
@@ -83,6 +94,17 @@ def check_requests(app: ASGIApp, hosts: Set[str]) -> ASGIApp:
                 return
             if scope["method"] == "HEAD":  # the server leaves the body out
                 scope = {**scope, "method": "GET"}
+        await app(scope, receive, send)
+
+    return handle
+
+
+def strip_root_path(app: ASGIApp, root_path: str) -> ASGIApp:
+    """Leave the prefix out of a path, where a proxy has not removed it."""
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(f"{root_path}/"):
+            scope = {**scope, "path": scope["path"].removeprefix(root_path)}
         await app(scope, receive, send)
 
     return handle

@@ -1,14 +1,16 @@
-"""Bodies of requests: bounded in size and time, strict JSON in UTF-8. An error repeats nothing of
-what was sent."""
+"""Bodies of requests: bounded in size and time, strict JSON in UTF-8, plain or gzipped. An error
+repeats nothing of what was sent."""
 
 import asyncio
 import json
+import zlib
 from typing import Any
 
 from starlette.requests import Request
 
 MAX_BYTES = 1_048_576
 MAX_SECONDS = 10.0  # for a body to arrive
+GZIP, GZIP_NAMES = 31, ("gzip", "x-gzip")  # zlib's number, and the names of the encoding
 
 
 class RefusedError(Exception):
@@ -37,18 +39,25 @@ class ParsedRequest(Request):
 
 
 async def read_body(request: Request) -> bytes:
-    """The bytes of a body. Raises RefusedError (408, 413, 415), ClientDisconnect."""
-    _check_headers(request)
-    body = bytearray()
+    """The bytes of a body, unpacked. Raises RefusedError (400, 408, 413, 415), ClientDisconnect."""
+    encoding = _check_headers(request)
+    unpack = zlib.decompressobj(wbits=GZIP) if encoding in GZIP_NAMES else None
+    body, received = bytearray(), 0
     try:
         async with asyncio.timeout(MAX_SECONDS):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BYTES:
+                received += len(chunk)
+                # One byte too many is enough to refuse a body that grows without end.
+                body += unpack.decompress(chunk, MAX_BYTES + 1) if unpack else chunk
+                if max(received, len(body)) > MAX_BYTES:
                     raise _too_long()
     except TimeoutError:
         reason = f"the body did not arrive within {MAX_SECONDS:.0f} seconds; send it at once"
         raise RefusedError(408, reason) from None
+    except zlib.error:
+        raise RefusedError(400, "the body is not gzip, as Content-Encoding says") from None
+    if unpack and (not unpack.eof or unpack.unused_data):
+        raise RefusedError(400, "the body is not one whole gzip stream")
     return bytes(body)
 
 
@@ -66,9 +75,11 @@ def parse_json(body: bytes) -> Any:
     raise RefusedError(400, reason)
 
 
-def _check_headers(request: Request) -> None:
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise RefusedError(415, "a compressed body is not read; send it without Content-Encoding")
+def _check_headers(request: Request) -> str:
+    """The encoding of the body."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", *GZIP_NAMES):
+        raise RefusedError(415, "only gzip is unpacked; send the body without Content-Encoding")
     media_type, _, parameters = request.headers.get("content-type", "").partition(";")
     charset = parameters.lower().partition("charset=")[2].partition(";")[0].strip(' "')
     # utf8 is not a registered name, but many clients write it.
@@ -79,6 +90,7 @@ def _check_headers(request: Request) -> None:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > MAX_BYTES:
         raise _too_long()
+    return encoding
 
 
 def _too_long() -> RefusedError:

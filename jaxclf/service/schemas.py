@@ -46,6 +46,7 @@ class Prediction(Model):
     labels: Labels
     probabilities: ByLabel
     stage: Annotated[str | None, Field(description="the deciding stage of a cascade, or null")]
+    cut: Annotated[bool, Field(description="the text is longer than what the model reads of it")]
 
 
 class PredictResponse(Model):

@@ -6,14 +6,14 @@ import functools
 import logging
 import math
 import socket
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import Counter
 
 from jaxclf.errors import ConfigError
-from jaxclf.service.app import make_app, paths_of
+from jaxclf.service.app import paths_of
 from jaxclf.service.connections import BACKLOG, Connection, accept_forever, connection_limit
 from jaxclf.service.service import Service, drain
 from jaxclf.signals import handle_signals
@@ -71,17 +71,13 @@ def make_server(app: FastAPI, service: Service) -> Server:
     return Server(config, service.metrics.dropped)
 
 
-def serve(
-    service: Service, listener: socket.socket, hosts: Set[str], with_model_headers: bool
-) -> int:
+def serve(service: Service, app: FastAPI, listener: socket.socket, root_path: str = "") -> int:
     """Serve until a signal arrives and every accepted request is answered.
 
-    hosts, with_model_headers: as of `make_app`.
-    Returns the signal's number. Raises what compiling raises.
+    root_path: as of `make_app`. Returns the signal's number. Raises what compiling raises.
     """
-    app = make_app(service, hosts, with_model_headers)
-    server = make_server(app, service)
-    hide_texts(paths_of(app))
+    server, paths = make_server(app, service), paths_of(app)
+    hide_texts(paths | {root_path + path for path in paths})
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         return runner.run(_serve(server, service, listener))
 

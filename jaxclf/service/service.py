@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +23,7 @@ from jaxclf.service.metrics import (
 )
 from jaxclf.service.requests import RefusedError
 from jaxclf.service.responses import explain, explain_cost, make_batch_model, warm_up
+from jaxclf.text.tokenizer.tokenize import is_cut
 
 WARMING, READY, DRAINING = "warming", "ready", "draining"
 MAX_EXPLANATIONS = 4  # that wait at once, however many tokens they count for
@@ -93,7 +95,26 @@ async def predict_texts(
     Raises RefusedError (503, 504), QueueFullError, TooLargeError, ClientDisconnectedError.
     """
     with _accept(service, texts, batcher.estimate_tokens(service.queue, texts)) as ticket:
-        return await _in_time(service, batcher.get_results(service.queue, ticket), disconnected)
+        return await _in_time(service, _predict(service, ticket), disconnected)
+
+
+async def _predict(service: Service, ticket: Ticket) -> list[dict[str, Any]]:
+    """The results of a ticket, each with whether its text is cut."""
+    results = await batcher.get_results(service.queue, ticket)
+    first = service.classifier.groups[0]
+    windows = first.experiment.data.windows
+    # A text that is cut fills its last window; mostly none does, and none is tokenized again.
+    is_full = [
+        len(lengths) == windows.max_windows and lengths[-1] == windows.max_length
+        for lengths in ticket.windows
+    ]
+    texts = list(itertools.compress(ticket.texts, is_full))
+    call = functools.partial(is_cut, first.tokenizer, texts, windows)
+    cut = iter(await _in_thread(service.queue.tokenizing, call) if texts else ())
+    return [
+        result | {"cut": full and bool(next(cut))}
+        for result, full in zip(results, is_full, strict=True)
+    ]
 
 
 async def explain_text(service: Service, text: str, disconnected: Disconnected) -> dict[str, Any]:

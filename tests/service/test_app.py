@@ -1,8 +1,10 @@
 """The service over real sockets: the classifier's answers, a reason with every refusal, and no text
 in a log."""
 
+import asyncio
 import builtins
 import contextlib
+import gzip
 import json
 import re
 import signal
@@ -11,10 +13,12 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 from clients import JSON, counted, get, raw, send, until
+from starlette.requests import Request
 from tiny_models import LABELS, NONE, PROVENANCE, THRESHOLDS, make_model
 
 from jaxclf import serve
@@ -75,7 +79,9 @@ def test_probabilities_are_the_classifiers(served, texts):
     assert {result["stage"] for result in reply["results"]} == {None}
     status, alone = ask(port, "/predict", {"text": texts[3]})
     assert status == 200
-    assert [list(result) for result in alone["results"]] == [["labels", "probabilities", "stage"]]
+    assert [list(result) for result in alone["results"]] == [
+        ["labels", "probabilities", "stage", "cut"]
+    ]
     assert alone["results"][0]["probabilities"] == pytest.approx(
         reply["results"][3]["probabilities"], abs=1e-6
     )
@@ -234,13 +240,14 @@ def test_an_unusual_text_is_a_text(served, text):
         {"Content-Type": "application/x-www-form-urlencoded"},
         {"Content-Type": "application/json; charset=latin-1"},
         {"Content-Type": "application/jsonp"},
-        JSON | {"Content-Encoding": "gzip"},
+        JSON | {"Content-Encoding": "br"},
+        JSON | {"Content-Encoding": "gzip, gzip"},
     ],
 )
 def test_an_unknown_content_type_is_refused(served, headers):
     status, _, body = send(served[1], "POST", "/predict", json.dumps(TEXT), headers)
     assert status == 415
-    assert "application/json" in json.loads(body)["error"] or "gzip" in str(headers)
+    assert ("gzip" if "Content-Encoding" in headers else "JSON") in json.loads(body)["error"]
     accepted = {"Content-Type": 'Application/JSON; charset="UTF-8"'}
     assert send(served[1], "POST", "/predict", json.dumps(TEXT), accepted)[0] == 200
 
@@ -455,13 +462,83 @@ def test_health_and_documentation(served):
     }  # fmt: skip
     schemas = document["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
-    assert set(schemas["Prediction"]["properties"]) == {"labels", "probabilities", "stage"}
+    assert set(schemas["Prediction"]["properties"]) == {"labels", "probabilities", "stage", "cut"}
     assert "Retry-After" in document["paths"]["/predict"]["post"]["responses"]["429"]["headers"]
     _, page = get(port, "/docs")
     for path in document["paths"]:
         assert path in page.decode()
     assert document["info"]["description"].partition(",")[0] in page.decode()
     assert b"//" not in page.replace(b"<!doctype", b"")  # nothing is loaded from a network
+
+
+def test_every_shape_of_text_in_the_document_is_answered(served):
+    _, port = served
+    document = json.loads(get(port, "/openapi.json")[1])
+    shapes = {path: [] for path in ("/predict", "/explain")}
+    for path, answered in shapes.items():
+        content = document["paths"][path]["post"]["requestBody"]["content"]
+        schema = content["application/json"]["schema"]
+        for part in schema.get("oneOf", [schema]):
+            fields = document["components"]["schemas"][part["$ref"].rpartition("/")[2]]
+            (name,) = fields["required"]
+            is_list = fields["properties"][name]["type"] == "array"
+            assert ask(port, path, {name: ["é 😀", "b"] if is_list else "é 😀"})[0] == 200
+            answered.append(name)
+    assert shapes == {"/predict": ["text", "texts"], "/explain": ["text"]}
+
+
+def test_the_answer_says_which_text_was_cut(served):
+    service, port = served
+    windows = service.classifier.experiment.data.windows
+    content = windows.max_length - 2  # besides [CLS] and [SEP]
+    longest = content + (windows.max_windows - 1) * (content - windows.overlap)
+    words = ["a"] * longest
+    texts = ["a", " ".join(words), " ".join([*words, "a"]), "b " * 1000]
+    status, reply = ask(port, "/predict", {"texts": texts})
+    assert status == 200
+    assert [result["cut"] for result in reply["results"]] == [False, False, True, True]
+
+
+GZIPPED = gzip.compress(json.dumps({"text": "a text"}).encode())
+BOMB = gzip.compress(b'{"text": "' + b"a" * 2**26 + b'"}')
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (GZIPPED, 200),
+        (GZIPPED[:-1], 400),
+        (GZIPPED + b"x", 400),
+        (GZIPPED * 2, 400),
+        (b'{"text": "a text"}', 400),
+        (b"", 400),
+        (BOMB, 413),
+        (gzip.compress(b"\xff"), 400),
+    ],
+)
+def test_a_gzipped_body_is_unpacked_within_its_bound(served, body, status):
+    for name in ("gzip", "X-GZIP"):
+        headers = JSON | {"Content-Encoding": name}
+        answered, _, reply = send(served[1], "POST", "/predict", body, headers)
+        assert answered == status
+        assert ("results" if status == 200 else "error") in json.loads(reply)
+    if status == 200:
+        plain = ask(served[1], "/predict", {"text": "a text"})[1]
+        assert plain == json.loads(reply)
+
+
+def test_a_bomb_is_never_unpacked_whole():
+    async def receive():
+        return {"type": "http.request", "body": BOMB, "more_body": False}
+
+    headers = [(b"content-type", b"application/json"), (b"content-encoding", b"gzip")]
+    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    tracemalloc.start()
+    with pytest.raises(requests.RefusedError) as refusal:
+        asyncio.run(requests.read_body(request))
+    assert refusal.value.status == 413
+    assert tracemalloc.get_traced_memory()[1] < 8 * requests.MAX_BYTES
+    tracemalloc.stop()
 
 
 def test_pages_have_their_media_type(served):

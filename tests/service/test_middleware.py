@@ -10,7 +10,7 @@ from clients import JSON, post_by_urllib, raw, send
 
 from jaxclf.errors import ConfigError
 from jaxclf.service.app import make_app
-from jaxclf.service.middleware import host_name, is_allowed, parse_hosts
+from jaxclf.service.middleware import host_name, is_allowed, parse_hosts, parse_origins
 
 LARGE = b'{"text": "' + b"a" * 5_000_000 + b'"}'
 
@@ -136,15 +136,71 @@ def test_every_answer_forbids_guessing_and_storing_and_names_the_model(served, m
 def test_the_headers_of_the_model_may_be_left_out(served):
     service, _ = served
     app = make_app(service, with_model_headers=False)
-    transport = httpx.ASGITransport(app)
-
-    async def ask():
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.get("/ready")
-
-    headers = asyncio.run(ask()).headers
+    (response,) = ask_in_process(app, ("GET", "/ready", {}))
+    headers = response.headers
     assert headers["cache-control"] == "no-store"
     assert not any(name.startswith(("x-model", "x-jaxclf")) for name in headers)
+
+
+def ask_in_process(app, *requests):
+    """The responses of an application to (method, path, headers), without a socket."""
+
+    async def ask():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return [
+                await client.request(method, path, headers=headers)
+                for method, path, headers in requests
+            ]
+
+    return asyncio.run(ask())
+
+
+PREFLIGHT = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "content-type",
+}
+
+
+def test_only_pages_of_the_named_origins_may_call(served):
+    mine, other = "https://app.example", "https://other.example"
+    app = make_app(served[0], origins=[mine])
+    responses = ask_in_process(
+        app,
+        ("OPTIONS", "/predict", {"Origin": mine} | PREFLIGHT),
+        ("GET", "/ready", {"Origin": mine}),
+        ("POST", "/predict", {"Origin": mine}),  # refused, and the page may read why
+        ("OPTIONS", "/predict", {"Origin": other} | PREFLIGHT),
+        ("GET", "/ready", {"Origin": other}),
+    )
+    assert [response.status_code for response in responses] == [200, 200, 415, 400, 200]
+    allowed = [response.headers.get("access-control-allow-origin") for response in responses]
+    assert allowed == [mine, mine, mine, None, None]
+    exposed = responses[1].headers["access-control-expose-headers"]
+    assert "X-Model-Digest" in exposed
+    (response,) = ask_in_process(
+        make_app(served[0]), ("OPTIONS", "/predict", {"Origin": mine} | PREFLIGHT)
+    )
+    assert response.status_code == 405
+    assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://A.example", ""])
+def test_an_origin_is_a_scheme_and_a_host(origin):
+    good = ["http://localhost:3000", "https://app.example", "http://[::1]:80", "*"]
+    assert parse_origins(good) == good
+    with pytest.raises(ConfigError, match="--origin"):
+        parse_origins([origin])
+
+
+def test_a_root_path_may_be_left_in_the_path_or_removed_by_the_proxy(served):
+    app = make_app(served[0], root_path="/labels")
+    paths = ("/labels/ready", "/ready", "/labels/", "/labels/openapi.json", "/labelsready")
+    responses = ask_in_process(app, *(("GET", path, {}) for path in paths))
+    assert [response.status_code for response in responses] == [200, 200, 200, 200, 404]
+    assert responses[3].json()["servers"] == [{"url": "/labels"}]
+    (same,) = ask_in_process(make_app(served[0], root_path="/ready"), ("GET", "/ready", {}))
+    assert same.status_code == 200  # a prefix may be called like a path
 
 
 @pytest.mark.parametrize(
