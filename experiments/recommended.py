@@ -4,7 +4,7 @@
 
 README.md says what its values were chosen on, and what it reaches.
 
-    jaxclf tune --exp recommended data.train=a.csv data.val=b.csv data.test=c.csv
+    jaxclf tune --exp recommended --data mine.csv
 
 searches `space` on validation.
 """

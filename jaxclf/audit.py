@@ -26,18 +26,15 @@ model.
 def build_parser() -> CommandParser:
     parser = CommandParser("audit", __doc__, overrides="with --exp: any key", epilog=EPILOG)
     parser.add_argument("--run", type=Path, help="the folder of a finished run")
-    parser.add_argument(
-        "--split",
-        default="test",
-        choices=("val", "test", "held_out"),
-        help="with --run (default: %(default)s)",
-    )
+    splits, text = ("val", "test", "held_out"), "with --run (default: %(default)s)"
+    parser.add_argument("--split", default="test", choices=splits, help=text)
     parser.add_argument("--exp", help="a name, a .py file or a run's config.json")
     parser.add_argument("--folds", type=int, default=5, help="with --exp (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="with --exp: the folder of the runs")
     text = "default: audit.csv in the folder of --run or --out"
     parser.add_argument("--csv", type=Path, metavar="FILE", help=text)
     parser.add_argument("--include-texts", action="store_true", help="add the texts to the CSV")
+    parser.add_data_files()
     return parser
 
 

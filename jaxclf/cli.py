@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import importlib.metadata
+import json
 import logging
 import os
 import re
@@ -11,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from jaxclf import terminal
-from jaxclf.errors import JaxclfError, StoppedError, StorageError, did_you_mean
+from jaxclf.errors import ConfigError, JaxclfError, StoppedError, StorageError, did_you_mean
 from jaxclf.experiment.overrides import parse_overrides
 from jaxclf.signals import raise_if_stopped, stop_on_signals
 
@@ -31,6 +32,8 @@ COMMANDS = {
     "curve": "estimate whether more training data would help",
 }
 
+# Options for the data files -> the keys that they stand for.
+DATA_FILES = {"--data": "data.train", "--val": "data.val", "--test": "data.test"}
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
 
@@ -61,6 +64,14 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument("--quiet", action="store_true", help="print only results and warnings")
         self.add_argument("--verbose", action="store_true", help="print details of the work")
 
+    def add_data_files(self) -> None:
+        """Add --data, --val and --test, which stand for `data.train=`, `data.val=`, `data.test=`.
+        They become `key=value` words."""
+        files = self.add_argument_group("your data (default: the files of the experiment)")
+        parts = ("one labeled file; without --val or --test it is divided", "validation", "test")
+        for (option, key), text in zip(DATA_FILES.items(), parts, strict=True):
+            files.add_argument(option, dest=key, metavar="FILE", help=f"{text} ({key})")
+
     def format_help(self) -> str:
         self._declare_overrides()
         lazy = self.lazy_epilog
@@ -77,7 +88,7 @@ class CommandParser(argparse.ArgumentParser):
         self._declare_overrides()
         overrides, words = self._split_overrides(argv)
         args = self.parse_intermixed_args(words)
-        args.override_words = [*overrides, *args.overrides]
+        args.override_words = [*overrides, *args.overrides, *_data_words(args, overrides)]
         args.overrides = parse_overrides(args.override_words)
         return args
 
@@ -102,6 +113,17 @@ class CommandParser(argparse.ArgumentParser):
             is_override = OVERRIDE.match(word) and before not in takes_value
             (overrides if is_override else words).append(word)
         return overrides, words
+
+
+def _data_words(args: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
+    """The `key=value` words of --data, --val and --test. Raises ConfigError for a second value."""
+    words = []
+    for option, key in DATA_FILES.items():
+        if (file := getattr(args, key, None)) is not None:
+            if any(word.startswith(f"{key}=") for word in overrides):
+                raise ConfigError(f"{option} and {key}= name the same file; give one of them")
+            words.append(f"{key}={json.dumps(file)}")  # a name such as 2024 is no number
+    return words
 
 
 def run_command(

@@ -33,6 +33,7 @@ def build_parser() -> CommandParser:
     parser.add_argument("--out", type=Path, help="with --ablate: the folder of the runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparisons as JSON")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help=f"default: {RESAMPLES:,}")
+    parser.add_data_files()
     return parser
 
 

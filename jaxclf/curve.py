@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError
+from jaxclf.experiment.catalog import DEFAULT
 
 SHARES = (0.25, 0.5, 1.0)
 EPILOG = """\
@@ -24,7 +25,8 @@ Results: OUT/curve.html, OUT/curve.json, and a run folder for each share.
 
 def build_parser() -> CommandParser:
     parser = CommandParser("curve", __doc__, overrides="any key, for all runs", epilog=EPILOG)
-    parser.add_argument("--exp", required=True, help="a name, a .py file or a run's config.json")
+    text = "a name, a .py file or a run's config.json (default: %(default)s)"
+    parser.add_argument("--exp", default=DEFAULT, help=text)
     parser.add_argument("--out", type=Path, required=True, help="the folder of the runs")
     parser.add_argument(
         "--shares",
@@ -34,6 +36,7 @@ def build_parser() -> CommandParser:
         metavar="SHARE",
         help="shares of the training rows, 1 among them (default: 0.25 0.5 1)",
     )
+    parser.add_data_files()
     return parser
 
 

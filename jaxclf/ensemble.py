@@ -36,6 +36,7 @@ def build_parser() -> CommandParser:
     parser.add_argument("--folds", type=int, default=0, help="with --exp (default: none)")
     parser.add_argument("--distill", metavar="NAME", help="an experiment, trained as the student")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the ensemble")
+    parser.add_data_files()
     return parser
 
 

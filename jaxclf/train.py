@@ -13,7 +13,8 @@ from jaxclf.terminal import print_text
 
 EXAMPLES = """\
 examples:
-  jaxclf train --out runs/mine data.train=a.csv data.val=b.csv data.test=c.csv
+  jaxclf train --data mine.csv --out runs/mine
+  jaxclf train --data a.csv --val b.csv --test c.csv --out runs/mine
   jaxclf train --exp focal_attention seed=1 --out runs/seed1
 
 experiments: """
@@ -29,12 +30,8 @@ def build_parser() -> CommandParser:
     text = "a name, a .py file or a run's config.json (default: %(default)s)"
     parser.add_argument("--exp", default=catalog.DEFAULT, help=text)
     parser.add_argument("--out", type=Path, help="the run folder (default: runs/NAME)")
-    parser.add_argument(
-        "--resume",
-        choices=("auto", "never"),
-        default="auto",
-        help="continue the run in the folder, or require a new folder (default: %(default)s)",
-    )
+    text = "continue the run in the folder, or require a new folder (default: %(default)s)"
+    parser.add_argument("--resume", choices=("auto", "never"), default="auto", help=text)
     parser.add_argument("--print-config", action="store_true", help="print the experiment and stop")
     text = "show the texts of the hardest test examples in report.html"
     parser.add_argument("--include-texts", action="store_true", help=text)
@@ -43,6 +40,7 @@ def build_parser() -> CommandParser:
     parser.add_argument("--process-id", type=int, metavar="I", help="this process of N, from 0")
     parser.add_argument("--num-processes", type=int, metavar="N", help="number of processes")
     parser.add_argument("--coordinator-address", metavar="HOST:PORT", help="of process 0")
+    parser.add_data_files()
     return parser
 
 

@@ -47,6 +47,7 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "--save-best", metavar="PATH", type=Path, help="where to write the best trial (a .py file)"
     )
+    parser.add_data_files()
     return parser
 
 

@@ -40,6 +40,9 @@ class Examples(NamedTuple):
     names: tuple[str, ...]
     source: str  # the file with its format and number of rows, for the log
     groups: tuple[str, ...] = ()  # "" for a row without one; empty if no row has one
+    splits: tuple[str, ...] = ()  # train, val or test, as the file says; empty if it does not
+    lines: tuple[int, ...] = ()  # of the file
+    file: str = ""
 
 
 class Windows(NamedTuple):

@@ -36,29 +36,6 @@ def assign_folds(labels: Labels, count: int, seed: int = 0) -> Folds:
     return folds
 
 
-def assign_grouped_folds(
-    labels: Labels, groups: Int[np.ndarray, " examples"], count: int, seed: int = 0
-) -> Folds:
-    """The fold of each example, with the examples of one group together.
-
-    Groups are assigned in turn, those whose rarest label is rarest first and the largest first,
-    each to the fold with the fewest positives of that label, then the fewest examples.
-    """
-    _, group = np.unique(groups, return_inverse=True)
-    positive = _rare_first(labels == 1)
-    # The last column counts examples; it decides for groups without positives.
-    counts = np.zeros((group.max(initial=-1) + 1, positive.shape[1] + 1), np.int64)
-    np.add.at(counts, group, np.column_stack([positive, np.ones(len(group), np.int64)]))
-    rarest = _rarest_positive(counts[:, :-1] > 0)
-    tie_break = np.random.default_rng(seed).random(len(counts))
-    fold_counts = np.zeros((count, counts.shape[1]), np.int64)
-    fold_of = np.empty(len(counts), np.int64)
-    for index in np.lexsort((tie_break, -counts[:, -1], rarest)):
-        fold = np.lexsort((fold_counts[:, -1], fold_counts[:, rarest[index]]))[0]
-        fold_of[index], fold_counts[fold] = fold, fold_counts[fold] + counts[index]
-    return fold_of[group]
-
-
 def _rare_first(positive: Bool[np.ndarray, "examples classes"]) -> np.ndarray:
     """The columns in ascending order of their counts."""
     return positive[:, np.argsort(positive.sum(axis=0), kind="stable")]

@@ -31,9 +31,17 @@ class Spec:
 class Data:
     """The data files, and how their texts are cut into windows of tokens."""
 
-    train: Annotated[str, "training file"]
-    val: Annotated[str, "validation file"]
-    test: Annotated[str, "test file"]
+    train: Annotated[str, "training file; a `split` column may name train, val and test rows"]
+    val: Annotated[str, 'validation file; "": rows of the training file']
+    test: Annotated[str, 'test file; "": rows of the training file']
+    val_share: Annotated[
+        float, Bound(0, 1, open=True), "share of the training file for val, where it has no file"
+    ] = 0.15
+    test_share: Annotated[
+        float, Bound(0, 1, open=True), "share of the training file for test, where it has no file"
+    ] = 0.15
+    split_seed: Annotated[int, Bound(0, 2**31), "of that division; `seed` does not change it"] = 0
+    split: Annotated[str, 'split.json of a run, whose division to take; "": by chance'] = ""
     labels: Annotated[tuple[str, ...], "order of the labels; empty: as in the training file"] = ()
     max_length: Annotated[
         int, Bound(0, 2**20), "tokens in a window and in a packed row; 0: chosen from the texts"

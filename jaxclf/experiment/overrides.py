@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from jaxclf.errors import ConfigError, did_you_mean
 from jaxclf.experiment.config import Data, Experiment, Spec
 
+OTHER_FILES = {"data.val": "", "data.test": "", "data.split": ""}  # of one training file
+
 # An experiment, or another frozen dataclass of values, Specs and parts.
 Values = TypeVar("Values")
 
@@ -95,8 +97,11 @@ def override(values: Values, changes: Mapping[str, Any]) -> Values:
     """Replace values under dotted keys: `{"loss.gamma": 3.0, "pool": "mean_max"}`.
 
     Naming a Spec (`loss=bce`) drops the options of the previous one; `loss.gamma=3` adds to them.
+    Naming `data.train` drops the other files of the previous data.
     Raises ConfigError for an unknown key or a value of another type.
     """
+    if "data.train" in changes and isinstance(values, Experiment):
+        changes = {**OTHER_FILES, **changes}
     for key, value in changes.items():
         fields = dict(iter_fields(values))
         parent, _, option = key.rpartition(".")
@@ -113,7 +118,7 @@ def difference(base: Experiment, experiment: Experiment) -> dict[str, Any]:
     """The changes under dotted keys that turn `base` into `experiment`."""
     base_values, changes = dict(iter_fields(base)), {}
     for key, value in iter_fields(experiment):
-        if value == base_values[key]:
+        if value == base_values[key] and not (key in OTHER_FILES and "data.train" in changes):
             continue
         if isinstance(value, Spec):
             changes[key] = value.name

@@ -38,8 +38,7 @@ from jaxclf.model.storage.ensemble_folder import Blend, load_ensemble, save_ense
 from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.html_report import write_page
 from jaxclf.reports.model_card import make_card
-from jaxclf.text.reader import read
-from jaxclf.text.splits import stratified_share, subsample
+from jaxclf.text.data_splits import read_data, used_training_rows
 from jaxclf.types import Predictions
 
 log = logging.getLogger(__name__)
@@ -144,8 +143,8 @@ def write_teacher(systems: Systems, folds: int, out: Path) -> Path:
     else:
         run = next(iter(systems.values()))[0]
         data = catalog.load(str(run / "config.json")).data
-        examples = subsample(read(data.train, data.labels), data.max_train_examples)
-        write_soft_labels(load(out), stratified_share(examples, data.train_share), path)
+        examples = used_training_rows(read_data(data)["train"], data)
+        write_soft_labels(load(out), examples, path)
     return path
 
 

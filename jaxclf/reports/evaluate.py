@@ -1,6 +1,7 @@
 """The scores of a finished run: on a labeled file, or on its own predictions again."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from jaxclf.files.json_file import read_json
 from jaxclf.inference.cascade.summary import STAGES
 from jaxclf.inference.load import load
 from jaxclf.reports.html_report import write_page
+from jaxclf.text.data_splits import read_data
 from jaxclf.text.reader import read
 from jaxclf.text.splits import hash_texts
 from jaxclf.text.tokenizer.tokenize import lengths, tokenize
@@ -98,11 +100,11 @@ def rewrite_report(run: Path, include_texts: bool = False) -> Path:
         return write_page(run)
     classifier = load(run)
     data = classifier.experiment.data
-    if not Path(data.test).is_file() and not include_texts:
+    if not Path(data.test or data.train).is_file() and not include_texts:
         return write_page(run)
-    examples = read(data.test, classifier.labels)
+    examples = read_data(replace(data, labels=classifier.labels))["test"]
     if list(examples.ids) != list(load_predictions(run / "predictions" / "test.npz").ids):
-        raise DataError(f"{data.test}: its rows are not the test examples of {run}")
+        raise DataError(f"{examples.file}: its rows are not the test examples of {run}")
     tokens = tokenize(classifier.tokenizer, examples.texts, data.windows)
     return write_page(run, lengths(tokens), examples.texts if include_texts else None)
 

@@ -13,7 +13,11 @@ from jaxclf.types import Examples
 
 MAX_REASONS = 10  # in one message
 MAX_LINES = 5  # named for one reason
-NOT_LABELS = ("id", "text", "group", "labels")
+NOT_LABELS = ("id", "text", "group", "split", "labels")
+SPLIT_NAMES = {
+    "train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test",
+}  # fmt: skip
 
 
 class ParsedRow(NamedTuple):
@@ -22,6 +26,7 @@ class ParsedRow(NamedTuple):
     text: str
     group: str
     labels: dict[str, float]
+    split: str
 
 
 class Problem(NamedTuple):
@@ -63,6 +68,9 @@ def read(path: str | Path, labels: tuple[str, ...] = (), labeled: bool = True) -
     if not parsed and not errors:
         errors.append(NO_ROWS)
 
+    if any(row.split for row in parsed):
+        reason = "no split; write train, val or test"
+        errors += [Problem(row.line, reason) for row in parsed if not row.split]
     names = labels or _label_names([row.labels for row in parsed])
     if labeled:
         known = frozenset(names)
@@ -91,6 +99,9 @@ def read(path: str | Path, labels: tuple[str, ...] = (), labeled: bool = True) -
         names,
         f"{path.name}: {len(parsed):,} rows, {format_name}{notes}",
         groups if any(groups) else (),
+        tuple(row.split for row in parsed if row.split),
+        tuple(row.line for row in parsed),
+        str(path),
     )
 
 
@@ -200,7 +211,16 @@ def _parse(row: Row, number: str, labeled: bool) -> ParsedRow:
         raise RowError("the text is empty; remove the row")
     _check_unicode("text", text)
     name, group = _identifier("id", fields), _identifier("group", fields)
-    return ParsedRow(row.line, name or number, text, group, _labels(fields) if labeled else {})
+    labels, split = (_labels(fields), _split(fields)) if labeled else ({}, "")
+    return ParsedRow(row.line, name or number, text, group, labels, split)
+
+
+def _split(fields: dict[str, Any]) -> str:
+    """train, val or test; "" where the row has none."""
+    value = str(fields.get("split") or "").strip()
+    if value and value.lower() not in SPLIT_NAMES:
+        raise RowError(f"unknown split '{printable(value)}'; write train, val or test")
+    return SPLIT_NAMES.get(value.lower(), "")
 
 
 def _identifier(key: str, fields: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Int, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from jaxclf.text.folds import rare_first, rarest_positive
 from jaxclf.types import Examples
 
 
@@ -29,8 +30,12 @@ def normalize(text: str) -> str:
 
 def hash_texts(texts: Sequence[str]) -> UInt64[np.ndarray, " texts"]:
     """A 64-bit hash of each normalized text, sorted."""
-    digests = (blake2b(normalize(text).encode(), digest_size=8).digest() for text in texts)
-    return np.sort(np.frombuffer(b"".join(digests), "<u8").astype(np.uint64))
+    return np.sort(np.frombuffer(b"".join(map(hash_text, texts)), "<u8").astype(np.uint64))
+
+
+def hash_text(text: str) -> bytes:
+    """The 8 bytes of the hash of a normalized text."""
+    return blake2b(normalize(text).encode(), digest_size=8).digest()
 
 
 def fingerprint(examples: Examples) -> dict[str, str]:
@@ -51,9 +56,9 @@ def _digest(strings: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def describe(examples: Examples, file: str) -> dict[str, Any]:
+def describe(examples: Examples) -> dict[str, Any]:
     """A split's entry in the provenance."""
-    return {"file": file, "rows": len(examples.ids), "sha256": fingerprint(examples)}
+    return {"file": examples.file, "rows": len(examples.ids), "sha256": fingerprint(examples)}
 
 
 def select(examples: Examples, rows: Int[np.ndarray, " rows"], description: str) -> Examples:
@@ -64,6 +69,8 @@ def select(examples: Examples, rows: Int[np.ndarray, " rows"], description: str)
         labels=examples.labels[rows],
         label_mask=examples.label_mask[rows],
         groups=tuple(examples.groups[row] for row in rows) if examples.groups else (),
+        splits=tuple(examples.splits[row] for row in rows) if examples.splits else (),
+        lines=tuple(examples.lines[row] for row in rows) if examples.lines else (),
         source=f"{examples.source}; {description}",
     )
 
@@ -82,9 +89,7 @@ def stratified_share(examples: Examples, share: float) -> Examples:
     of each; a smaller share lies in a larger one. All of them where the share is 1."""
     if share == 1:
         return examples
-    positive = examples.labels > 0
-    rare_first = positive[:, np.argsort(positive.sum(axis=0), kind="stable")]
-    stratum = np.where(positive.any(axis=1), rare_first.argmax(axis=1), positive.shape[1])
+    stratum = rarest_positive(rare_first(examples.labels > 0))
     shuffled = np.random.default_rng(0).permutation(len(stratum))
     grouped = shuffled[np.argsort(stratum[shuffled], kind="stable")]
     # The k-th of the m examples in a stratum has the position (k + 1/2) / m.

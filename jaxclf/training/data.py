@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.decisions.folds import assign_grouped_folds
 from jaxclf.decisions.predictions import HELD_OUT, load_predictions, with_unknown
 from jaxclf.errors import DataError, printable
 from jaxclf.experiment.config import Data, Spec, Train
 from jaxclf.text.augment import AUGMENTERS
+from jaxclf.text.data_splits import describe_unjudged, read_data, used_training_rows
+from jaxclf.text.folds import assign_grouped_folds
 from jaxclf.text.packing import Placement, fill, plan, training_shape
-from jaxclf.text.reader import read
 from jaxclf.text.sampling import SAMPLERS, EpochOrder
-from jaxclf.text.splits import connected_groups, select, shared_texts, stratified_share, subsample
+from jaxclf.text.splits import connected_groups, select, shared_texts
 from jaxclf.types import Batch, Examples, Tokens
 
 log = logging.getLogger(__name__)
@@ -37,22 +37,20 @@ def read_splits(data: Data) -> dict[str, Examples]:
 
     Raises DataError for an invalid file and for a split without any label.
     """
-    train = read(data.train, data.labels)
-    splits = {
-        "train": stratified_share(subsample(train, data.max_train_examples), data.train_share),
-        "val": read(data.val, train.names),
-        "test": read(data.test, train.names),
-    }
+    splits = read_data(data)
+    splits["train"] = used_training_rows(splits["train"], data)
     if data.folds:
         splits["train"], splits[HELD_OUT] = hold_out(splits["train"], data.folds, data.fold)
     for name, examples in splits.items():
         log.info("%-5s %s", name, examples.source)
         if not examples.labels.any():
             raise DataError(
-                f"{split_file(data, name)}: no example has a label; nothing can be learned or "
+                f"{examples.file}: no example of {name} has a label; nothing can be learned or "
                 "measured"
             )
-    log.info("labels, in this order: %s", ", ".join(map(printable, train.names)))
+    log.info("labels, in this order: %s", ", ".join(map(printable, splits["train"].names)))
+    if sentence := describe_unjudged(splits):
+        log.info(sentence)
     for first, second in itertools.combinations(("train", "val", "test"), 2):
         if count := shared_texts(splits[first], splits[second]):
             log.warning(
@@ -60,11 +58,6 @@ def read_splits(data: Data) -> dict[str, Examples]:
                 *(count, len(splits[second].ids), second, first, second),
             )
     return splits
-
-
-def split_file(data: Data, split: str) -> str:
-    """The file that a split is read from."""
-    return getattr(data, "train" if split == HELD_OUT else split)
 
 
 def hold_out(examples: Examples, folds: int, fold: int) -> tuple[Examples, Examples]:

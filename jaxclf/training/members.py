@@ -16,8 +16,7 @@ from jaxclf.decisions.predictions import (
 from jaxclf.experiment import catalog
 from jaxclf.experiment.overrides import override
 from jaxclf.files.json_file import read_json
-from jaxclf.text.reader import read
-from jaxclf.training.data import split_file
+from jaxclf.text.data_splits import read_data
 from jaxclf.training.memory import tune_malloc
 from jaxclf.training.run import train
 from jaxclf.types import Predictions
@@ -86,7 +85,7 @@ def load_split(run: Path, split: str) -> tuple[Predictions, tuple[str, ...]]:
 
 
 def read_texts(run: Path, split: str) -> dict[str, str]:
-    """The texts of the file that a split of a run comes from, by id."""
-    path = split_file(catalog.load(str(run / "config.json")).data, split)
-    examples = read(path, labeled=False)
+    """The texts of a split of a run, by id."""
+    data = catalog.load(str(run / "config.json")).data
+    examples = read_data(data)["train" if split == HELD_OUT else split]
     return dict(zip(examples.ids, examples.texts, strict=True))

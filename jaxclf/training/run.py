@@ -17,6 +17,7 @@ from jaxclf.experiment.validation import check
 from jaxclf.files.atomic import lock
 from jaxclf.files.json_file import read_json, write_json
 from jaxclf.signals import raise_if_stopped, stop_on_signals
+from jaxclf.text.data_splits import write_split
 from jaxclf.training import checkpoint, distributed
 from jaxclf.training.evaluation import (
     Predict,
@@ -116,6 +117,8 @@ def _start_run(
     write_json(out / "labels.json", setup.names)
     write_json(out / "environment.json", describe_environment())
     write_provenance(out, provenance)
+    if not (setup.experiment.data.val and setup.experiment.data.test):
+        write_split(out, setup.splits)
     return None
 
 

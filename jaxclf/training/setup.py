@@ -22,7 +22,7 @@ from jaxclf.model.storage.weights import flatten_params
 from jaxclf.text.splits import describe, hash_texts
 from jaxclf.text.tokenizer.tokenize import tokenize
 from jaxclf.training.adapt import adapt, describe_rare_labels
-from jaxclf.training.data import Epochs, make_epochs, read_splits, split_file
+from jaxclf.training.data import Epochs, make_epochs, read_splits
 from jaxclf.training.param_groups import check_groups, init_bias_from_prior, without_last_layers
 from jaxclf.training.start import Start, initial_params, open_start
 from jaxclf.types import Batch, Examples, LabelStats, Tokens
@@ -100,7 +100,7 @@ def _make_provenance(
 ) -> Provenance:
     soft_labels, model = experiment.data.soft_labels, start.model
     provenance = make_provenance(
-        {name: describe(part, split_file(experiment.data, name)) for name, part in splits.items()},
+        {name: describe(part) for name, part in splits.items()},
         {
             "average": experiment.regularization.weight_averaging.name,
             "calibration": experiment.calibration.name,

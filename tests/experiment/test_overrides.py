@@ -11,6 +11,8 @@ from jaxclf.errors import ConfigError
 from jaxclf.experiment import catalog
 from jaxclf.experiment.config import Data, Experiment, Spec
 from jaxclf.experiment.overrides import (
+    OTHER_FILES,
+    difference,
     from_dict,
     iter_fields,
     override,
@@ -34,6 +36,13 @@ def error_of(function, *arguments):
     return str(caught.value)
 
 
+def test_a_new_training_file_drops_the_files_of_the_previous_one():
+    changed = override(PLAIN, {"data.test": "t.csv", "data.train": "mine.csv"})
+    assert (changed.data.train, changed.data.val, changed.data.test) == ("mine.csv", "", "t.csv")
+    kept = override(PLAIN, {"data.train": "mine.csv", "data.val": PLAIN.data.val})
+    assert override(PLAIN, difference(PLAIN, kept)) == kept
+
+
 def test_every_key_can_be_overridden_and_nothing_else_changes():
     values = {str: "z", int: 3, float: 0.25, tuple: ("u", "v"), Spec: Spec("z", option=1)}
     values |= {dict: {"u": "v"}, bool: True}
@@ -42,7 +51,8 @@ def test_every_key_can_be_overridden_and_nothing_else_changes():
         expected = literals.get(key, values[type(value)])
         override_value = {"name": "z", "option": 1} if isinstance(value, Spec) else expected
         changed = dict(iter_fields(override(PLAIN, {key: override_value})))
-        assert changed == dict(iter_fields(PLAIN)) | {key: expected}
+        dropped = OTHER_FILES if key == "data.train" else {}
+        assert changed == dict(iter_fields(PLAIN)) | dropped | {key: expected}
         assert type(changed[key]) is type(value)
 
 

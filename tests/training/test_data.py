@@ -20,7 +20,6 @@ from jaxclf.training.data import (
     make_epochs,
     make_targets,
     read_splits,
-    split_file,
 )
 from jaxclf.types import Predictions, Windows
 
@@ -141,13 +140,13 @@ def test_a_fold_is_held_out_with_its_groups_and_duplicates(tmp_path):
             assert len(ids & held_out_ids) != 1
         held_out.append(held_out_ids)
     assert not held_out[0] & held_out[1]
-    assert split_file(data, HELD_OUT) == path
+    assert splits[HELD_OUT].file == path
 
 
 def test_a_split_without_a_label_is_an_error(data, examples, tmp_path):
     row = {"text": "a", "labels": dict.fromkeys(examples.names, 0)}
     path = write_rows(tmp_path / "none.json", [row])
-    with pytest.raises(DataError, match=r"none\.json: no example has a label"):
+    with pytest.raises(DataError, match=r"none\.json: no example of val has a label"):
         read_splits(replace(data, val=path))
 
 

@@ -66,7 +66,9 @@ def test_otherwise_the_encoder_is_and_the_log_says_why(
 def test_rows_that_fitted_the_first_model_fitted_the_second(finished_run, tiny_data, tmp_path):
     rows = json.loads(tiny_data["train"].read_text(encoding="utf-8"))
     (tmp_path / "few.json").write_text(json.dumps(rows[:40]), encoding="utf-8")
-    experiment = start_from(finished_run, **{"data.train": str(tmp_path / "few.json")})
+    files = {"data.train": tmp_path / "few.json"}
+    files |= {f"data.{name}": tiny_data[name] for name in ("val", "test")}
+    experiment = start_from(finished_run, **{key: str(path) for key, path in files.items()})
     provenance = make_setup(experiment).provenance
     splits = provenance.record["splits"]
     fitted = {part["split"] for part in provenance.record["fitted"] if "weights" in part["what"]}

@@ -122,7 +122,7 @@ def folder(tiny_encoder, demo_rows, tmp_path_factory):
         path = folder / f"{split}.jsonl"
         path.write_text("\n".join(rows), encoding="utf-8")
         examples[split] = read(path, NAMES)
-        provenance.record["splits"][split] = text_splits.describe(examples[split], path.name)
+        provenance.record["splits"][split] = text_splits.describe(examples[split])
         provenance.row_hashes[split] = text_splits.hash_texts(examples[split].texts)
     for name, by_split in runs.items():
         for split, split_probs in by_split.items():
