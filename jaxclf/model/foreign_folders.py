@@ -38,7 +38,8 @@ def find_encoder(folder: Path, name: str) -> Path:
 
 
 def _merge_advice(config: dict[str, Any], name: str) -> str:
-    base, target = printable(str(config.get("base_model_name_or_path"))), f"{name}-merged"
+    base = printable(str(config.get("base_model_name_or_path")))
+    target = name.rstrip("/") + "-merged"
     model = "AutoPeftModel" + TASKS.get(str(config.get("task_type")), "")
     code = (
         f"from peft import {model}; from transformers import AutoTokenizer; "

@@ -94,7 +94,8 @@ def open_encoder(folder: Path) -> tuple[dict[str, Any], Tokenizer]:
     last, largest = config.vocab_size - 1, largest_id(tokenizer)
     if largest > last:
         raise DataError(
-            f"{folder}: the tokenizer has ids up to {largest}, the encoder's table ends at {last}"
+            f"{folder}: the tokenizer has ids up to {largest}, the encoder's table ends at {last}; "
+            "copy both from the same model, or save the encoder after resize_token_embeddings"
         )
     check_copy(tokenizer, folder)
     return hf_config, tokenizer

@@ -1,6 +1,7 @@
 """Tokenizers of encoder folders that hold vocabulary files and no tokenizer.json."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,8 @@ from jaxclf.files.untrusted import (
     safe_path,
 )
 from jaxclf.text.tokenizer.checks import ADVICE, check_for_panics, failures_as_data_error
+
+log = logging.getLogger(__name__)
 
 # By the `tokenizer_type` of AutoTokenizer, which is a model_type. AutoTokenizer itself would guess
 # from a folder's `tokenizer_class`, which may name any class of transformers, models included.
@@ -54,6 +57,7 @@ def convert_vocabulary(folder: Path) -> Tokenizer:
         for name in SETTINGS_FILES
     }
     tokenizer_type = _tokenizer_type(folder, settings["tokenizer_config.json"] or {})
+    _keep_case_of_cased_words(folder, VOCABULARY_FILES[tokenizer_type][0], settings)
     with TemporaryDirectory(prefix="jaxclf-") as temporary:
         for name in VOCABULARY_FILES[tokenizer_type]:
             (Path(temporary) / name).write_bytes(_read_vocabulary(folder, name))
@@ -70,6 +74,21 @@ def convert_vocabulary(folder: Path) -> Tokenizer:
             tokenizer = Tokenizer.from_str(serialized)  # as it will be read from now on
             _check_tokens(tokenizer, settings, folder)
     return tokenizer
+
+
+def _keep_case_of_cased_words(folder: Path, name: str, settings: dict[str, Any]) -> None:
+    """Turn lower case off where a vocab.txt has words with capitals and no setting decides.
+
+    transformers would lower every text, since BERT's first release had no settings file.
+    """
+    options = settings["tokenizer_config.json"] or {}
+    if name != "vocab.txt" or "do_lower_case" in options:
+        return
+    words = _read_vocabulary(folder, name).decode("utf-8", "replace").split("\n")
+    cased = sum(word != word.lower() for word in words if not word.startswith("["))
+    if cased > len(words) / 100:
+        log.info("%s: %s has words with capitals, so texts keep their case", folder, name)
+        settings["tokenizer_config.json"] = options | {"do_lower_case": False}
 
 
 def _auto_tokenizer(folder: str, tokenizer_type: str) -> Tokenizer:

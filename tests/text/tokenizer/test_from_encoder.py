@@ -148,6 +148,18 @@ def test_without_a_model_type_the_files_tell_it(name, model_type, vocabularies, 
     assert [e.ids for e in load_tokenizer(tmp_path).encode_batch(texts)] == expected
 
 
+def test_texts_keep_their_case_where_the_vocabulary_has_capitals(vocabularies, tmp_path):
+    text = "Paris in the Spring"
+    save(tmp_path, vocabularies["cased"], "bert", tokenizer_config={"do_lower_case": False})
+    cased = load_tokenizer(tmp_path).encode(text).ids
+    for settings in ({}, {"do_lower_case": True}):
+        save(tmp_path, vocabularies["cased"], "bert", tokenizer_config=settings)
+        assert (load_tokenizer(tmp_path).encode(text).ids == cased) == (not settings)
+    save(tmp_path, vocabularies["uncased"], "bert", tokenizer_config={})
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.encode(text).ids == tokenizer.encode(text.lower()).ids
+
+
 def removed(content):
     return None
 
