@@ -13,7 +13,13 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PYTHONS = [name.split()[-1] for name in PROJECT["classifiers"] if "Python :: 3." in name]
-NOT_PINNED = {"cuda", "ray", "parity"}  # too large for the tests, or not of one version
+NOT_PINNED = {
+    "cuda",
+    "ray",
+    "wandb",
+    "mlflow",
+    "parity",
+}  # too large for the tests, or not of one version
 
 
 def read_pins(python: str) -> dict[str, str]:

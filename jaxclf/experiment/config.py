@@ -152,6 +152,9 @@ class Train:
     checkpoint_every: Annotated[
         int, Bound(1, 2**31), "steps between checkpoints, besides one per epoch"
     ] = 500
+    track: Annotated[
+        Literal["", "wandb", "mlflow"], 'tracker that gets the figures of TensorBoard too; "": none'
+    ] = ""
     init_from: Annotated[
         str,
         "run or model to start from: its encoder, and with the same labels, pool and head these "

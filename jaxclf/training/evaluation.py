@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from scipy.special import logit
 
 from jaxclf.decisions.calibration import calibration_to_json
 from jaxclf.decisions.evaluation import calibrate, make_rule, score_run
-from jaxclf.decisions.metrics import compute_metrics
+from jaxclf.decisions.metrics import compute_label_metrics, compute_metrics
 from jaxclf.decisions.predictions import save_predictions, with_unknown
 from jaxclf.decisions.selection import as_score, calibrated_log_loss, format_metric
 from jaxclf.decisions.thresholds import decide
@@ -22,12 +24,14 @@ from jaxclf.reports.diagnosis import diagnose
 from jaxclf.reports.html_report import write_page
 from jaxclf.reports.model_card import make_card
 from jaxclf.text.tokenizer.tokenize import lengths
+from jaxclf.training.losses import LOSSES
 from jaxclf.training.manifest import Metrics
 from jaxclf.training.setup import RunSetup
 from jaxclf.types import Predictions
 
 log = logging.getLogger(__name__)
 
+SMALLEST = 1e-7  # of a probability, so that its logit is finite
 SHOWN = ("calibrated_log_loss", "macro_f1", "map")  # after each epoch
 
 # (params, split) -> predictions with the network's probabilities, not calibrated.
@@ -56,20 +60,36 @@ def make_predict(setup: RunSetup) -> Predict:
 def evaluate(setup: RunSetup, predict: Predict, params: dict) -> Metrics:
     """Validation metrics with thresholds fitted on the same split.
 
-    `score` is higher for a better value of `train.metric`.
+    `score` is higher for a better value of `train.metric`. `loss` is the training loss on
+    validation, without dropout and other regularization. `f1/LABEL` is that of a label.
     """
     experiment, metric = setup.experiment, setup.experiment.train.metric
     network = predict(params, "val")
     calibrated, _ = calibrate({"val": network}, experiment.calibration)
     val = calibrated["val"]
     thresholds = make_rule(experiment.threshold, setup.names)(val.labels, val.probs)
+    decided = decide(val.probs, thresholds)
+    rows = compute_label_metrics(val.labels, val.probs, decided, setup.names)
     metrics = {
+        "loss": _validation_loss(setup, network),
         "calibrated_log_loss": calibrated_log_loss(network.labels, network.probs),
-        **compute_metrics(val.labels, val.probs, decide(val.probs, thresholds)),
+        **compute_metrics(val.labels, val.probs, decided),
+        **{f"f1/{name}": row["f1"] for name, row in rows.items()},
     }
     shown = dict.fromkeys((metric, *SHOWN))
     log.info("  val %s", ", ".join(format_metric(name, metrics[name]) for name in shown))
     return {"score": as_score(metric, metrics[metric]), **metrics}
+
+
+def _validation_loss(setup: RunSetup, network: Predictions) -> float:
+    """The mean loss of the validation examples under the network's probabilities."""
+    loss, is_known = setup.experiment.loss, ~np.isnan(network.labels)
+    probs = np.clip(network.probs.astype(np.float64), SMALLEST, 1 - SMALLEST)
+    matrices = (logit(probs), np.nan_to_num(network.labels), is_known)
+    values = LOSSES[loss.name](
+        *(jnp.asarray(matrix, jnp.float32) for matrix in matrices), setup.stats, **loss.options
+    )
+    return float(values.mean())
 
 
 def write_results(

@@ -36,12 +36,15 @@ def run_loop(
     patience: int,
     checkpoint_every: int,
     keep_epochs: bool = False,
+    open_log: Callable[[Path, int], MetricsLog] = MetricsLog,
 ) -> Progress:
     """Train from `state` and `progress` to the last epoch or to early stopping.
 
     learning_rate: steps done -> learning rate, for the metrics.
     evaluate: (params, epoch, from 0) -> validation metrics, with the key `score`.
+        Those named `f1/LABEL` are logged and not kept.
     keep_epochs: keep the checkpoint of every epoch's end.
+    open_log: (run, step) -> the log of the metrics from this step on.
     Raises DivergedError before a state that is not finite is evaluated or saved; after a signal it
     saves a checkpoint and raises StoppedError.
     """
@@ -74,7 +77,7 @@ def run_loop(
         except StoppedError as error:
             stop(error.signal_number)
 
-    with shielded(), MetricsLog(run, int(state.step)) as metrics_log:
+    with shielded(), open_log(run, int(state.step)) as metrics_log:
         for epoch in range(len(history), len(epochs.sizes)):
             if _has_stalled(history, patience):
                 break
@@ -94,9 +97,11 @@ def run_loop(
             log.info(
                 "epoch %d of %d: train loss %.4f", epoch + 1, len(epochs.sizes), loss_sum / size
             )
-            history.append({"epoch": epoch + 1, "train_loss": loss_sum / size, **evaluate_state()})
+            metrics = {"epoch": epoch + 1, "train_loss": loss_sum / size, **evaluate_state()}
+            kept = {name: value for name, value in metrics.items() if not name.startswith("f1/")}
+            history.append(kept)
             loss_sum, done = 0.0, 0
-            metrics_log.log_epoch(int(state.step), history[-1])
+            metrics_log.log_epoch(int(state.step), metrics)
             stop_after_signal()
             save()
     return Progress(history, 0.0, 0)

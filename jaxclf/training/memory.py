@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,7 @@ def tune_malloc() -> None:
     kernel at once, and page faults slow down the next step. The setting holds for the whole
     process, so commands use it and the library does not. Without glibc it does nothing.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.pythonapi, "mallopt", None)  # any library that the process has loaded
     if mallopt is not None:
         mallopt(MMAP_MAX, 0)
         mallopt(TRIM_THRESHOLD, 2**31 - 1)

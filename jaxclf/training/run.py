@@ -31,12 +31,14 @@ from jaxclf.training.loop import init_state, run_loop
 from jaxclf.training.losses import LOSSES
 from jaxclf.training.manifest import Metrics, Progress
 from jaxclf.training.memory import raise_on_oom, retry_with_smaller_micro_batches
+from jaxclf.training.metrics_log import MetricsLog
 from jaxclf.training.optimizer import learning_rate, make_optimizer
 from jaxclf.training.param_groups import stop_gradient_on
 from jaxclf.training.regularization import AVERAGES
 from jaxclf.training.run_folder import describe_environment, open_run, settle_provenance
 from jaxclf.training.setup import RunSetup, init_params, make_setup
 from jaxclf.training.step import dropout_key, make_train_step, weights_of
+from jaxclf.training.trackers import hyperparameters, open_tracker
 from jaxclf.types import State
 
 log = logging.getLogger(__name__)
@@ -162,6 +164,11 @@ def _fit(
             out, abstract, epochs.sizes, checkpoint_every, keep_epochs
         )
     )
+    log_metrics = functools.partial(
+        MetricsLog,
+        values=hyperparameters(experiment),
+        tracker=open_tracker(out, experiment) if distributed.is_primary() else None,
+    )
     progress = run_loop(
         out,
         state,
@@ -173,6 +180,7 @@ def _fit(
         experiment.train.patience,
         checkpoint_every,
         keep_epochs,
+        log_metrics,
     )
     return progress.history, abstract
 
