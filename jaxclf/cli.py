@@ -34,6 +34,8 @@ COMMANDS = {
 
 # Options for the data files -> the keys that they stand for.
 DATA_FILES = {"--data": "data.train", "--val": "data.val", "--test": "data.test"}
+# All options that stand for a key.
+KEY_OPTIONS = {**DATA_FILES, "--track": "train.track"}
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
 
@@ -88,7 +90,7 @@ class CommandParser(argparse.ArgumentParser):
         self._declare_overrides()
         overrides, words = self._split_overrides(argv)
         args = self.parse_intermixed_args(words)
-        args.override_words = [*overrides, *args.overrides, *_data_words(args, overrides)]
+        args.override_words = [*overrides, *args.overrides, *_option_words(args, overrides)]
         args.overrides = parse_overrides(args.override_words)
         return args
 
@@ -115,14 +117,14 @@ class CommandParser(argparse.ArgumentParser):
         return overrides, words
 
 
-def _data_words(args: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
-    """The `key=value` words of --data, --val and --test. Raises ConfigError for a second value."""
+def _option_words(args: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
+    """The `key=value` words of KEY_OPTIONS. Raises ConfigError for a second value."""
     words = []
-    for option, key in DATA_FILES.items():
-        if (file := getattr(args, key, None)) is not None:
+    for option, key in KEY_OPTIONS.items():
+        if (value := getattr(args, key, None)) is not None:
             if any(word.startswith(f"{key}=") for word in overrides):
-                raise ConfigError(f"{option} and {key}= name the same file; give one of them")
-            words.append(f"{key}={json.dumps(file)}")  # a name such as 2024 is no number
+                raise ConfigError(f"{option} and {key}= are the same; give one of them")
+            words.append(f"{key}={json.dumps(value)}")  # a name such as 2024 is no number
     return words
 
 

@@ -40,6 +40,8 @@ def build_parser() -> CommandParser:
     parser.add_argument("--process-id", type=int, metavar="I", help="this process of N, from 0")
     parser.add_argument("--num-processes", type=int, metavar="N", help="number of processes")
     parser.add_argument("--coordinator-address", metavar="HOST:PORT", help="of process 0")
+    text = "a tracker that gets the figures of TensorBoard too (train.track)"
+    parser.add_argument("--track", dest="train.track", choices=("wandb", "mlflow"), help=text)
     parser.add_data_files()
     return parser
 

@@ -17,6 +17,8 @@ COMMANDS = "audit cascade compare curve ensemble evaluate export predict serve t
 LAYERS = [
     {*COMMANDS, "__main__"},
     {"cli"},
+    {"sklearn"},
+    {"fitting"},
     {"search"},
     {"training", "service"},
     {"reports", "exporters"},
@@ -34,7 +36,7 @@ NO_JAX = ("text", "decisions", "experiment", "files", "reports")
 HOME_OF = {"flax.linen": "model", "optuna": "search", "onnx": "exporters", "fastapi": "service"}
 EXTRAS = (
     "pyarrow torch chex beartype onnx onnxruntime flatbuffers fastapi starlette uvicorn "
-    "prometheus_client ray"
+    "prometheus_client ray wandb mlflow pandas polars datasets"
 ).split()
 
 # Words that say nothing about the value they name, and names that were replaced.

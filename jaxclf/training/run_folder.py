@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 # Keys whose empty or zero value means: settled when the run starts.
 SETTLED = ("encoder.revision", "data.max_length", "train.batch_size", "train.epochs")
+DATA = "data.jsonl"  # of a run whose data came from Python
 
 
 def open_run(out: Path, experiment: Experiment, resume: str) -> None:
@@ -35,13 +36,19 @@ def open_run(out: Path, experiment: Experiment, resume: str) -> None:
         if resume == "never":
             raise ConfigError(f"{out} exists; give another --out, or --resume auto")
         recorded = dict(iter_fields(catalog.load(str(path))))
-        changed = [key for key, value in iter_fields(experiment) if recorded[key] != value]
+        changed = [
+            key
+            for key, value in iter_fields(experiment)
+            if recorded[key] != value and key != "train.track"  # it changes no result
+        ]
         if changed:
             raise ConfigError(
                 f"{out} contains a run of another experiment (different {', '.join(changed)}); "
                 f"give another --out{_advise_start(out)}"
             )
-    elif out.exists() and any(path.suffix != ".part" for path in out.iterdir()):
+    elif out.exists() and any(
+        path.suffix != ".part" and path.name != DATA for path in out.iterdir()
+    ):
         raise ConfigError(f"{out} is not empty and contains no run; give another --out")
     else:
         out.mkdir(parents=True, exist_ok=True)
