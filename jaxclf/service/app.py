@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 
-from jaxclf.service import schemas
+from jaxclf.service import label_studio, schemas
 from jaxclf.service.batcher import QueueFullError, TooLargeError
 from jaxclf.service.middleware import (
     add_headers,
@@ -92,6 +92,7 @@ def make_app(
     app.add_exception_handler(RequestValidationError, _refuse_content)
     _add_inference_routes(app, service)
     _add_health_routes(app, service)
+    app.include_router(label_studio.make_router(service, StrictRoute, _disconnected))
     _add_pages(app)
     # The last one is the outermost.
     app.add_middleware(check_requests, hosts=hosts)
@@ -217,6 +218,8 @@ async def _disconnected(request: Request) -> None:
 
 async def _refuse_content(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if request.url.path.startswith(label_studio.PREFIX):
+        return error_response(422, f"the body must hold {label_studio.FORM}")
     form = '{"text": "…"}' + (' or {"texts": ["…", …]}' if request.url.path == "/predict" else "")
     return error_response(422, schemas.error_message(error.errors()[0], form))
 

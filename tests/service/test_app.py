@@ -441,7 +441,8 @@ def test_metrics_hold_nothing_of_a_request(served):
     assert counted(port, "jaxclf_texts_total") == before + 3
     assert MARKER not in body.decode()
     paths = set(re.findall('path="([^"]*)"', body.decode()))
-    pages = r"/(predict|explain|health|ready|metrics|docs|openapi\.json|\w+\.(js|css))?|other"
+    pages = r"/((label-studio/)?(predict|explain|health|ready|setup|webhook)|metrics|docs"
+    pages += r"|openapi\.json|\w+\.(js|css))?|other"
     assert all(re.fullmatch(pages, path) for path in paths)
     for name in (
         "jaxclf_requests_total jaxclf_request_seconds_bucket jaxclf_tokens_total "
