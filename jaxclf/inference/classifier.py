@@ -16,7 +16,7 @@ from jaxclf.errors import ConfigError, printable
 from jaxclf.inference.explanation import Source, explain
 from jaxclf.inference.model_groups import ModelGroup, score_group
 from jaxclf.inference.report import Report, read_report
-from jaxclf.inference.saving import save_copy
+from jaxclf.inference.saving import push_copy, save_copy
 from jaxclf.inference.texts import is_frame, text_column, validate_texts, with_columns
 from jaxclf.model.attribution import slopes_shape
 from jaxclf.model.fork import raise_after_fork
@@ -91,6 +91,15 @@ class Classifier:
         `path` holds anything but a model.
         """
         save_copy(self._folder(), Path(path))
+
+    def push_to_hub(self, name: str, private: bool = True, token: str | None = None) -> str:
+        """Upload the model with its card to the Hugging Face Hub, as `export --to hf` writes it.
+
+        name: of the repository, such as "me/my-model"; it is made if it is missing.
+        private: whether it is then for its owner alone. token: of the Hub; None: that of `hf auth
+        login`. Returns the address. Raises ConfigError.
+        """
+        return push_copy(self._folder(), name, private, token)
 
     def _folder(self) -> Path:
         if self.folder is None:

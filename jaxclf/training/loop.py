@@ -42,7 +42,6 @@ def run_loop(
 
     learning_rate: steps done -> learning rate, for the metrics.
     evaluate: (params, epoch, from 0) -> validation metrics, with the key `score`.
-        Those named `f1/LABEL` are logged and not kept.
     keep_epochs: keep the checkpoint of every epoch's end.
     open_log: (run, step) -> the log of the metrics from this step on.
     Raises DivergedError before a state that is not finite is evaluated or saved; after a signal it
@@ -94,12 +93,8 @@ def run_loop(
                     stop_after_signal()
                     if step % checkpoint_every == 0 and done < size:
                         save()
-            log.info(
-                "epoch %d of %d: train loss %.4f", epoch + 1, len(epochs.sizes), loss_sum / size
-            )
-            metrics = {"epoch": epoch + 1, "train_loss": loss_sum / size, **evaluate_state()}
-            kept = {name: value for name, value in metrics.items() if not name.startswith("f1/")}
-            history.append(kept)
+            metrics = _log_loss_of_epoch(epoch, epochs, loss_sum) | evaluate_state()
+            history.append(_without_labels(metrics))
             loss_sum, done = 0.0, 0
             metrics_log.log_epoch(int(state.step), metrics)
             stop_after_signal()
@@ -132,6 +127,18 @@ def init_state(
     """
     average = jax.tree.map(jnp.copy, params) if ema else ()
     return State(jnp.int32(0), params, opt_state, jnp.asarray(key), average), Progress([], 0.0, 0)
+
+
+def _log_loss_of_epoch(epoch: int, epochs: Epochs, loss_sum: float) -> Metrics:
+    """The first metrics of an epoch."""
+    train_loss = loss_sum / epochs.sizes[epoch]
+    log.info("epoch %d of %d: train loss %.4f", epoch + 1, len(epochs.sizes), train_loss)
+    return {"epoch": epoch + 1, "train_loss": train_loss}
+
+
+def _without_labels(metrics: Metrics) -> Metrics:
+    """The metrics that a checkpoint keeps: there may be thousands of labels."""
+    return {name: value for name, value in metrics.items() if not name.startswith("f1/")}
 
 
 def _has_stalled(history: list[Metrics], patience: int) -> bool:

@@ -15,9 +15,10 @@ from tokenizers import AddedToken, Tokenizer, models, processors
 
 import jaxclf
 from jaxclf.decisions.calibration import Calibration
-from jaxclf.exporters.hf import special_tokens, to_hf
+from jaxclf.exporters.hf import to_hf
 from jaxclf.model.classifier import CODE_FILE, param_shapes
 from jaxclf.model.heads import HEADS, POOLS
+from jaxclf.model.storage.hf_folder import special_tokens
 from jaxclf.model.storage.saved_model import open_encoder, pretrained_params
 
 # One variant of each family: the one with the most parameters of its own.

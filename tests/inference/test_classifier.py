@@ -7,6 +7,8 @@ from threading import Barrier
 import jax
 import numpy as np
 import pytest
+from huggingface_hub import RepoUrl
+from huggingface_hub.errors import LocalTokenNotFoundError
 from tiny_models import LABELS
 
 import jaxclf
@@ -163,6 +165,41 @@ def test_a_saved_copy_answers_alike_and_nothing_else_is_replaced(finished_run, t
         with pytest.raises(ConfigError, match="not a model"):
             classifier.save(path)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+
+
+class Hub:
+    """The calls of the Hub that are used."""
+
+    def __init__(self, token, library_name):
+        self.token = token
+
+    def create_repo(self, name, private, exist_ok):
+        if self.token is None:
+            raise LocalTokenNotFoundError("no token")
+        calls.append((self.token, name, private, exist_ok))
+        return RepoUrl(f"https://huggingface.co/{name}")
+
+    def upload_folder(self, repo_id, folder_path):
+        opened = jaxclf.load(folder_path)
+        files = {path.name for path in folder_path.iterdir()}
+        calls.append((repo_id, opened.labels, files))
+
+
+calls: list[tuple] = []
+
+
+def test_a_model_is_pushed_with_its_card_and_without_row_hashes(run_folder, monkeypatch):
+    calls.clear()
+    monkeypatch.setattr("jaxclf.inference.saving.HfApi", Hub)
+    classifier = jaxclf.load(run_folder)
+    assert classifier.push_to_hub("me/model", token="t") == "https://huggingface.co/me/model"
+    created, (repository, labels, files) = calls
+    assert created == ("t", "me/model", True, True)
+    assert (repository, labels) == ("me/model", LABELS)
+    assert {"README.md", "config.json", "tokenizer_config.json", "model.safetensors"} <= files
+    assert "row_hashes.npz" not in files
+    with pytest.raises(ConfigError, match="me/model: no token"):
+        classifier.push_to_hub("me/model")
 
 
 def test_the_report_has_the_figures_of_the_run_and_shows_their_intervals(finished_run, classifier):
