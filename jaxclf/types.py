@@ -43,6 +43,8 @@ class Examples(NamedTuple):
     splits: tuple[str, ...] = ()  # train, val or test, as the file says; empty if it does not
     lines: tuple[int, ...] = ()  # of the file
     file: str = ""
+    # Krippendorff's alpha of each label, NaN if undefined; empty if no text has several annotators
+    agreement: tuple[float, ...] = ()
 
 
 class Windows(NamedTuple):

@@ -43,8 +43,8 @@ def load_predictions(path: Path) -> Predictions:
 
 
 def with_unknown(labels: np.ndarray, label_mask: np.ndarray) -> np.ndarray:
-    """The labels of Predictions: NaN where `label_mask` is 0."""
-    return np.where(label_mask > 0, labels, np.nan).astype(np.float32)
+    """The labels of Predictions: 1 from 0.5 on, else 0; NaN where `label_mask` is 0."""
+    return np.where(label_mask > 0, labels >= 0.5, np.nan).astype(np.float32)
 
 
 def merge_predictions(parts: list[Predictions]) -> Predictions:

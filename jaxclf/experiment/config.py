@@ -42,7 +42,11 @@ class Data:
     ] = 0.15
     split_seed: Annotated[int, Bound(0, 2**31), "of that division; `seed` does not change it"] = 0
     split: Annotated[str, 'split.json of a run, whose division to take; "": by chance'] = ""
-    labels: Annotated[tuple[str, ...], "order of the labels; empty: as in the training file"] = ()
+    labels: Annotated[
+        tuple[str, ...], "the labels in order; other columns are left out; empty: all"
+    ] = ()
+    text_column: Annotated[str, 'column of the texts; "": `text`'] = ""
+    ignore_columns: Annotated[tuple[str, ...], "columns that are left out"] = ()
     max_length: Annotated[
         int, Bound(0, 2**20), "tokens in a window and in a packed row; 0: chosen from the texts"
     ] = 128
@@ -67,6 +71,11 @@ class Data:
     label_descriptions: Annotated[dict[str, str], "meaning of each label, for the model card"] = (
         field(default_factory=dict)
     )
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns that `read` is told of."""
+        return {"text_column": self.text_column, "ignore_columns": self.ignore_columns}
 
     @property
     def windows(self) -> Windows:

@@ -38,7 +38,7 @@ def evaluate_file(run: Path, data: Path) -> dict[str, Any]:
     """Score a labeled file with the model of a run. The scores count the rows whose texts were used
     for fitting, whatever the file's name, format and order."""
     classifier = load(run)
-    examples = read(data, classifier.labels)
+    examples = read(data, classifier.labels, **classifier.experiment.data.columns)
     probs = classifier.predict_proba(examples.texts)
     labels = with_unknown(examples.labels, examples.label_mask)
     predictions = Predictions(np.array(examples.ids), probs, labels, data.stem)

@@ -34,7 +34,7 @@ def read_data(data: Data) -> dict[str, Examples]:
     """
     if not data.train:
         raise ConfigError("data.train is empty; name your file, as in --data mine.csv")
-    rows = read(data.train, data.labels)
+    rows = read(data.train, data.labels, **data.columns)
     splits = {name: _rows_of(rows, name) for name in SPLITS if name in rows.splits}
     splits = splits or {"train": rows}
     if "train" not in splits:
@@ -47,7 +47,7 @@ def read_data(data: Data) -> dict[str, Examples]:
                 *(name, file, data.train, name),
             )
         if name not in splits and file:
-            splits[name] = _rows_of(read(file, rows.names), name)
+            splits[name] = _rows_of(read(file, rows.names, **data.columns), name)
     if missing := [name for name in SPLITS[1:] if name not in splits]:
         splits |= _take(splits["train"], data, missing)
     return {name: splits[name] for name in SPLITS}

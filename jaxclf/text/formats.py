@@ -1,82 +1,72 @@
-"""Rows of JSON, JSON lines, CSV, TSV and Parquet files, each with its line.
+"""Rows of JSON, JSON lines, CSV, TSV, Parquet and Arrow, each with its line.
 
 Files are read lazily: memory holds little more than one row.
 """
 
-import csv
 import json
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
-from jaxclf.errors import DataError, printable
-from jaxclf.text.parquet import iter_rows
+from jaxclf.errors import DataError, did_you_mean, printable
+from jaxclf.text.delimited import DELIMITERS, delimited_rows, find_delimiter
+from jaxclf.text.parquet import iter_arrow, iter_rows
+from jaxclf.text.rows import FileFormatError, Row, RowError
+from jaxclf.text.text_file import (
+    CHUNK,
+    detect_encoding,
+    is_packed,
+    max_size,
+    open_text,
+    too_large,
+)
 
-CHUNK = 2**16  # characters or bytes read at a time
-# Characters of all texts and listed labels, and their ratio to the file's bytes: a file beyond both
-# was made to fill the memory.
-MAX_EXPANDED, MAX_RATIO = 2**26, 200
 BLANK = re.compile(r"[ \t\r\n]*")
 # Where a buffer ends within an element, the parser stops at most this many characters before it.
 CUT_SHORT = 16
-ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # of the error handler "surrogateescape"
 TOO_DEEP = "not JSON: nested too deeply, or a number is too long"
 
 
-def max_size(path: Path) -> int:
-    """The most characters or bytes that the rows of a file may have."""
-    return max(MAX_EXPANDED, MAX_RATIO * path.stat().st_size)
+def open_rows(path: Path, text_column: str) -> tuple[str, Iterator[Row]]:
+    """What a file or folder is, in words, and its rows. The last row may be an error of the file.
 
-
-class RowError(Exception):
-    """An error of one row; `read` adds the file and the line.
-
-    unknown: a label name for which the message may suggest another.
+    text_column: the name by which the header of a CSV file is known. Raises DataError.
     """
-
-    def __init__(self, reason: str, unknown: str = ""):
-        super().__init__(reason)
-        self.unknown = unknown
-
-
-class FileFormatError(Exception):
-    """An error after which the rest of the file cannot be read."""
-
-    def __init__(self, line: int, reason: str):
-        super().__init__(reason)
-        self.line = line
-
-
-class Row(NamedTuple):
-    line: int
-    fields: Any  # a dict where the row is well formed, a RowError where it is not
+    if path.is_dir():
+        rows = enumerate(iter_arrow(path), 1)
+        return "a saved dataset", (Row(number, fields) for number, fields in rows)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    ending = Path(path.stem if is_packed(path) else path.name).suffix.lower()
+    if ending in CONVERSIONS:
+        raise DataError(f"{path}: {CONVERSIONS[ending]}")
+    if ending not in FORMATS or (is_packed(path) and ending == ".parquet"):
+        raise DataError(f"{path}: unknown ending {path.suffix!r}" + did_you_mean(ending, FORMATS))
+    name, rows = FORMATS[ending](path, text_column)
+    return name, _to_its_end(_limit_size(path, rows))
 
 
-def _from_text(path: Path, parse: Callable[[TextIO], Iterator[Row]], newline: str) -> Iterator[Row]:
-    """The rows that `parse` yields of a UTF-8 file. newline: as for `open`."""
-    with path.open(encoding="utf-8-sig", newline=newline) as file:
-        try:
-            yield from parse(file)
-        except UnicodeDecodeError:
-            line = _first_bad_line(path, newline)
-            raise DataError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
+def _to_its_end(rows: Iterator[Row]) -> Iterator[Row]:
+    try:
+        yield from rows
+    except FileFormatError as error:
+        yield Row(error.line, RowError(str(error)))
 
 
-def _first_bad_line(path: Path, newline: str) -> int:
-    """The line with the first byte that is not UTF-8; lines end where the parser's do."""
-    line, previous = 1, ""
-    with path.open(encoding="utf-8", errors="surrogateescape", newline=newline) as file:
-        while piece := file.readline(CHUNK):
-            if not piece.isascii() and ESCAPED_BYTE.search(piece):
-                break
-            is_split = piece == "\n" and previous.endswith("\r")  # by the limit of readline
-            line += piece.endswith(("\n", "\r") if newline == "" else "\n") and not is_split
-            previous = piece
-    return line
+def _limit_size(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows of a file. Raises DataError if they are far larger than the file."""
+    size, limit = 0, max_size(path)
+    for row in rows:
+        if isinstance(row.fields, dict):
+            labels = row.fields.get("labels")
+            for value in (*row.fields.values(), *(labels if isinstance(labels, list) else ())):
+                size += len(value) if isinstance(value, str) else 0
+        if size > limit:
+            raise too_large(path, size)
+        yield row
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -90,22 +80,26 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
-def _read_json(path: Path) -> tuple[str, Iterator[Row]]:
-    if _starts_a_list(path):
-        return "a JSON list", _from_text(path, _json_list, "\n")
-    return "JSON lines", _from_text(path, _json_lines, "\n")
+def _read_json(path: Path, text_column: str) -> tuple[str, Iterator[Row]]:
+    is_list = _starts_a_list(path)
+
+    def rows() -> Iterator[Row]:
+        with open_text(path, "\n") as file:
+            yield from _json_list(file) if is_list else _json_lines(file)
+
+    return "a JSON list" if is_list else "JSON lines", rows()
 
 
 def _starts_a_list(path: Path) -> bool:
-    # Bytes that are not UTF-8 are reported when the rows are read.
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
+    # Bytes that are not text are reported when the rows are read.
+    with open_text(path, "\n", errors="replace") as file:
         while chunk := file.read(CHUNK):
             if chunk := chunk.lstrip():
                 return chunk.startswith("[")
     return False
 
 
-def _json_list(file: TextIO) -> Iterator[Row]:
+def _json_list(file: TextIOWrapper) -> Iterator[Row]:
     """One row per element, each with the line it starts on."""
     text, at = "", 0  # the buffer; text[at:] is not parsed yet
     line, counted = 1, 0  # the line of text[counted]
@@ -164,13 +158,16 @@ def _json_list(file: TextIO) -> Iterator[Row]:
         raise FileFormatError(line, "text after the closing ']'")
 
 
-def _json_lines(file: TextIO) -> Iterator[Row]:
+def _json_lines(file: TextIOWrapper) -> Iterator[Row]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
         try:
             yield Row(number, json.loads(line.removesuffix("\n"), object_pairs_hook=_unique))
         except json.JSONDecodeError as error:
+            if line.strip() == "{":
+                reason = "an object of several lines; write one object a line, or a list of objects"
+                raise FileFormatError(number, reason) from None
             yield Row(number, RowError(f"not JSON: {error.msg}"))
         except RowError as error:
             yield Row(number, error)
@@ -178,36 +175,23 @@ def _json_lines(file: TextIO) -> Iterator[Row]:
             yield Row(number, RowError(TOO_DEEP))
 
 
-def _delimited(file: TextIO, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)  # a long text is not an error
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
-    header: list[str] = []
-    start = 1
-    try:
-        for cells in reader:
-            line, start = start, reader.line_num + 1
-            if not cells:
-                continue
-            if not header:
-                header = cells
-                if "text" not in header or len(set(header)) < len(header):
-                    raise FileFormatError(
-                        line,
-                        "the first line must name the columns: no duplicates, one of them 'text'",
-                    )
-            elif len(cells) != len(header):
-                reason = (
-                    f"{len(cells)} cells under {len(header)} columns; quote a text "
-                    f"that holds {delimiter!r} or a line break"
-                )
-                yield Row(line, RowError(reason))
-            else:
-                yield Row(line, dict(zip(header, cells, strict=True)))
-    except csv.Error as error:
-        raise FileFormatError(start, printable(str(error))) from None
+def _read_delimited(path: Path, text_column: str, default: str) -> tuple[str, Iterator[Row]]:
+    delimiter, encoding = find_delimiter(path, text_column, default), detect_encoding(path)
+    details = [DELIMITERS[delimiter]] if delimiter != default else []
+    details += [] if encoding.startswith("utf-8") else [encoding.upper()]
+    name = ("CSV" if default == "," else "TSV") + (f" ({', '.join(details)})" if details else "")
+    return name, delimited_rows(path, delimiter, text_column)
 
 
-def _read_parquet(path: Path) -> tuple[str, Iterator[Row]]:
+def _read_csv(path: Path, text_column: str) -> tuple[str, Iterator[Row]]:
+    return _read_delimited(path, text_column, ",")
+
+
+def _read_tsv(path: Path, text_column: str) -> tuple[str, Iterator[Row]]:
+    return _read_delimited(path, text_column, "\t")
+
+
+def _read_parquet(path: Path, text_column: str) -> tuple[str, Iterator[Row]]:
     rows = enumerate(iter_rows(path, max_size(path)), 1)
     return "Parquet", (Row(number, fields) for number, fields in rows)
 
@@ -215,7 +199,22 @@ def _read_parquet(path: Path) -> tuple[str, Iterator[Row]]:
 FORMATS = {
     ".json": _read_json,
     ".jsonl": _read_json,
-    ".csv": lambda path: ("CSV", _from_text(path, partial(_delimited, delimiter=","), "")),
-    ".tsv": lambda path: ("TSV", _from_text(path, partial(_delimited, delimiter="\t"), "")),
+    ".ndjson": _read_json,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
     ".parquet": _read_parquet,
+}
+
+_WORKBOOK = "a workbook; save its sheet as 'CSV UTF-8'"
+_PICKLE = (
+    "a pickle runs code when it is opened; write the table with DataFrame.to_parquet, or with "
+    "DataFrame.to_json(path, orient='records', lines=True)"
+)
+_PACKED = "a packed file; unpack it (of packed files, .csv.gz, .jsonl.gz and the like are read)"
+_ARROW = "an Arrow file; write the table with DataFrame.to_parquet or pyarrow.parquet.write_table"
+CONVERSIONS = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), _WORKBOOK),
+    **dict.fromkeys((".pkl", ".pickle"), _PICKLE),
+    **dict.fromkeys((".zip", ".bz2", ".xz", ".zst", ".7z"), _PACKED),
+    **dict.fromkeys((".arrow", ".feather"), _ARROW),
 }

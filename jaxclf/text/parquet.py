@@ -1,5 +1,7 @@
-"""Rows of Parquet files, in memory that does not depend on how well the file is compressed."""
+"""Rows of Parquet files, in memory that does not depend on how well the file is compressed, and of
+folders that `datasets` saved."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,11 +39,7 @@ def iter_rows(path: Path, max_size: int) -> Iterator[dict[str, Any]]:
                         "size; divide it, or store it as JSON lines"
                     )
                 for batch in file.iter_batches(rows, row_groups=[group]):
-                    for index, field in enumerate(batch.schema):
-                        if pyarrow.types.is_timestamp(field.type):  # Python has no nanoseconds
-                            column = batch.column(index).cast(pyarrow.string())
-                            batch = batch.set_column(index, field.name, column)
-                    yield from batch.to_pylist()
+                    yield from _rows_of(batch)
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not Parquet: {printable(str(error), 300)}") from None
 
@@ -81,3 +79,68 @@ def first_page_bytes(raw: BinaryIO, column: Any) -> int:
     if numbers[1] >= 2**31:
         raise ValueError("a page without a valid header")
     return numbers[1]
+
+
+def iter_arrow(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a folder of `datasets.Dataset.save_to_disk`. Raises DataError."""
+    if (splits := folder / "dataset_dict.json").is_file():
+        names = json.loads(splits.read_bytes()).get("splits", [])
+        raise DataError(
+            f"{folder}: a folder of several splits; name one: "
+            + ", ".join(str(folder / printable(str(name))) for name in names)
+        )
+    if not (folder / "state.json").is_file():
+        raise DataError(f"{folder}: a folder; name a file in it")
+    try:
+        import pyarrow
+        import pyarrow.ipc
+    except ImportError:
+        raise DataError(
+            f"{folder}: a saved dataset needs pyarrow: pip install 'jaxclf[parquet]'; or write a "
+            "file with Dataset.to_parquet"
+        ) from None
+    try:
+        state = json.loads((folder / "state.json").read_bytes())
+        for file in state["_data_files"]:
+            with pyarrow.ipc.open_stream(folder / Path(file["filename"]).name) as batches:
+                for batch in batches:
+                    yield from _rows_of(batch)
+    except (pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        reason = printable(str(error), 300)
+        raise DataError(f"{folder}: not a saved dataset: {reason}") from None
+
+
+def _rows_of(batch: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a batch. Class ids of `datasets` become the names that its features have."""
+    import pyarrow
+
+    for index, field in enumerate(batch.schema):
+        if pyarrow.types.is_timestamp(field.type):  # Python has no nanoseconds
+            column = batch.column(index).cast(pyarrow.string())
+            batch = batch.set_column(index, field.name, column)
+    names = _class_names(batch.schema)
+    for row in batch.to_pylist():
+        yield row | {key: _name_classes(row[key], names[key]) for key in names} if names else row
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """The names of the classes of each column of `datasets`' type ClassLabel, or lists of it."""
+    names = {}
+    try:
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        for column, feature in metadata.get("info", {}).get("features", {}).items():
+            while isinstance(feature, list) or "feature" in feature:
+                feature = feature[0] if isinstance(feature, list) else feature["feature"]
+            if column in schema.names and feature.get("_type") == "ClassLabel":
+                names[column] = list(feature["names"])
+    except (ValueError, AttributeError, TypeError, LookupError):
+        return {}  # the metadata of another program
+    return names
+
+
+def _name_classes(value: Any, names: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_name_classes(item, names) for item in value]
+    if value == -1:  # not labeled
+        return None
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf.errors import DataError
-from jaxclf.text import formats, parquet
+from jaxclf.text import formats, parquet, text_file
 from jaxclf.text.reader import read, stream
 
 EXTENSIONS = (".json", ".jsonl", ".csv", ".tsv")
@@ -129,7 +129,7 @@ def parquet_bombs(rows, size):
 def test_a_small_parquet_file_does_not_fill_the_memory(tmp_path, monkeypatch, name):
     """At most MAX_BYTES are decoded at a time; a file whose rows are far larger is refused."""
     monkeypatch.setattr(parquet, "MAX_BYTES", 2**20)
-    monkeypatch.setattr(formats, "MAX_EXPANDED", 2**24)
+    monkeypatch.setattr(text_file, "MAX_EXPANDED", 2**24)
     path = write_parquet(tmp_path / "a.parquet", parquet_bombs(400, 2**17)[name])
     assert path.stat().st_size < 120_000
     before, peaks = pyarrow.total_allocated_bytes(), [0]

@@ -84,8 +84,9 @@ def fit_cascade(
     networks, weights = pool_networks([model_folder(run) for run in runs], len(names))
     rules = _read_rules(rules_file, names)
     final = load(runs[-1])
+    data = final.experiment.data
     texts = {
-        split: _read_texts(Path(getattr(final.experiment.data, split)), part)
+        split: _read_texts(Path(getattr(data, split)), part, data.columns)
         for split, part in members.items()
     }
     matches = {split: _match(rules, texts[split], part) for split, part in members.items()}
@@ -161,11 +162,11 @@ def _read_rules(file: Path | None, names: tuple[str, ...]) -> tuple[Rule, ...]:
     return read_rules(parse_json(file.read_bytes(), str(file)), file, names)
 
 
-def _read_texts(file: Path, part: Members) -> list[str] | None:
+def _read_texts(file: Path, part: Members, columns: dict[str, Any]) -> list[str] | None:
     """The texts of a split, None if their file is gone. Raises DataError for other rows."""
     if not file.is_file():
         return None
-    examples = read(file, part.names)
+    examples = read(file, part.names, **columns)
     if list(examples.ids) != list(part.reference.ids):
         raise DataError(f"{file}: the rows differ from those that the runs have scored")
     return list(examples.texts)
