@@ -23,6 +23,7 @@ from jaxclf.decisions.metrics import (
     macro_f1,
 )
 from jaxclf.decisions.provenance import Provenance, describe_split
+from jaxclf.decisions.targets import find_missed, measure_targets
 from jaxclf.decisions.threshold_choice import ThresholdChoice, choose_rule, fit_rule
 from jaxclf.decisions.threshold_search import FALLBACK
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
@@ -86,11 +87,13 @@ def threshold_record(
     split: str,
     names: tuple[str, ...],
     choice: ThresholdChoice | None = None,
+    reached: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """The content of thresholds.json: of every label the threshold, its 95 % interval over
     resampled examples, the split it was fitted on and the rule with its options.
 
     choice: of the rule `auto`. Then `chosen` is the rule and `compared` has the scores.
+    reached: the precision or recall of each label with a target.
     """
     chosen = {}
     if choice is not None:
@@ -104,6 +107,7 @@ def threshold_record(
             "rule": spec.name,
             **chosen,
             **spec.options,
+            **({"reached": reached[name]} if reached and name in reached else {}),
         }
         for name, value, interval in zip(names, thresholds, intervals, strict=True)
     }
@@ -112,7 +116,7 @@ def threshold_record(
 def recorded_rule(thresholds: Mapping[str, Any]) -> Spec:
     """The rule with its options that thresholds.json records."""
     record = dict(next(iter(thresholds.values())))
-    for key in ("value", "interval", "split", "chosen", "compared"):
+    for key in ("value", "interval", "split", "chosen", "compared", "reached"):
         record.pop(key, None)
     return Spec(record.pop("rule"), **record)
 
@@ -132,11 +136,14 @@ def score_run(
     thresholds = held(val.labels, val.probs)
     decided, intervals = crossfit(val.labels, val.probs, rule, held)
     report = make_report(predictions, thresholds, names, provenance, (val.probs, decided))
+    reached = measure_targets(spec, val.labels, val.probs, thresholds, names)
+    about_rule: dict[str, Any] = {}
     if choice is not None:
-        report = {
-            split: part | {"threshold_choice": choice._asdict()} for split, part in report.items()
-        }
-    return report, threshold_record(thresholds, intervals, spec, "val", names, choice)
+        about_rule["threshold_choice"] = choice._asdict()
+    if missed := find_missed(spec, reached):
+        about_rule["missed_target"] = missed
+    report = {split: part | about_rule for split, part in report.items()}
+    return report, threshold_record(thresholds, intervals, spec, "val", names, choice, reached)
 
 
 def make_report(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.provenance import reuse_warnings
+from jaxclf.decisions.targets import describe_missed
 from jaxclf.files.markdown import escape_markdown
 
 CONSTANT = (
@@ -60,6 +61,8 @@ def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
     notes = [describe_macro(scores, split), CONSTANT, *reuse_warnings(scores, split)]
     if choice := scores.get("threshold_choice"):
         notes.append(describe_choice(choice))
+    if missed := scores.get("missed_target"):
+        notes.append(describe_missed(missed))
     return (
         Table("", (split, "support", *LABEL_COLUMNS), labels),
         Table("", ("metric", "value", "95 % interval", "constant"), metrics, notes),

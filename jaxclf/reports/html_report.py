@@ -14,6 +14,7 @@ from jaxclf.decisions.metrics import METRICS
 from jaxclf.decisions.predictions import load_predictions
 from jaxclf.decisions.provenance import reuse_warnings
 from jaxclf.decisions.score_tables import CONSTANT, LABEL_COLUMNS, describe_choice, describe_macro
+from jaxclf.decisions.targets import describe_missed
 from jaxclf.decisions.thresholds import THRESHOLDS, decide
 from jaxclf.errors import DataError
 from jaxclf.files.atomic import write_text
@@ -82,6 +83,7 @@ def write_page(
         macro_notes=[
             *(describe_macro(report[split], split) for split in ("test", "val")),
             CONSTANT,
+            *([describe_missed(missed)] if (missed := report["val"].get("missed_target")) else []),
         ],
         reuse=[*reuse_warnings(report["test"], "test"), *reuse_warnings(report["val"], "val")],
         columns={"support": "support"} | {key: TITLES.get(key, key) for key in LABEL_COLUMNS},

@@ -1,5 +1,6 @@
 """A classifier may be called from several threads at once, and names the text it cannot read."""
 
+import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -150,6 +151,17 @@ def test_a_child_forked_after_load_is_refused_at_once(classifier, run_folder):
     for method in (classifier.predict, classifier.explain, lambda _: jaxclf.load(run_folder)):
         assert fork_and_predict(classifier, method) == 0
     assert classifier.predict(["a text"])  # the parent goes on
+
+
+def load_and_predict(folder, text):
+    return jaxclf.load(folder).predict(text)
+
+
+@pytest.mark.slow
+def test_a_spawned_child_loads_and_answers(classifier, run_folder):
+    text = "a text of joy"
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(load_and_predict, (run_folder, text)) == classifier.predict(text)
 
 
 def test_a_saved_copy_answers_alike_and_nothing_else_is_replaced(finished_run, tmp_path):
