@@ -21,7 +21,7 @@ from jaxclf.inference.texts import is_frame, text_column, validate_texts, with_c
 from jaxclf.model.attribution import slopes_shape
 from jaxclf.model.fork import raise_after_fork
 
-TEXT = "text"  # the column of a DataFrame
+TEXT = "text"  # the column of a DataFrame where `data.text_column` names none
 PREDICTED, PROBABILITY = "predicted.", "probability."  # of its new columns, before the label
 MAX_SHOWN = 5  # labels
 
@@ -30,7 +30,8 @@ class Classifier:
     """A trained model or an ensemble. All methods may be called from several threads at once.
 
     Texts are a list, a tuple, an array, a Series, a generator, or a DataFrame of pandas or polars
-    with a column `text`. A string is one text, and its answer is not in a list.
+    with a column `text` (or `data.text_column`). A string is one text, and its answer is not in a
+    list.
 
     labels: names in the order of the columns. thresholds: float [classes]. rule: their rule.
     params, apply, tokenizer, experiment: for batched inference of your own,
@@ -107,7 +108,8 @@ class Classifier:
         return self.folder
 
     def _texts(self, texts: Any) -> list[str]:
-        return validate_texts(text_column(texts, TEXT) if is_frame(texts) else texts)
+        name = self.experiment.data.text_column or TEXT
+        return validate_texts(text_column(texts, name) if is_frame(texts) else texts)
 
     def predict_proba(self, texts: Any) -> Float32[np.ndarray, "*texts classes"]:
         """Calibrated probabilities, one row a text, in input order. An ensemble blends its
