@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from tiny_encoders import GOLDEN
+from tiny_encoders import GOLDEN, hf_config
 from tiny_models import LABELS, make_model
 from tokenizers import AddedToken, Tokenizer, models, processors
 
@@ -50,8 +50,17 @@ def make_run(tiny_encoder, tmp_path):
     """A model's folder, with the native head on the first token unless asked otherwise."""
 
     def make(variant, pool="cls", head="native", calibration=CURVE):
-        folder = tmp_path / "model"
-        return make_model(folder, tiny_encoder, variant, pool, head, calibration=calibration)
+        sizes = {"vocab_size": 400, "max_position_embeddings": 34, "pad_token_id": 0}
+        config = hf_config(variant, **sizes, num_labels=7)  # of the encoder's own head
+        return make_model(
+            tmp_path / "model",
+            tiny_encoder,
+            variant,
+            pool,
+            head,
+            calibration=calibration,
+            config=config,
+        )
 
     return make
 
@@ -173,9 +182,12 @@ def test_an_exported_model_is_the_same(variant, make_run, tmp_path):
 
 def test_a_pool_and_head_of_ours_lie_beside_the_encoder(make_run, texts, tmp_path):
     run, out = make_run("roberta", "attention", "linear"), tmp_path / "out"
-    assert f"it runs {CODE_FILE}" in to_hf(run, out)
+    assert f"which runs {CODE_FILE}" in to_hf(run, out)
+    card = (out / "README.md").read_text()
+    assert "top_k=None, trust_remote_code=True)" in card
+    assert card.count("## In transformers") == card.count("## Origin") == 1
     assert {"head.safetensors", CODE_FILE} <= {path.name for path in out.iterdir()}
-    assert "architectures" not in json.loads((out / "config.json").read_text())
+    assert {"architectures", "num_labels"}.isdisjoint(json.loads((out / "config.json").read_text()))
     np.testing.assert_allclose(
         jaxclf.load(out).predict_proba(texts[:8]),
         jaxclf.load(run).predict_proba(texts[:8]),

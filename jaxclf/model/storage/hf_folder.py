@@ -1,6 +1,7 @@
 """Write a trained model to a folder that transformers opens."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -21,6 +22,12 @@ from jaxclf.model.storage.saved_model import (
 
 CODE = Path(__file__).parent / f"{CODE_FILE}.txt"
 AFFINE = ("none", "temperature", "platt")  # calibrations that the last layer can hold
+# What of transformers opens a folder.
+OPENERS = {
+    "classifier": "AutoModelForSequenceClassification",
+    "code": f"AutoModelForSequenceClassification, which runs {CODE_FILE} (trust_remote_code=True),",
+    "encoder": "AutoModel (encoder only)",
+}
 
 
 def write_hf_folder(folder: Path, out: Path) -> str:
@@ -39,31 +46,19 @@ def write_hf_folder(folder: Path, out: Path) -> str:
     model = load_model(folder)
     _, tokenizer = open_encoder(folder)
     card = safe_path(folder, "README.md").read_text(encoding="utf-8")
-    experiment, task = model.experiment, family_of(model.hf_config).task
     is_affine = model.calibration["kind"] in AFFINE
-    is_classifier = is_affine and is_transformers_classifier(experiment)
-    config = dict(model.hf_config)
+    is_classifier = is_affine and is_transformers_classifier(model.experiment)
+    opener = "classifier" if is_classifier else "code" if is_affine else "encoder"
     if is_affine:
         model = _with_calibration_in_last_layer(model)
-        config |= {
-            "problem_type": "multi_label_classification",
-            "id2label": {str(index): name for index, name in enumerate(model.labels)},
-            "label2id": {name: index for index, name in enumerate(model.labels)},
-        }
-    if is_classifier:
-        config["architectures"] = [task]
-        if "classifier_pooling" in config:
-            config["classifier_pooling"] = "cls"
-    elif is_affine:
-        config |= {"auto_map": OWN_CODE, "jaxclf": _describe_head(model)}
     provenance = model.provenance._replace(row_hashes={})
-    model = model._replace(hf_config=config, provenance=provenance)
-    save_model(out, model, tokenizer, card, is_classifier)
-    if "auto_map" in config:
-        code = CODE.read_text(encoding="utf-8")
+    model = model._replace(hf_config=_make_config(model, opener), provenance=provenance)
+    length, windows = model.experiment.data.max_length, model.experiment.data.max_windows
+    save_model(out, model, tokenizer, card + _usage(opener, length), is_classifier)
+    if opener == "code":
+        task, code = family_of(model.hf_config).task, CODE.read_text(encoding="utf-8")
         config_class = task.replace("ForSequenceClassification", "Config")
         write_text(out / CODE_FILE, code.replace("CONFIG_CLASS", config_class))
-    length, windows = experiment.data.max_length, experiment.data.max_windows
     # This class reads tokenizer.json; a family's own class would build a tokenizer from its words.
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -72,15 +67,32 @@ def write_hf_folder(folder: Path, out: Path) -> str:
         **special_tokens(tokenizer),
     }
     write_json(out / "tokenizer_config.json", settings)
-    opener = "AutoModelForSequenceClassification"
-    if not is_classifier:
-        code = f"{opener} (with trust_remote_code=True: it runs {CODE_FILE}) and transformers."
-        opener = (code if is_affine else "") + "AutoModel (encoder only)"
     return (
-        f"transformers.{opener} and jaxclf.load open {out}\n"
+        f"transformers.{OPENERS[opener]} and jaxclf.load open {out}\n"
         f"transformers reads {length} tokens of a text (truncation=True cuts longer ones), jaxclf "
         f"up to {windows} windows of {length}; thresholds are in jaxclf.json"
     )
+
+
+def _usage(opener: str, length: int) -> str:
+    """The section of the card on transformers."""
+    if opener == "encoder":
+        return (
+            "\n## In transformers\n\n`AutoModel` opens the encoder. A pipeline refuses this folder, "
+            "because its last\nlayer cannot hold the calibration.\n"
+        )
+    trust = ", trust_remote_code=True" if opener == "code" else ""
+    code = f" `{CODE_FILE}` is the\ncode that runs: read it before you trust it."
+    return f"""
+## In transformers
+
+    from transformers import pipeline
+    classify = pipeline("text-classification", "path/to/this/folder", top_k=None{trust})
+    classify("a text", truncation=True)
+
+The probabilities are those of jaxclf, calibration included, for texts of at most {length} tokens;
+longer ones are cut. The thresholds in `jaxclf.json` are not applied.{code if trust else ""}
+"""
 
 
 def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
@@ -123,13 +135,27 @@ def _with_calibration_in_last_layer(model: SavedModel) -> SavedModel:
     )
 
 
-def _describe_head(model: SavedModel) -> dict[str, str | int | float | None]:
-    """What the code beside the model reads in config.json."""
-    native = family_of(model.hf_config).from_hf(model.hf_config).head
-    return {
+def _make_config(model: SavedModel, opener: str) -> dict[str, Any]:
+    """The encoder's config.json with what the opener (a key of `OPENERS`) reads there."""
+    family = family_of(model.hf_config)
+    # transformers prefers num_labels to the number of names.
+    config = {key: value for key, value in model.hf_config.items() if key != "num_labels"}
+    if opener == "encoder":
+        return config
+    config |= {
+        "problem_type": "multi_label_classification",
+        "id2label": {str(index): name for index, name in enumerate(model.labels)},
+        "label2id": {name: index for index, name in enumerate(model.labels)},
+    }
+    if opener == "classifier":
+        first_token = {"classifier_pooling": "cls"} if "classifier_pooling" in config else {}
+        return config | {"architectures": [family.task], **first_token}
+    native = family.from_hf(config).head
+    head = {
         "pool": model.experiment.pool.name,
         "head": model.experiment.head.name,
         "activation": native.activation,
         "norm_eps": native.norm_eps,
         "max_length": model.experiment.data.max_length,
     }
+    return config | {"auto_map": OWN_CODE, "jaxclf": head}
