@@ -78,8 +78,8 @@ def _usage(opener: str, length: int) -> str:
     """The section of the card on transformers."""
     if opener == "encoder":
         return (
-            "\n## In transformers\n\n`AutoModel` opens the encoder. A pipeline refuses this folder, "
-            "because its last\nlayer cannot hold the calibration.\n"
+            "\n## In transformers\n\n`AutoModel` opens the encoder. A pipeline refuses this "
+            "folder, because its last\nlayer cannot hold the calibration.\n"
         )
     trust = ", trust_remote_code=True" if opener == "code" else ""
     code = f" `{CODE_FILE}` is the\ncode that runs: read it before you trust it."
