@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 
 ADAPTER, MODULES = "adapter_config.json", "modules.json"
 MODULES_LIMIT = 2**16  # bytes
+MAX_LISTED_STEPS = 8
 # PEFT's task_type -> the end of the name of its class.
 TASKS = {
     "SEQ_CLS": "ForSequenceClassification",
@@ -63,8 +64,8 @@ def _find_transformer(folder: Path) -> Path:
     folders = {}
     for module in modules:
         part = str(module.get("path", ""))
-        is_inside = Path(part).name == part != ".." and not (folder / part).is_symlink()
-        if not is_inside or not part.isprintable():
+        is_name = Path(part).name == part != ".." and part.isprintable() and len(part) < 64
+        if not is_name or (folder / part).is_symlink():
             raise DataError(f"{path}: '{printable(part)}' is not a folder in it")
         folders[str(module.get("type")).rpartition(".")[2]] = folder / part
     steps = [printable(name).lower() for name in folders if name != "Transformer"]
@@ -79,6 +80,6 @@ def _find_transformer(folder: Path) -> Path:
     log.info(
         "%s: a sentence-transformers model; only its encoder is used, not %s",
         folder,
-        ", ".join(steps) or "more",
+        ", ".join(steps[:MAX_LISTED_STEPS]) or "more",
     )
     return folders.get("Transformer", folder)

@@ -82,7 +82,7 @@ def test_the_encoder_may_lie_in_a_folder_of_its_own(sentence_encoder):
     assert resolve(str(sentence_encoder)).folder == sentence_encoder / "0_Transformer"
 
 
-@pytest.mark.parametrize("path", ["..", "/etc", "a/b", "linked"])
+@pytest.mark.parametrize("path", ["..", "/etc", "a/b", "linked", "x" * 300, "a\0"])
 def test_modules_lie_inside_the_folder(sentence_encoder, path):
     (sentence_encoder / "linked").symlink_to("/etc")
     (sentence_encoder / "modules.json").write_text(json.dumps([{**MODULES[0], "path": path}]))
