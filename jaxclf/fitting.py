@@ -41,9 +41,9 @@ def fit(
     """
     start = experiment if isinstance(experiment, Experiment) else catalog.load(str(experiment))
     folder = Path(tempfile.mkdtemp(prefix="jaxclf-") if out is None else out)
-    run = folder / "run" if out is None else folder
+    is_file = isinstance(data, str | Path)
+    run = folder / (Path(data).stem if is_file else "model") if out is None else folder
     try:
-        is_file = isinstance(data, str | Path)
         changed = override(start, {"data.train": str(data if is_file else run / DATA), **overrides})
         if not is_file:
             write_data(run / DATA, data, changed.data.labels)

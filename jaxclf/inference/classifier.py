@@ -54,7 +54,7 @@ class Classifier:
     ):
         raise_after_fork()
         self.labels = labels
-        rule = next(iter(thresholds.values()))
+        rule = thresholds[labels[0]]
         self.rule = rule.get("chosen", rule.get("rule", ""))
         self.thresholds = np.array([thresholds[name]["value"] for name in labels])
         self.provenance = provenance

@@ -20,8 +20,8 @@ def text_column(frame: Any, name: str) -> Any:
     columns = list(map(str, frame.columns))
     if name not in columns:
         raise DataError(
-            f"the DataFrame has no column {name!r}{did_you_mean(name, columns)}; rename the column "
-            f"of texts to {name!r}, or give that column alone"
+            f"the DataFrame has no column {name!r}; rename the column of texts, or give that column "
+            f"alone{did_you_mean(name, columns)}"
         )
     return frame[name]
 
