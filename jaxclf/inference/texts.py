@@ -20,7 +20,7 @@ def text_column(frame: Any, name: str) -> Any:
     columns = list(map(str, frame.columns))
     if name not in columns:
         raise DataError(
-            f"the DataFrame has no column {name!r}; rename the column of texts, or give that column "
+            f"the DataFrame has no column {name!r}; rename the column of texts, or give it "
             f"alone{did_you_mean(name, columns)}"
         )
     return frame[name]

@@ -3,6 +3,7 @@
 Their libraries are imported only where `train.track` names them.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from jaxclf.files.json_file import read_json, write_json
 
 ID = "tracker.json"  # of the tracker's run, so that a resumed run goes on there
 PROJECT = "jaxclf"
+REFUSED = re.compile(r"[^\w./: -]")  # in the names of MLflow's metrics
 
 
 class Tracker(NamedTuple):
@@ -60,9 +62,12 @@ def _open_mlflow(name: str, run_id: str | None, values: dict[str, Any]) -> tuple
     session = mlflow.start_run(run_id=run_id, run_name=name, nested=True)
     if run_id is None:
         mlflow.log_params(values)
-    return Tracker(
-        lambda figures, step: mlflow.log_metrics(dict(figures), step=step), mlflow.end_run
-    ), session.info.run_id
+
+    def log(figures: Mapping[str, float], step: int) -> None:
+        named = {REFUSED.sub("_", figure): value for figure, value in figures.items()}
+        mlflow.log_metrics(named, step=step)
+
+    return Tracker(log, mlflow.end_run), session.info.run_id
 
 
 TRACKERS = {"wandb": _open_wandb, "mlflow": _open_mlflow}

@@ -121,7 +121,7 @@ def test_a_frame_gets_columns_of_labels_and_probabilities(classifier, form):
 @pytest.mark.parametrize("form", [Frame, PolarsFrame])
 def test_a_frame_without_texts_is_refused_by_the_name_of_its_column(classifier, form):
     for method in (classifier.predict, classifier.predict_proba, classifier.explain):
-        with pytest.raises(DataError, match="no column 'text'.*did you mean 'texts'"):
+        with pytest.raises(DataError, match=r"no column 'text'.*did you mean 'texts'"):
             method(form(texts=["a"], name=["b"]))
 
 
