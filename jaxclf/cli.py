@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train an experiment",
     "tune": "search an experiment's hyperparameters",
     "ensemble": "average the probabilities of several runs",
+    "check": "check a data set before training",
     "evaluate": "score a run, or a labeled file with it",
     "compare": "compare runs, or an experiment with its ablations",
     "audit": "list annotations that are probably wrong",

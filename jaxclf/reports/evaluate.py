@@ -1,5 +1,6 @@
 """The scores of a finished run: on a labeled file, or on its own predictions again."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +31,10 @@ from jaxclf.reports.html_report import write_page
 from jaxclf.text.data_splits import read_data
 from jaxclf.text.reader import read
 from jaxclf.text.splits import hash_texts
-from jaxclf.text.tokenizer.tokenize import lengths, tokenize
+from jaxclf.text.tokenizer.tokenize import describe_cut, is_cut, lengths, tokenize
 from jaxclf.types import Predictions
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_file(run: Path, data: Path) -> dict[str, Any]:
@@ -39,6 +42,10 @@ def evaluate_file(run: Path, data: Path) -> dict[str, Any]:
     for fitting, whatever the file's name, format and order."""
     classifier = load(run)
     examples = read(data, classifier.labels, **classifier.experiment.data.columns)
+    windows = classifier.experiment.data.windows
+    cut = int(is_cut(classifier.tokenizer, examples.texts, windows).sum())
+    if sentence := describe_cut(cut, len(examples.texts), windows):
+        log.info("note: %s", sentence)
     probs = classifier.predict_proba(examples.texts)
     labels = with_unknown(examples.labels, examples.label_mask)
     predictions = Predictions(np.array(examples.ids), probs, labels, data.stem)

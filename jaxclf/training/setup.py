@@ -13,14 +13,15 @@ from flax.traverse_util import unflatten_dict
 from tokenizers import Tokenizer
 
 from jaxclf.decisions.provenance import Provenance, make_provenance, with_earlier
-from jaxclf.experiment.config import Experiment
+from jaxclf.experiment.config import Data, Experiment
 from jaxclf.experiment.validation import check_labels
 from jaxclf.files.atomic import sha256
 from jaxclf.model.classifier import build, family_of
 from jaxclf.model.pretrained import encoder_files
 from jaxclf.model.storage.weights import flatten_params
+from jaxclf.text.check.run import find_first
 from jaxclf.text.splits import describe, hash_texts
-from jaxclf.text.tokenizer.tokenize import tokenize
+from jaxclf.text.tokenizer.tokenize import describe_cut, is_cut, tokenize
 from jaxclf.training.adapt import adapt, describe_rare_labels
 from jaxclf.training.data import Epochs, make_epochs, read_splits
 from jaxclf.training.param_groups import check_groups, init_bias_from_prior, without_last_layers
@@ -61,6 +62,7 @@ def make_setup(experiment: Experiment) -> RunSetup:
     experiment = adapt(experiment, train, start.tokenizer, max_positions)
     if sentence := describe_rare_labels(train):
         log.info(sentence)
+    _describe_texts(splits, start.tokenizer, experiment.data)
     init, apply = build(experiment, start.hf_config, len(names))
     data, optim = experiment.data, experiment.optim
     _check_label_descriptions(data.label_descriptions, names)
@@ -93,6 +95,16 @@ def make_setup(experiment: Experiment) -> RunSetup:
         without_last_layers(pretrained, optim.reinit_layers),
         _make_provenance(experiment, splits, start),
     )
+
+
+def _describe_texts(splits: Mapping[str, Examples], tokenizer: Tokenizer, data: Data) -> None:
+    """Say how many texts are cut, and the most important findings of a check."""
+    texts = [text for part in splits.values() for text in part.texts]
+    cut = int(is_cut(tokenizer, texts, data.windows).sum())
+    if sentence := describe_cut(cut, len(texts), data.windows):
+        log.info("note: %s; data.max_windows=… reads more", sentence)
+    for finding in find_first(splits):
+        log.info("note: %s (all findings: jaxclf check)", finding)
 
 
 def _make_provenance(

@@ -70,6 +70,16 @@ def is_cut(
     return np.array(counts, int) > windows.max_windows
 
 
+def describe_cut(cut: int, total: int, windows: Windows) -> str:
+    """A sentence on the number of texts that are cut; empty where there are none."""
+    if not cut:
+        return ""
+    return (
+        f"{cut:,} of {total:,} texts are longer than {windows.max_windows} windows of "
+        f"{windows.max_length} tokens; what lies beyond was not read"
+    )
+
+
 def _encode_whole(
     tokenizer: Tokenizer, texts: list[str] | tuple[str, ...], windows: Windows
 ) -> Iterator[Encoding]:
