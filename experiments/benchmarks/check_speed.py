@@ -56,7 +56,7 @@ def main() -> None:
         print(f"{find.__name__:<22}{time.perf_counter() - before:7.1f} s")
         if find is find_near_duplicates:
             places = {pair for finding in findings for pair in finding.places}
-    pairs = {tuple(int(place.rpartition(":")[2]) for place in pair) for pair in places}
+    pairs = {tuple(int(location.rpartition(":")[2]) for location in pair) for pair in places}
     print(f"all: {time.perf_counter() - begin:.1f} s, {time.process_time() - start:.1f} s of CPU")
     print(f"planted pairs that were found: {len(planted & pairs):,} of {len(planted):,}")
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from jaxclf.errors import printable
 from jaxclf.files.atomic import write_text
 from jaxclf.reports.rendering import render
-from jaxclf.reports.tables import Table
+from jaxclf.reports.tables import Table, format_score
 from jaxclf.text.check.findings import Finding, Rows
 
 MAX_PLACES = 200  # of a finding on the page
@@ -60,8 +60,11 @@ def labels_table(rows: Rows) -> Table:
             known = ~np.isnan(values)
             positives = int((values[known] >= 0.5).sum())
             row.append(f"{positives:,} ({positives / max(known.sum(), 1):.1%})")
-        cells.append(row)
-    return Table("Positives of each label", ("label", *splits), cells)
+        cells.append(row + [format_score(rows.agreement[column])] * bool(rows.agreement))
+    alpha = ["agreement"] * bool(rows.agreement)
+    notes = ["agreement: Krippendorff's alpha of the annotators; 1 is perfect, 0 is chance."]
+    columns = ("label", *splits, *alpha)
+    return Table("Positives of each label", columns, cells, notes if alpha else [])
 
 
 def pairs_table(rows: Rows) -> Table:
@@ -84,10 +87,10 @@ def pairs_table(rows: Rows) -> Table:
 
 def finding_table(checked: Checked, finding: Finding, include_texts: bool) -> Table:
     """The places of a finding, with the texts if they are asked for."""
-    text_of = dict(zip(checked.rows.places, checked.rows.texts, strict=True))
+    text_at = dict(zip(checked.rows.places, checked.rows.texts, strict=True))
     shown = finding.places[:MAX_PLACES]
     cells = [
-        (" = ".join(places), *(text_of[place] for place in places if include_texts))
+        (" = ".join(places), *(text_at[location] for location in places if include_texts))
         for places in shown
     ]
     width = max(map(len, cells), default=1)
@@ -98,7 +101,7 @@ def finding_table(checked: Checked, finding: Finding, include_texts: bool) -> Ta
 
 def write_page(path: Path, checked: Checked, include_texts: bool) -> Path:
     """Write the check as a page. Returns its path."""
-    files = dict.fromkeys(place.rpartition(":")[0] for place in checked.rows.places)
+    files = dict.fromkeys(location.rpartition(":")[0] for location in checked.rows.places)
     page = render(
         "check.html",
         title="Check of the data",

@@ -1,5 +1,7 @@
 """The check of the data of an experiment."""
 
+import logging
+
 import numpy as np
 
 from jaxclf.experiment.config import Experiment
@@ -12,10 +14,14 @@ from jaxclf.text.tokenizer.tokenize import describe_cut, is_cut, lengths, tokeni
 from jaxclf.training.adapt import adapt
 from jaxclf.training.start import open_start
 
+log = logging.getLogger(__name__)
+
 
 def check_data(experiment: Experiment) -> Checked:
     """Read and divide the data as a training run does, and look for faults. Raises JaxclfError."""
     splits = read_data(experiment.data)
+    for name, part in splits.items():
+        log.info("%-5s %s", name, part.source)
     start, experiment = open_start(experiment)
     max_positions = family_of(start.hf_config).from_hf(start.hf_config).max_positions
     windows = adapt(experiment, splits["train"], start.tokenizer, max_positions).data.windows

@@ -13,7 +13,7 @@ Pair = tuple[int, int]
 def find_duplicates(rows: Rows) -> Iterator[Finding]:
     """Equal texts (normalized), and groups that several splits share."""
     of_text = _rows_of(rows.keys)
-    pairs = [(same[0], other) for same in of_text.values() for other in same[1:]]
+    pairs = [(same[0], later) for same in of_text.values() for later in same[1:]]
     yield from _describe(rows, _across(rows, of_text), pairs, "equal", "")
     groups = {group: same for group, same in _rows_of(rows.groups).items() if group}
     shared = list(_across(rows, groups))

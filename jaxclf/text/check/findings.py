@@ -45,6 +45,7 @@ class Rows(NamedTuple):
     places: tuple[str, ...]
     labels: Float[np.ndarray, "rows classes"]
     names: tuple[str, ...]
+    agreement: tuple[float, ...]  # of the annotators of the training file, as in Examples
 
 
 def gather(splits: Mapping[str, Examples]) -> Rows:
@@ -59,6 +60,7 @@ def gather(splits: Mapping[str, Examples]) -> Rows:
         tuple(itertools.chain.from_iterable(map(_places, parts))),
         np.concatenate([np.where(part.label_mask > 0, part.labels, np.nan) for part in parts]),
         next(iter(parts)).names,
+        next(iter(parts)).agreement,
     )
 
 

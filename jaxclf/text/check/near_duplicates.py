@@ -95,8 +95,8 @@ def _candidates(signatures: UInt32[np.ndarray, "texts hashes"]) -> Iterator[Int[
             key = (key ^ column) * factor
             key ^= key >> np.uint64(29)
         order = np.argsort(key, kind="stable")
-        is_first = np.append(True, key[order][1:] != key[order][:-1])
-        first = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
-        later = np.flatnonzero(~is_first)
+        is_new = np.append(True, key[order][1:] != key[order][:-1])
+        first = np.maximum.accumulate(np.where(is_new, np.arange(len(order)), 0))
+        later = np.flatnonzero(~is_new)
         yield np.column_stack([order[later - 1], order[later]])
         yield np.column_stack([order[first[later]], order[later]])

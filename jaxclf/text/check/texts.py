@@ -15,7 +15,7 @@ MARKUP = re.compile(
 )
 LETTER = re.compile(r"[^\W\d_]")
 SHORT = 3  # characters
-MIN_EXACT = 10  # texts of the greatest length, from which on an export cut them
+MIN_EXACT, MIN_LIMIT = 10, 100  # texts of the greatest length, and that length, if an export cut
 
 PATTERNS: dict[str, tuple[Callable[[str], object], str]] = {
     "broken characters": (
@@ -40,8 +40,11 @@ def find_text_faults(rows: Rows) -> Iterator[Finding]:
     lengths = Counter(map(len, rows.texts))
     longest = max(lengths, default=0)
     # Unhurried writers do not stop at the same character.
-    if lengths[longest] >= MIN_EXACT and lengths[longest] > 0.5 * sum(
-        number for length, number in lengths.items() if length > 0.8 * longest
+    if (
+        longest >= MIN_LIMIT
+        and lengths[longest] >= MIN_EXACT
+        and lengths[longest]
+        > 0.5 * sum(number for length, number in lengths.items() if length > 0.8 * longest)
     ):
         chosen = [row for row, text in enumerate(rows.texts) if len(text) == longest]
         sentence = (

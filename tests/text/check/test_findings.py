@@ -26,7 +26,7 @@ def clean_rows():
             dict(
                 zip(
                     COLUMNS,
-                    (" ".join(rng.choice(words, rng.integers(10, 30))), "", *row),
+                    (" ".join(rng.choice(words, rng.integers(20, 40))), "", *row),
                     strict=True,
                 )
             )
@@ -86,8 +86,8 @@ def without_last_word(text):
     return text.rpartition(" ")[0]
 
 
-def cut_at_50(text):
-    return text[:50].strip().ljust(50, "x")
+def cut_at_100(text):
+    return text[:100].strip().ljust(100, "x")
 
 
 def share_a_group(rows):
@@ -95,7 +95,7 @@ def share_a_group(rows):
         rows[split][index]["group"] = "one author"
 
 
-# Name -> (kind, plant, places); a place is (split, line), and None stands for "no places".
+# Name -> (kind, plant, places), each `split:line`, and None stands for "no places".
 FAULTS = {
     "the same text twice": (
         "repeated",
@@ -224,7 +224,7 @@ FAULTS = {
     "a text of one letter": ("very short", set_text(9, text=lambda _: "k"), [("train:11",)]),
     "texts that an export cut": (
         "exact length",
-        set_column(lambda row, *_: {"text": cut_at_50(row["text"])}),
+        set_column(lambda row, *_: {"text": cut_at_100(row["text"])}),
         [
             (f"{split}:{index + 2}",)
             for split, size in SIZES.items()
@@ -254,7 +254,7 @@ def test_a_planted_fault_is_found_with_its_lines(tmp_path, name):
     findings = {finding.kind: finding for finding in check(tmp_path, rows)}
     assert kind in findings
     expected = [
-        tuple(f"{tmp_path}/{place.replace(':', '.csv:')}" for place in of_rows)
+        tuple(f"{tmp_path}/{line.replace(':', '.csv:')}" for line in of_rows)
         for of_rows in places or []
     ]
     if kind == "shortcut":  # the first text with the word
