@@ -60,11 +60,12 @@ def labels_table(rows: Rows) -> Table:
             known = ~np.isnan(values)
             positives = int((values[known] >= 0.5).sum())
             row.append(f"{positives:,} ({positives / max(known.sum(), 1):.1%})")
-        cells.append(row + [format_score(rows.agreement[column])] * bool(rows.agreement))
-    alpha = ["agreement"] * bool(rows.agreement)
+        row += [format_score(alpha) for alpha in rows.agreement[column : column + 1]]
+        cells.append(row)
     notes = ["agreement: Krippendorff's alpha of the annotators; 1 is perfect, 0 is chance."]
-    columns = ("label", *splits, *alpha)
-    return Table("Positives of each label", columns, cells, notes if alpha else [])
+    if not rows.agreement:
+        return Table("Positives of each label", ("label", *splits), cells)
+    return Table("Positives of each label", ("label", *splits, "agreement"), cells, notes)
 
 
 def pairs_table(rows: Rows) -> Table:

@@ -75,3 +75,19 @@ def test_evaluation_says_how_many_texts_are_cut(finished_run, tmp_path, rows, ca
     )
     evaluate_file(finished_run.folder, tmp_path / "long.json")
     assert "1 of 4 texts are longer than" in caplog.text
+
+
+def test_the_agreement_of_annotators_is_shown(tiny_encoder, tmp_path, capsys):
+    rows = [
+        {"id": str(row), "text": f"text {row}", "labels": {"same": row % 2, "unlike": row // 2 % 2}}
+        for row in range(40)
+    ]
+    again = [{**row, "labels": {**row["labels"], "unlike": int(row["id"]) % 2}} for row in rows]
+    path = tmp_path / "two.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows + again)), encoding="utf-8")
+    assert main(["--data", str(path), f"encoder.name={tiny_encoder}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if line.startswith("label")).endswith("agreement")
+    assert next(line for line in lines if line.startswith("same")).endswith("1.000")
+    # Half of the pairs disagree: 1 - (1 / 2) / (2 * 40 * 40 / (80 * 79)) = 0.0125.
+    assert next(line for line in lines if line.startswith("unlike")).endswith("0.013")
