@@ -45,14 +45,13 @@ def test_train_and_predict(tiny_overrides, tmp_path):
 @pytest.mark.slow
 def test_serve_answers_and_stops(run_folder):
     command = [sys.executable, "-c", LACKS, "serve", "--run", str(run_folder), "--port", "0"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert server.stderr is not None
     log = ""
-    while "ready after" not in log:
-        line = server.stderr.readline()
-        assert line, log
-        log += line
-    server.send_signal(signal.SIGTERM)
-    rest = server.stderr.read()
-    assert server.wait() == 143
-    assert "Traceback" not in log + rest
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        while "ready after" not in log:
+            line = server.stderr.readline()
+            assert line, log
+            log += line
+        server.send_signal(signal.SIGTERM)
+        log += server.stderr.read()
+    assert (server.returncode, "Traceback" in log) == (143, False), log
