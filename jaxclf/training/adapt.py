@@ -44,7 +44,7 @@ def adapt(
     if not experiment.train.epochs:
         fitting = (epochs for rows, epochs in EPOCHS if count < rows)
         changes["train.epochs"] = next(fitting, LAST_EPOCHS)
-        log.info("chosen: train.epochs=%d at most: %d texts", changes["train.epochs"], count)
+        log.info("chosen: train.epochs=%d: %d texts", changes["train.epochs"], count)
     return override(experiment, changes)
 
 
