@@ -79,6 +79,8 @@ def _prodigy(task: dict[str, Any], text_key: str) -> list[Answer]:
     if answer == "ignore":
         return [Answer(text, task_id, None, "ignored")]
     if "label" in task:  # one question: does this label apply?
+        if not isinstance(task["label"], str):
+            raise RowError("its label is not a name")
         return [Answer(text, task_id, {task["label"]: float(answer == "accept")})]
     if answer != "accept":
         return [Answer(text, task_id, None, "rejected")]
@@ -189,7 +191,7 @@ def read_answers(name: str, tool: Tool, record: Any, text_key: str) -> list[Answ
 
 def join_questions(
     answers: Sequence[dict[str, Any] | None], ignored: Iterable[str]
-) -> list[list[str] | dict[str, float] | None]:
+) -> list[list[Any] | dict[str, float] | None]:
     """The labels of each answer: names, or {name: 0 or 1}.
 
     Names of several questions become "question: name". Where a record does not tell a choice from
@@ -208,10 +210,10 @@ def join_questions(
     chosen = chosen or possible
     prefix = len(chosen) > 1
 
-    def join(labels: dict[str, Any]) -> list[str] | dict[str, float]:
+    def join(labels: dict[str, Any]) -> list[Any] | dict[str, float]:
         if any(isinstance(value, float) for value in labels.values()):
             return labels
-        names: list[str] = []
+        names: list[Any] = []
         for question in sorted(chosen & labels.keys()):
             value = labels[question]
             values = value if isinstance(value, list) else [value] if value else []

@@ -79,17 +79,20 @@ def parse_lists(cells: Sequence[Any], known: frozenset[str]) -> tuple[list[Any],
             parts = cell.split(separator) if separator else [cell]
             cell = [part.strip() for part in parts if part.strip()]
         lists.append(cell)
-    names = {name for cell in lists if isinstance(cell, list) for name in map(str, cell)}
+    names = {name.strip() for cell in lists if isinstance(cell, list) for name in map(str, cell)}
     for index, cell in enumerate(parsed):
-        if isinstance(cell, str) and any(_is_joined(name, names) for name in lists[index]):
-            lists[index] = RowError(f"names are not joined by '{separator}' here, but elsewhere")
+        if isinstance(cell, str) and any(
+            _is_joined(name, names) for name in lists[index] if canonical_name(name) not in known
+        ):
+            reason = f"names are not joined by '{separator}' here, but elsewhere; use one mark"
+            lists[index] = RowError(f"{reason}, or name the labels with data.labels=a,b,c")
     return lists, separator
 
 
 def _is_joined(name: str, names: set[str]) -> bool:
-    """Whether a name is made of other names."""
+    """Whether a part of a name is another name."""
     splits = [name.split(mark) for mark in SEPARATORS if mark in name]
-    return any(all(part.strip() in names for part in parts) for parts in splits)
+    return any(part.strip() in names for parts in splits for part in parts)
 
 
 def _joins(mark: str, cells: list[str]) -> bool:
@@ -108,6 +111,8 @@ def _parse_cell(cell: Any, known: frozenset[str]) -> Any:
         return None
     if canonical_name(cell) in known:
         return [cell]
+    if cell == "set()":  # of Python
+        return []
     if len(cell) > 1 and BRACKETS.get(cell[0]) == cell[-1]:
         return _parse_literal(cell)
     return cell
@@ -141,7 +146,14 @@ def to_numbers(lists: Sequence[list[Any]], known: frozenset[str]) -> list[list[f
         isinstance(item, str | int | float) for row in lists for item in row
     ):
         return None
-    return [[float(min(max(float(item), -1), 2**53)) for item in row] for row in lists]
+    return [
+        [_clip(float(item) if isinstance(item, str) else item) for item in row] for row in lists
+    ]
+
+
+def _clip(number: float) -> float:
+    """A number as a float, for which an integer may be too large."""
+    return float(min(max(number, -1), 2**53))
 
 
 def are_vectors(lists: Sequence[list[float]], count: int) -> bool:

@@ -99,6 +99,8 @@ def _parse(
     text_column = choice.text_column or "text"
     if text_column not in fields:
         reason = f"no '{printable(text_column)}' column or key"
+        if lists := [key for key, value in fields.items() if _holds_rows(value)]:
+            raise RowError(f"{reason}; write the list under {printable(lists[0])!r} alone")
         raise RowError(reason + suggest_text_column(fields, text_column))
     text = _text(fields[text_column], text_column)
     row_id, group = _identifier("id", fields), _identifier("group", fields)
@@ -115,6 +117,10 @@ def _parse(
             labels = Columns({key: fields[key] for key in columns})
     split = _split(fields) if labeled else ""
     return ParsedRow(row.line, row_id or number, text, group, labels, split)
+
+
+def _holds_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _split(fields: dict[str, Any]) -> str:

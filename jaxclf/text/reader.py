@@ -67,8 +67,8 @@ def read(
     if len(first) < len(rows):
         values, alphas = merge_rows(values, texts), agreement(values, texts)
         table.notes.append(
-            f"{int((np.bincount(texts) > 1).sum()):,} texts have several annotators: a label is "
-            "the share of those who gave it"
+            f"texts with several annotators: {int((np.bincount(texts) > 1).sum()):,}, whose labels "
+            "are the share of those who gave them"
         )
         rows = [rows[index] for index in first]
     is_known = ~np.isnan(values)
@@ -149,7 +149,7 @@ def _describe(path: Path, reading: Reading, count: int, table: LabelTable, has_g
     words = [f"{count:,} row{'s' * (count != 1)}", reading.form]
     notes = table.notes
     if reading.is_of_tool and table.names:
-        words.append(f"{len(table.names)} labels")
+        words.append(f"{len(table.names)} label{'s' * (len(table.names) != 1)}")
         notes = notes[1:]
     elif notes:
         words.append(f"labels {notes[0]}")

@@ -72,7 +72,9 @@ def open_text(path: Path, newline: str, errors: str = "strict") -> Iterator[Text
         except UnicodeDecodeError:
             line = _first_bad_line(path, encoding, newline)
             name = encoding.removesuffix("-sig").upper()
-            raise DataError(f"{path}:{line}: not {name}; save the file as UTF-8") from None
+            raise DataError(
+                f"{path}:{line}: not {name}; save the file as UTF-8 ('CSV UTF-8' in a spreadsheet)"
+            ) from None
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Files as spreadsheets, pandas, datasets and annotation tools write them."""
 
+import contextlib
 import gzip
 import json
 import logging
+import random
 import sys
 
 import numpy as np
@@ -195,11 +197,35 @@ def test_exports_of_annotation_tools_are_recognized(tmp_path, name):
     assert [row.text for row in stream(jsonl(tmp_path / "a.jsonl", rows))] == list(TEXTS)
 
 
+STRANGE = (None, [], {}, "", 5, -1.5, float("nan"), True, "a", [1], ["a"], {"a": 1}, [[0, 1, "x"]])
+STRANGE += ({"choices": 5}, "\ud83d", 10**400, [10**400], [{}], [None])
+
+
+def damage(value, rng):
+    if rng.random() < 0.1:
+        return rng.choice(STRANGE)
+    if isinstance(value, dict):
+        return {key: damage(item, rng) for key, item in value.items() if rng.random() > 0.04}
+    return [damage(item, rng) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("name", [*TOOLS, "labels", "label"])
+def test_records_with_strange_values_are_read_or_refused(tmp_path, name):
+    rng = random.Random(name)
+    make = TOOLS.get(name, lambda task, names: {"text": TEXTS[task], name: names})
+    for _ in range(150):
+        rows = [damage(make(task, names), rng) for task, names in enumerate(LISTS)]
+        path = write(tmp_path / "a.json", json.dumps(rows))
+        for how in ({}, {"labels": NAMES}, {"labeled": False}):
+            with contextlib.suppress(DataError):
+                read(path, **how)
+
+
 def test_answers_that_do_not_count_are_counted(tmp_path):
     tasks = [label_studio(0, ["bill"]), label_studio(1, ["late"], was_cancelled=True)]
     tasks.append(label_studio(2, []) | {"annotations": []})
     source = read(write(tmp_path / "a.json", json.dumps(tasks))).source
-    assert source.endswith("1 labels; left out: 1 row skipped, 1 row not labeled")
+    assert source.endswith("1 label; left out: 1 row skipped, 1 row not labeled")
     tasks = [prodigy(0, ["bill"]), prodigy(1, []) | {"answer": "reject"}]
     tasks.append(prodigy(2, []) | {"answer": "ignore"})
     source = read(jsonl(tmp_path / "a.jsonl", tasks)).source
@@ -245,7 +271,7 @@ def test_several_annotators_of_a_text_give_a_share(tmp_path):
     assert examples.ids == ("0", "1", "2")
     assert examples.labels.tolist() == [[0.5, 0.5], [1, 0], [0, 1]]
     assert examples.agreement == pytest.approx((0, 0))  # 2 pairs differ; 2 * 3 * 1 / 3 by chance
-    assert "2 texts have several annotators" in examples.source
+    assert "texts with several annotators: 2" in examples.source
     task = label_studio(0, ["bill"])
     task["annotations"] *= 2
     task["annotations"] += label_studio(0, ["late"])["annotations"]
