@@ -162,8 +162,8 @@ class Train:
         int, Bound(1, 2**31), "steps between checkpoints, besides one per epoch"
     ] = 500
     track: Annotated[
-        Literal["", "wandb", "mlflow"], 'tracker that gets the figures of TensorBoard too; "": none'
-    ] = ""
+        Literal["none", "wandb", "mlflow"], "tracker that gets the figures of TensorBoard too"
+    ] = "none"
     init_from: Annotated[
         str,
         "run or model to start from: its encoder, and with the same labels, pool and head these "

@@ -39,7 +39,7 @@ def hyperparameters(experiment: Experiment) -> dict[str, Any]:
 def open_tracker(run: Path, experiment: Experiment) -> Tracker | None:
     """The tracker that `train.track` names. Raises ConfigError if its library is not installed."""
     name = experiment.train.track
-    if not name:
+    if name == "none":
         return None
     known = read_json(run / ID).get(name) if (run / ID).is_file() else None
     tracker, run_id = TRACKERS[name](run.name, known, hyperparameters(experiment))

@@ -46,7 +46,7 @@ def test_a_new_training_file_drops_the_files_of_the_previous_one():
 def test_every_key_can_be_overridden_and_nothing_else_changes():
     values = {str: "z", int: 3, float: 0.25, tuple: ("u", "v"), Spec: Spec("z", option=1)}
     values |= {dict: {"u": "v"}, bool: True}
-    literals = {"encoder.dtype": "bfloat16"}
+    literals = {"encoder.dtype": "bfloat16", "train.track": "wandb"}
     for key, value in iter_fields(PLAIN):
         expected = literals.get(key, values[type(value)])
         override_value = {"name": "z", "option": 1} if isinstance(value, Spec) else expected

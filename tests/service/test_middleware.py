@@ -163,15 +163,15 @@ PREFLIGHT = {
 
 
 def test_only_pages_of_the_named_origins_may_call(served):
-    mine, other = "https://app.example", "https://other.example"
+    mine, foreign = "https://app.example", "https://foreign.example"
     app = make_app(served[0], origins=[mine])
     responses = ask_in_process(
         app,
         ("OPTIONS", "/predict", {"Origin": mine} | PREFLIGHT),
         ("GET", "/ready", {"Origin": mine}),
         ("POST", "/predict", {"Origin": mine}),  # refused, and the page may read why
-        ("OPTIONS", "/predict", {"Origin": other} | PREFLIGHT),
-        ("GET", "/ready", {"Origin": other}),
+        ("OPTIONS", "/predict", {"Origin": foreign} | PREFLIGHT),
+        ("GET", "/ready", {"Origin": foreign}),
     )
     assert [response.status_code for response in responses] == [200, 200, 415, 400, 200]
     allowed = [response.headers.get("access-control-allow-origin") for response in responses]
