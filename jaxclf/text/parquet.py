@@ -107,7 +107,10 @@ def iter_arrow(folder: Path) -> Iterator[dict[str, Any]]:
                     yield from _rows_of(batch)
     except (pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
         reason = printable(str(error), 300)
-        raise DataError(f"{folder}: not a saved dataset: {reason}") from None
+        raise DataError(
+            f"{folder}: not a saved dataset: {reason}; save it again, or write a file with "
+            "Dataset.to_parquet"
+        ) from None
 
 
 def _rows_of(batch: Any) -> Iterator[dict[str, Any]]:

@@ -94,7 +94,7 @@ def to_onnx(
         "slots": _slots_per_row(program),
         "is_fixed": _has_fixed_length(program),
     }
-    examples = read(data, program.labels) if data else None
+    examples = read(data, program.labels, **program.data.columns) if data else None
     texts = examples.texts if examples else verify.probe_texts(program.data.windows)
     with verify.new_folder(run, out, program.tokenizer, "onnx.md", values) as part:
         save(part / MODEL, program, input, int8)
