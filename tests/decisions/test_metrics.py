@@ -243,17 +243,17 @@ def test_compute_label_metrics_has_a_row_per_label():
 def test_constant_metrics_are_those_of_one_answer_for_all_texts():
     """Of 4 texts 3 have the first label, and 1 the second of the 2 that are known."""
     labels = np.array([[1, 1], [1, 0], [1, NAN], [0, NAN]], np.float32)
-    found = constant_metrics(labels)
-    assert found["macro_f1"] == pytest.approx((6 / 7 + 2 / 3) / 2)  # every label
-    assert found["label_accuracy"] == pytest.approx(4 / 6)  # every label, and that of most texts
-    assert found["hamming_loss"] == pytest.approx(2 / 6)
-    assert found["subset_accuracy"] == pytest.approx(2 / 4)
-    assert found["macro_auc"] == 0.5
-    assert found["map"] == pytest.approx((3 / 4 + 1 / 2) / 2)
-    assert found["ece"] == pytest.approx(0)
+    constant = constant_metrics(labels)
+    assert constant["macro_f1"] == pytest.approx((6 / 7 + 2 / 3) / 2)  # every label
+    assert constant["label_accuracy"] == pytest.approx(4 / 6)  # every label, and that of most texts
+    assert constant["hamming_loss"] == pytest.approx(2 / 6)
+    assert constant["subset_accuracy"] == pytest.approx(2 / 4)
+    assert constant["macro_auc"] == 0.5
+    assert constant["map"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert constant["ece"] == pytest.approx(0)
     frequency = np.log([0.75] * 3 + [0.25] + [0.5] * 2)
-    assert found["log_loss"] == pytest.approx(-frequency.mean())
+    assert constant["log_loss"] == pytest.approx(-frequency.mean())
     rare = np.zeros((4, 2), np.float32)
     rare[0, 0] = 1
     assert constant_metrics(rare)["label_accuracy"] == pytest.approx(7 / 8)  # no label
-    assert found.keys() == METRICS.keys()
+    assert constant.keys() == METRICS.keys()
