@@ -40,7 +40,7 @@ ARGUMENTS = {
     "compare": [["A", "B"], ["--split", "val"], ["C"]],
     "audit": [["--exp", "baseline"], ["--folds", "3"], ["--out", "A"]],
     "cascade": [["--runs", "A", "B"], ["--out", "C"]],
-    "check": [["--data", "a.csv"], ["--out", "a.html"]],
+    "check": [["--exp", "baseline"], ["--out", "a.html"]],
     "curve": [["--exp", "baseline"], ["--shares", "0.5", "1"], ["--out", "A"]],
 }
 
