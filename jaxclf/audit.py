@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxclf.cli import CommandParser, run_command
 from jaxclf.errors import ConfigError
+from jaxclf.text.annotation_tasks import TOOLS
 
 EPILOG = """\
 examples:
@@ -14,12 +15,10 @@ examples:
   jaxclf audit --exp focal_attention --folds 5 --out runs/audit train.epochs=3
 
 --run audits a split on which a finished run was not trained. --exp audits the training split: it is
-cut into folds, and each fold is scored by a model trained on the others. Run the same command again
-to resume.
+cut into folds, and each fold is scored by a model trained on the others. It resumes.
 
 The CSV has a row for each annotation that the model confidently contradicts, the least probable
-first: id, label, given_label, suggested_label, probability. Some of the rows are mistakes of the
-model.
+first: id, label, given_label, suggested_label, probability. Some are mistakes of the model.
 """
 
 
@@ -34,6 +33,7 @@ def build_parser() -> CommandParser:
     text = "default: audit.csv in the folder of --run or --out"
     parser.add_argument("--csv", type=Path, metavar="FILE", help=text)
     parser.add_argument("--include-texts", action="store_true", help="add the texts to the CSV")
+    parser.add_argument("--to", choices=TOOLS, help="write tasks too: audit.tasks.json or .jsonl")
     parser.add_data_files()
     return parser
 
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--folds {args.folds}: must be at least 2")
     from jaxclf.decisions.label_issues import label_noise, write_label_issues
     from jaxclf.decisions.provenance import run_warnings
+    from jaxclf.reports.audit_tasks import write_audit_tasks
     from jaxclf.reports.tables import label_noise_table, print_tables
     from jaxclf.training.members import load_split, predict_held_out, read_texts
 
@@ -57,11 +58,13 @@ def run(args: argparse.Namespace) -> None:
         predictions, names = load_split(args.run, args.split)
     else:
         predictions, names = predict_held_out(args.exp, args.overrides, args.folds, args.out)
-    path = args.csv or folder / "audit.csv"
-    texts = None
-    if args.include_texts:
+    path, texts = args.csv or folder / "audit.csv", {}
+    if args.include_texts or args.to:
         texts = read_texts(args.run or args.out / "fold-0", predictions.split)
-    count = write_label_issues(path, predictions, names, texts)
+    issues = (path, predictions, names)
+    count = write_label_issues(*issues, texts if args.include_texts else None)
+    if args.to:
+        write_audit_tasks(*issues, texts, args.to)
     print_tables(label_noise_table(label_noise(predictions.labels, predictions.probs), names))
     runs = [args.run] if args.run else [args.out / f"fold-{fold}" for fold in range(args.folds)]
     for sentence in run_warnings(runs, predictions.split):

@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "score a run, or a labeled file with it",
     "compare": "compare runs, or an experiment with its ablations",
     "audit": "list annotations that are probably wrong",
+    "next": "choose the texts to label next",
     "predict": "label texts, or a file of any size",
     "export": "write a model for other libraries and runtimes",
     "serve": "answer over HTTP",

@@ -12,7 +12,9 @@ from jaxclf.terminal import print_text
 EPILOG = """\
 examples:
   jaxclf predict --run runs/focal_attention "a text"
-  jaxclf predict --run runs/focal_attention --input texts.csv --output labels.jsonl
+  jaxclf predict --run runs/focal_attention --input texts.csv --output labeled.csv
+
+The output has the columns of the input and then predicted.NAME and probability.NAME of each label.
 """
 
 
@@ -21,8 +23,11 @@ def build_parser() -> CommandParser:
     parser.add_argument("texts", nargs="*", metavar="text", help="texts to label")
     parser.add_argument("--run", required=True, help="folder of a run, model, ensemble or cascade")
     parser.add_argument("--explain", action="store_true", help="print the evidence, word by word")
-    parser.add_argument("--input", type=Path, help="a JSON, JSONL, CSV, TSV or Parquet file")
-    parser.add_argument("--output", type=Path, help="a .jsonl or .csv file to write")
+    parser.add_argument("--input", type=Path, help="a file of texts, as for train --data")
+    text = "the .csv, .tsv, .json or .jsonl file to write, or one with .gz"
+    parser.add_argument("--output", type=Path, help=text)
+    text = "the name of the texts' column or key in --input (default: text)"
+    parser.add_argument("--text-column", metavar="NAME", default="", help=text)
     parser.add_argument("--shard", metavar="I/N", help="label part I of N, from 0/N to N-1/N")
     parser.add_argument(
         "--resume",
@@ -31,7 +36,7 @@ def build_parser() -> CommandParser:
     )
     flags = {
         "--no-model-column": "do not write the model's digest and version into every row",
-        "--escape-formulas": "CSV: an apostrophe before all cells that a spreadsheet computes",
+        "--escape-formulas": "CSV: an apostrophe before your cells that a spreadsheet computes",
     }
     for flag, text in flags.items():
         parser.add_argument(flag, action="store_true", help=text)
@@ -41,8 +46,9 @@ def build_parser() -> CommandParser:
 def run(args: argparse.Namespace) -> None:
     if (args.input is None) != (args.output is None) or bool(args.texts) == bool(args.input):
         raise ConfigError("give texts, or --input FILE with --output FILE")
-    if args.texts and (args.shard or args.resume or args.no_model_column or args.escape_formulas):
-        raise ConfigError("--shard, --resume and options of the output apply to --input FILE only")
+    options = (args.shard, args.resume, args.text_column, args.no_model_column)
+    if args.texts and (any(options) or args.escape_formulas):
+        raise ConfigError("--shard, --resume and options of files apply to --input FILE only")
     if args.input and args.explain:
         raise ConfigError("--explain applies to texts on the command line, not to --input FILE")
     if any(not text.strip() for text in args.texts):
@@ -50,7 +56,8 @@ def run(args: argparse.Namespace) -> None:
     shard = parse_shard(args.shard or "0/1")
     # jax is imported only now: help and wrong arguments do not wait for it.
     from jaxclf.inference.load import load
-    from jaxclf.inference.score_file import Layout, predict_file
+    from jaxclf.inference.output_formats import Layout
+    from jaxclf.inference.score_file import predict_file
     from jaxclf.inference.text_output import format_explanations, format_predictions
 
     classifier = load(args.run)
@@ -59,10 +66,10 @@ def run(args: argparse.Namespace) -> None:
         print_text(format_texts(classifier, args.texts, classifier.predict_proba(args.texts)))
         print(f"model {classifier.identifier}", file=sys.stderr)
         return
-    layout = Layout(not args.no_model_column, args.escape_formulas)
-    resume = args.resume or "auto"
-    rows = predict_file(classifier, args.input, args.output, shard, resume, layout)
-    print(f"{rows:,} rows -> {args.output}", file=sys.stderr)
+    layout = Layout(not args.no_model_column, args.escape_formulas, args.text_column)
+    files = (args.input, args.output)
+    counts = predict_file(classifier, *files, shard, args.resume or "auto", layout)
+    print(f"{args.output}: {counts}", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64
 
 from jaxclf.decisions.blending import blend
 from jaxclf.decisions.calibration import Calibration, apply_calibration
@@ -20,9 +20,10 @@ from jaxclf.inference.saving import push_copy, save_copy
 from jaxclf.inference.texts import is_frame, text_column, validate_texts, with_columns
 from jaxclf.model.attribution import slopes_shape
 from jaxclf.model.fork import raise_after_fork
+from jaxclf.text.prediction_columns import predicted, probability
+from jaxclf.text.tokenizer.tokenize import is_cut
 
 TEXT = "text"  # the column of a DataFrame where `data.text_column` names none
-PREDICTED, PROBABILITY = "predicted.", "probability."  # of its new columns, before the label
 MAX_SHOWN = 5  # labels
 
 
@@ -130,12 +131,12 @@ class Classifier:
         probs = self.predict_proba(texts)
         decisions = decide(probs, self.thresholds)
         if is_frame(texts):
-            columns = {PREDICTED: decisions, PROBABILITY: probs}
+            columns = {predicted: decisions, probability: probs}
             return with_columns(
                 texts,
                 {
-                    prefix + label: values[:, index]
-                    for prefix, values in columns.items()
+                    to_name(label): values[:, index]
+                    for to_name, values in columns.items()
                     for index, label in enumerate(self.labels)
                 },
             )
@@ -151,6 +152,13 @@ class Classifier:
             for member, raw_probs in zip(group.members, score_group(group, texts), strict=True):
                 probs[member] = apply_calibration(self.calibrations[member], raw_probs)
         return blend(probs, self.weights)
+
+    def is_cut(self, texts: list[str]) -> Bool[np.ndarray, " texts"]:
+        """Whether each text is longer than a network reads, so that its end counts for nothing."""
+        parts = [
+            is_cut(group.tokenizer, texts, group.experiment.data.windows) for group in self.groups
+        ]
+        return np.any(parts, axis=0)
 
     def explain(self, texts: Any) -> Any:
         """An Explanation of each text: the label's log odds, attributed to the words of the text by

@@ -23,22 +23,48 @@ ADVICE = "start again with --resume never"
 BLOCK = 2**20  # bytes read at a time
 
 
+class Counts(NamedTuple):
+    """Rows, those without a text, those whose text has no label, and those whose text was cut."""
+
+    rows: int = 0
+    without_text: int = 0
+    without_label: int = 0
+    cut: int = 0
+
+    def __str__(self) -> str:
+        texts = self.rows - self.without_text
+        return (
+            f"{texts:,} texts, {texts - self.without_label:,} labeled, {self.without_label:,} "
+            f"without a label, {self.cut:,} longer than the model reads"
+            + f"; {self.without_text:,} rows without a text"
+            * (self.without_text > 0)
+        )
+
+
 class Journal(NamedTuple):
     """What is scored, and how far.
 
-    input, model: their SHA-256. layout: options of the output. total: rows of the input, all shards
-        together. rows: finished rows of this shard. size, sha256: of the bytes of OUTPUT.part that
-        hold them.
+    input, model: their SHA-256. layout: options of the output. columns: of the input, as JSON.
+    total: rows of the input, all shards together. rows and so on: the Counts of the finished rows
+        of this shard. size, sha256: of the bytes of OUTPUT.part that hold them.
     """
 
     input: str
     model: str
     shard: str
     layout: str
+    columns: str = "[]"
     total: int = 0
     rows: int = 0
+    without_text: int = 0
+    without_label: int = 0
+    cut: int = 0
     size: int = 0
     sha256: str = hashlib.sha256().hexdigest()
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(*(getattr(self, name) for name in Counts._fields))
 
 
 class Part(NamedTuple):
@@ -101,15 +127,16 @@ def open_part(target: Path, journal: Journal) -> Iterator[Part]:
         yield part
 
 
-def append(part: Part, target: Path, journal: Journal, block: bytes, rows: int) -> Journal:
+def append(part: Part, target: Path, journal: Journal, block: bytes, counts: Counts) -> Journal:
     """Append rows to the file and sync them to the disk, then count them in the journal."""
     with storage_errors(part_path(target), len(block)):
         part.file.write(block)
         part.file.flush()
         os.fsync(part.file.fileno())
     part.hash.update(block)
+    added = zip(Counts._fields, journal.counts, counts, strict=True)
     journal = journal._replace(
-        rows=journal.rows + rows,
+        **{name: before + new for name, before, new in added},
         size=journal.size + len(block),
         sha256=part.hash.hexdigest(),
     )

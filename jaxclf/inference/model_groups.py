@@ -14,7 +14,7 @@ from jaxclf.errors import DataError
 from jaxclf.experiment.config import Experiment
 from jaxclf.experiment.overrides import to_dict
 from jaxclf.model.attribution import SlopesStep, make_slopes_step, slopes_shape
-from jaxclf.model.classifier import build
+from jaxclf.model.classifier import build, make_embed
 from jaxclf.model.inference import gather, make_predict_step, prediction_shape, score
 from jaxclf.model.storage.saved_model import SavedModel
 from jaxclf.text.tokenizer.tokenize import tokenize
@@ -28,6 +28,7 @@ class ModelGroup(NamedTuple):
     params: of one network as they are, of several with a leading axis of members.
     apply: (params, batch) -> logits [slots, columns].
     step: the compiled predict step. slopes: the compiled gradient step of explanations.
+    embed: (params, batch) -> pooled vectors [slots, features] of the first network.
     """
 
     members: tuple[int, ...]
@@ -38,6 +39,7 @@ class ModelGroup(NamedTuple):
     apply: Callable[..., Array]
     step: Callable[..., Array]
     slopes: SlopesStep
+    embed: Callable[..., Array]
 
 
 def make_groups(
@@ -79,6 +81,12 @@ def make_group(
         trees = [member.params for member in members]
         params, apply = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees), apply_all
     classes, columns = len(first.labels), len(members) * len(first.labels)
+    embed_one = make_embed(first.experiment, first.hf_config, classes)
+
+    def embed_first(params: dict[str, Any], batch: Batch) -> Array:
+        is_one = len(members) == 1
+        return embed_one(params if is_one else jax.tree.map(lambda leaf: leaf[0], params), batch)
+
     shape = slopes_shape(first.experiment.data, columns)
     return ModelGroup(
         tuple(indices),
@@ -89,6 +97,7 @@ def make_group(
         apply,
         make_predict_step(apply),
         make_slopes_step(first.experiment, first.hf_config, classes, len(members), shape),
+        jax.jit(embed_first),
     )
 
 
@@ -103,3 +112,12 @@ def score_group(
     if not np.isfinite(probs).all():
         raise DataError("the model's probabilities are not numbers; its weights are damaged")
     return probs.reshape(len(texts), len(group.members), -1).swapaxes(0, 1)
+
+
+def embed(group: ModelGroup, texts: list[str]) -> Float32[np.ndarray, "texts features"]:
+    """The pooled vector of each text under the group's first network."""
+    windows = group.experiment.data.windows
+    tokens = tokenize(group.tokenizer, texts, windows)
+    batches = score(group.embed, group.params, tokens, prediction_shape(windows), group.columns)
+    scored = list(batches)
+    return gather(iter(scored), len(texts), scored[0].probs.shape[1])

@@ -1,37 +1,40 @@
 """Label files of any size: rows are read, scored and written in chunks."""
 
-import csv
 import hashlib
 import importlib.metadata
-import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
 from tokenizers import Tokenizer
 
 from jaxclf.decisions.thresholds import decide
 from jaxclf.errors import ConfigError, DataError
 from jaxclf.files.atomic import lock, sha256
-from jaxclf.files.spreadsheet import escape_cell, escape_name
 from jaxclf.inference import journal as journals
 from jaxclf.inference.classifier import Classifier
-from jaxclf.inference.journal import Journal
+from jaxclf.inference.journal import Counts, Journal
+from jaxclf.inference.output_formats import (
+    ENDINGS,
+    Layout,
+    Predicted,
+    ending_of,
+    is_table,
+    make_writer,
+)
 from jaxclf.inference.shard import Shard
 from jaxclf.signals import shielded
 from jaxclf.terminal import show_progress
-from jaxclf.text.reader import ParsedRow, stream
+from jaxclf.text.parsed_rows import ParsedRow
+from jaxclf.text.reader import stream
 
 log = logging.getLogger(__name__)
-
-Probs = Float[np.ndarray, "texts classes"]
 
 # A chunk is kept in memory, and lost by a kill. It is large enough that its last batch, which is
 # rarely full, hardly matters; long texts make it shorter.
@@ -39,19 +42,6 @@ CHUNK_ROWS, CHUNK_CHARACTERS = 4096, 2**19
 
 
 WHOLE_FILE = Shard(0, 1)
-
-
-class Layout(NamedTuple):
-    """Options of the output.
-
-    model_column: whether rows name the model and jaxclf's version. escape_formulas: write ids to
-        CSV so that a spreadsheet does not compute them, as label names always are.
-    """
-
-    model_column: bool = True
-    escape_formulas: bool = False
-
-
 PLAIN = Layout()
 
 
@@ -62,57 +52,89 @@ def predict_file(
     shard: Shard = WHOLE_FILE,
     resume: str = "auto",
     layout: Layout = PLAIN,
-) -> int:
-    """Label every row of a data file, or of a shard of it, in order; returns the number of rows.
+) -> Counts:
+    """Write every row of a data file, or of a shard of it, in order and with its predictions.
 
-    The file is checked before any row is scored, and the target is written atomically. `resume`
-    "auto" continues stopped work and ends in the same bytes; "never" starts again.
+    A row keeps its columns, or the keys of its object. Earlier predictions are replaced. The file
+    is checked before any row is scored, and the target is written atomically. `resume` "auto"
+    continues stopped work and ends in the same bytes; "never" starts again.
 
-    Raises DataError for rows without a text, and if what the stopped work left is damaged;
+    Raises DataError for rows that cannot be read, and if what the stopped work left is damaged;
     ConfigError if that work had another input, model, shard or layout.
     """
-    writer = _find_writer(source, target, layout)
+    _check_names(source, target, layout)
     with lock(target):
         stamp = _stamp(source)
         model = fingerprint(classifier)
-        work = Journal(sha256(source), model, f"{shard.index}/{shard.count}", _to_json(layout))
-        journal = _open_journal(source, target, work, resume)
+        options = json.dumps(layout._asdict())
+        work = Journal(sha256(source), model, f"{shard.index}/{shard.count}", options)
+        journal = _open_journal(source, target, work, resume, layout)
         first, last = (
             journal.total * index // shard.count for index in (shard.index, shard.index + 1)
         )
         if journal.rows == last - first and journals.is_finished(target, journal):
             journals.journal_path(target).unlink()
-            return journal.rows
+            return journal.counts
+        writer = make_writer(classifier, source, target, layout, json.loads(journal.columns))
         with (
             journals.open_part(target, journal) as part,
             show_progress("labeling", last - first, "texts", journal.rows) as advance,
         ):
             if journal.size == 0:
-                header = writer.header(classifier, layout).encode()
-                journal = journals.append(part, target, journal, header, 0)
-            for chunk in chunks(islice(stream(source), first + journal.rows, last)):
-                probs = classifier.predict_proba([row.text for row in chunk])
-                block = writer.rows(classifier, layout, [row.id for row in chunk], probs).encode()
+                header = writer.header + writer.footer * (last == first)
+                block = writer.encode(header, is_header=True)
+                journal = journals.append(part, target, journal, block, Counts())
+            rows = islice(stream(source, layout.text_column), first + journal.rows, last)
+            for chunk in chunks(rows):
+                predicted = _predict(classifier, chunk)
+                is_last = journal.rows + len(chunk) == last - first
+                end = writer.footer if is_last else writer.separator
+                text = writer.separator.join(writer.format_rows(chunk, predicted)) + end
                 with shielded():
-                    journal = journals.append(part, target, journal, block, len(chunk))
+                    counts = _count(predicted)
+                    journal = journals.append(part, target, journal, writer.encode(text), counts)
                 advance(len(chunk), "")
         if journal.rows != last - first or _stamp(source) != stamp:
             raise DataError(f"{source}: changed while it was read; {journals.ADVICE}")
         with shielded():
             journals.finish(target)
-    return journal.rows
+    return journal.counts
 
 
-def _to_json(layout: Layout) -> str:
-    return json.dumps(layout._asdict())
+def _predict(classifier: Classifier, rows: Sequence[ParsedRow]) -> Predicted:
+    has_text = np.array([bool(row.text) for row in rows])
+    texts = [row.text for row in rows if row.text]
+    probs = np.full((len(rows), len(classifier.labels)), np.nan, np.float32)
+    probs[has_text] = classifier.predict_proba(texts)
+    cut = np.zeros(len(rows), bool)
+    cut[has_text] = classifier.is_cut(texts)
+    return Predicted(probs, decide(probs, classifier.thresholds), cut)
 
 
-def _open_journal(source: Path, target: Path, work: Journal, resume: str) -> Journal:
+def _count(predicted: Predicted) -> Counts:
+    has_text = ~np.isnan(predicted.probs).any(axis=1)
+    has_label = predicted.decided.any(axis=1)
+    return Counts(
+        len(predicted.cut),
+        int((~has_text).sum()),
+        int((has_text & ~has_label).sum()),
+        int(predicted.cut.sum()),
+    )
+
+
+def _open_journal(
+    source: Path, target: Path, work: Journal, resume: str, layout: Layout
+) -> Journal:
     """The journal of stopped work, or a new one after all rows of the file are checked."""
     if resume == "auto" and (journal := journals.load_journal(target, work)):
         return journal
     log.info("checking %s", source)
-    return work._replace(total=sum(1 for _ in stream(source)))
+    total, names = 0, {}
+    for row in stream(source, layout.text_column):
+        total += 1
+        if is_table(target):
+            names |= dict.fromkeys(row.fields)
+    return work._replace(total=total, columns=json.dumps([*names]))
 
 
 def chunks(rows: Iterable[ParsedRow]) -> Iterator[list[ParsedRow]]:
@@ -164,62 +186,14 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _jsonl_rows(classifier: Classifier, layout: Layout, ids: Sequence[str], probs: Probs) -> str:
-    """One object a row: id, predicted labels, every probability, the model."""
-    lines = []
-    model = {"model": classifier.identifier} if layout.model_column else {}
-    decisions = decide(probs, classifier.thresholds)
-    for row_id, row, decided in zip(ids, probs, decisions, strict=True):
-        labels = [label for label, yes in zip(classifier.labels, decided, strict=True) if yes]
-        scores = {label: float(f"{p:.6f}") for label, p in zip(classifier.labels, row, strict=True)}
-        line = {"id": row_id, "labels": labels, "probabilities": scores, **model}
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    return "".join(lines)
-
-
-def _csv_header(classifier: Classifier, layout: Layout) -> str:
-    names = [escape_name(name) for name in classifier.labels]
-    model = ["model"] * layout.model_column
-    return _to_csv([["id", *names, *[f"probability_{name}" for name in names], *model]])
-
-
-def _csv_rows(classifier: Classifier, layout: Layout, ids: Sequence[str], probs: Probs) -> str:
-    """A column per label with 0 or 1, one per label with its probability, and the model."""
-    decisions = decide(probs, classifier.thresholds)
-    model = [classifier.identifier] * layout.model_column
-    if layout.escape_formulas:
-        ids = [escape_cell(row_id) for row_id in ids]
-    return _to_csv(
-        [row_id, *decided.astype(int).tolist(), *[f"{p:.6f}" for p in row], *model]
-        for row_id, row, decided in zip(ids, probs, decisions, strict=True)
-    )
-
-
-def _to_csv(rows: Iterable[list]) -> str:
-    file = io.StringIO(newline="")
-    csv.writer(file, lineterminator="\n").writerows(rows)
-    return file.getvalue()
-
-
-class Writer(NamedTuple):
-    """An output format: the text before the rows, and the text of rows."""
-
-    header: Callable[[Classifier, Layout], str]
-    rows: Callable[[Classifier, Layout, Sequence[str], Probs], str]
-
-
-WRITERS = {".jsonl": Writer(lambda *_: "", _jsonl_rows), ".csv": Writer(_csv_header, _csv_rows)}
-
-
-def _find_writer(source: Path, target: Path, layout: Layout) -> Writer:
-    if target.suffix not in WRITERS:
-        raise ConfigError(f"--output {target}: the name must end in {' or '.join(WRITERS)}")
+def _check_names(source: Path, target: Path, layout: Layout) -> None:
+    if ending_of(target) not in ENDINGS:
+        raise ConfigError(f"--output {target}: the name must end in {', '.join(ENDINGS)}")
     if not target.parent.is_dir():
         raise ConfigError(f"--output {target}: the folder {target.parent} does not exist")
-    if not source.is_file():
+    if not source.exists():
         raise DataError(f"{source}: no such file")
     if target.exists() and target.samefile(source):
         raise ConfigError(f"--output {target}: is the input; give another file")
-    if layout.escape_formulas and target.suffix != ".csv":
-        raise ConfigError(f"--escape-formulas applies to .csv, not to --output {target}")
-    return WRITERS[target.suffix]
+    if layout.escape_formulas and not is_table(target):
+        raise ConfigError(f"--escape-formulas applies to .csv and .tsv, not to --output {target}")

@@ -22,7 +22,7 @@ def format_predictions(classifier: Classifier, texts: Sequence[str], probs: Prob
     names = [escape_controls(name) for name in classifier.labels]
     width = max(map(len, names))
     blocks = []
-    for text, row in zip(texts, probs, strict=True):
+    for text, row, cut in zip(texts, probs, classifier.is_cut([*texts]), strict=True):
         predicted = decide(row[None], classifier.thresholds)[0]
         lines = [text, ""]
         for index in np.argsort(-row, kind="stable"):
@@ -31,6 +31,8 @@ def format_predictions(classifier: Classifier, texts: Sequence[str], probs: Prob
             lines.append(f"  {mark} {name:<{width}}  {row[index]:.3f}  (threshold {threshold:.3f})")
         if not predicted.any():
             lines.append("  no label reaches its threshold")
+        if cut:
+            lines.append("  the text is long: its end was not read")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

@@ -44,7 +44,7 @@ def delimited_rows(path: Path, delimiter: str, text_column: str) -> Iterator[Row
     is "".
     """
     csv.field_size_limit(sys.maxsize)  # a long text is not an error
-    is_quoted = delimiter != "\t" or not _has_literal_quotes(path)
+    is_quoted = delimiter != "\t" or not has_literal_quotes(path)
     with open_text(path, "") as file:
         yield from _rows(file, delimiter, is_quoted, text_column)
 
@@ -98,7 +98,7 @@ def suggest_text_column(names: Iterable[str], text_column: str) -> str:
     return f"; data.text_column={usual[0]} names the column of the texts"
 
 
-def _has_literal_quotes(path: Path) -> bool:
+def has_literal_quotes(path: Path) -> bool:
     """Whether a file with tabs was written without quoting: every line has all cells, and a cell
     begins with a quote that does not enclose it."""
     width, is_literal = 0, False

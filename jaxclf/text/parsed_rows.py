@@ -4,7 +4,7 @@ import itertools
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from jaxclf.text.annotation_tools import Tool, read_answers, recognize
 from jaxclf.text.delimited import suggest_text_column
 from jaxclf.text.formats import open_rows
 from jaxclf.text.label_table import Columns
+from jaxclf.text.prediction_columns import is_prediction
 from jaxclf.text.rows import Problem, Row, RowError, check_unicode
 
 NUM_RECOGNIZED = 20  # records whose keys tell an annotation tool
@@ -27,7 +28,9 @@ WHOLE_NUMBER = re.compile(r"(-?\d+)\.0")
 
 
 class ParsedRow(NamedTuple):
-    """labels: as the file has them; None where they are not read or not there."""
+    """text: "" where there is none. labels: as the file has them; None where they are not read or
+    not there. fields: the row as it is in the file; empty where labels are read.
+    """
 
     line: int
     id: str
@@ -35,6 +38,7 @@ class ParsedRow(NamedTuple):
     group: str
     labels: Any
     split: str = ""
+    fields: Mapping[str, Any] = {}
 
 
 class Choice(NamedTuple):
@@ -70,8 +74,8 @@ def open_reading(
             try:
                 if tool:
                     yield from _parse_task(row, str(number), name, tool, choice, labeled, reading)
-                elif parsed_row := _parse(row, str(number), choice, labeled, reading):
-                    yield parsed_row
+                else:
+                    yield _parse(row, str(number), choice, labeled, reading)
             except RowError as error:
                 reading.problems.append(Problem(row.line, str(error)))
                 if len(reading.problems) == max_problems:
@@ -89,10 +93,8 @@ def _fields(row: Row) -> dict[str, Any]:
     return row.fields
 
 
-def _parse(
-    row: Row, number: str, choice: Choice, labeled: bool, reading: Reading
-) -> ParsedRow | None:
-    """The row, None if it has no text. Raises RowError."""
+def _parse(row: Row, number: str, choice: Choice, labeled: bool, reading: Reading) -> ParsedRow:
+    """Raises RowError."""
     fields = _fields(row)
     if choice.ignored:
         fields = {key: value for key, value in fields.items() if key not in choice.ignored}
@@ -106,9 +108,8 @@ def _parse(
     row_id, group = _identifier("id", fields), _identifier("group", fields)
     if not text:
         reading.left_out["without a text"] += 1
-        return None
     labels = None
-    if labeled:
+    if labeled and text:
         columns, unused = _sort_columns(tuple(row.fields), choice)
         reading.unused.update(unused)
         if "labels" in fields:
@@ -116,7 +117,8 @@ def _parse(
         else:
             labels = Columns({key: fields[key] for key in columns})
     split = _split(fields) if labeled else ""
-    return ParsedRow(row.line, row_id or number, text, group, labels, split)
+    kept = {} if labeled else row.fields
+    return ParsedRow(row.line, row_id or number, text, group, labels, split, kept)
 
 
 def _holds_rows(value: Any) -> bool:
@@ -137,7 +139,7 @@ def _sort_columns(keys: tuple[str, ...], choice: Choice) -> tuple[tuple[str, ...
     special = {*NOT_LABELS, choice.text_column} - choice.ignored
     if choice.text_column and choice.text_column != "text":
         special.discard("text")
-    others = [key for key in keys if key not in special or not key]
+    others = [key for key in keys if not is_prediction(key) and (key not in special or not key)]
     labels = ()
     if "labels" in choice.ignored or "labels" not in keys:
         labels = tuple(
@@ -157,15 +159,15 @@ def _parse_task(
     labeled: bool,
     reading: Reading,
 ) -> Iterator[ParsedRow]:
-    """A row for each answer to a task that has a text; one row where labels are not read."""
+    """A row for each answer to a task; one row where there is no text or labels are not read."""
     for answer in read_answers(name, tool, _fields(row), choice.text_column):
         text = _text(answer.text, choice.text_column or "text")
+        row_id = _identifier("id", {"id": answer.id}) or number
         if not text:
             reading.left_out["without a text"] += 1
-            return
-        row_id = _identifier("id", {"id": answer.id}) or number
-        if not labeled:
-            yield ParsedRow(row.line, row_id, text, "", None)
+        if not labeled or not text:
+            kept = {} if labeled else row.fields
+            yield ParsedRow(row.line, row_id, text, "", None, fields=kept)
             return
         if answer.labels is None:
             reading.left_out[answer.reason] += 1

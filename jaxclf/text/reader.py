@@ -42,7 +42,7 @@ def read(
     """
     path = Path(path)
     reading = open_reading(path, Choice(text_column, frozenset(ignore_columns)), labeled)
-    rows, problems = list(reading.rows), reading.problems
+    rows, problems = [row for row in reading.rows if row.text], reading.problems
     table = LabelTable((), np.zeros((len(rows), 0), np.float32), [], [], [])
     if labeled:
         table, is_labeled = _read_labels(reading, rows, labels, ignore_columns)
@@ -93,7 +93,7 @@ def stream(
 ) -> Iterator[ParsedRow]:
     """The texts of one file, row by row, for prediction. Memory holds one row.
 
-    Rows without a text are left out. Ids may repeat: a row is known by its position. Raises
+    A row without a text has the text "". Ids may repeat: a row is known by its position. Raises
     DataError after ten rows with errors, or at the end of the file.
     """
     path = Path(path)
@@ -101,15 +101,13 @@ def stream(
     reading = open_reading(path, choice, False, MAX_REASONS)
     is_empty = True
     for row in reading.rows:
-        is_empty = False
+        is_empty = is_empty and not row.text
         yield row
     problems = reading.problems
     if is_empty and not problems:
         problems.append(_no_rows(reading))
     if problems:
         raise data_error(path, problems, is_complete=len(problems) < MAX_REASONS)
-    if reading.left_out:
-        log.warning("%s: left out: %s", path.name, ", ".join(_left_out(reading)))
 
 
 def _read_labels(
