@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "jaxclf"
-COMMANDS = "audit cascade check compare curve ensemble evaluate export next predict serve train tune".split()
+COMMANDS = (
+    "audit cascade check compare curve ensemble evaluate export next predict serve train tune"
+).split()
 
 # From the top down. A module may import from its own package and from lower rows, never from a
 # package beside it; every command may import cli.
