@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,8 +77,9 @@ class Studio:
             raise SystemExit(f"{method} {path}: {error.code} {error.read()[:500]!r}") from None
 
     def tasks(self, project: int, ordering: str = "id") -> list[dict[str, Any]]:
-        path = f"/api/tasks?project={project}&fields=all&page_size=500&ordering={ordering}"
-        return self("GET", path)["tasks"]
+        query = {"fields": "all", "page_size": 500, "project": project}
+        query["query"] = json.dumps({"ordering": [f"tasks:{ordering}"]})
+        return self("GET", f"/api/tasks?{urllib.parse.urlencode(query)}")["tasks"]
 
 
 def choices_of(task: dict[str, Any]) -> set[str]:
@@ -165,6 +167,7 @@ def main() -> None:
         "LABEL_STUDIO_BASE_DATA_DIR": str((args.out / "data").resolve()),
         "LABEL_STUDIO_USER_TOKEN": TOKEN,
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+        "USE_DEFAULT_BANNED_SUBNETS": "false",  # else it calls no backend on this machine
         "COLLECT_ANALYTICS": "false",
         "PYTHONPATH": "",
     }
