@@ -35,7 +35,7 @@ class Counts(NamedTuple):
         texts = self.rows - self.without_text
         return (
             f"{texts:,} texts, {texts - self.without_label:,} labeled, {self.without_label:,} "
-            f"without a label, {self.cut:,} longer than the model reads"
+            f"without a label, {self.cut:,} cut where the model reads no further"
             + f"; {self.without_text:,} rows without a text"
             * (self.without_text > 0)
         )

@@ -136,7 +136,7 @@ def test_rows_without_a_text_and_cut_texts_are_counted(classifier, tmp_path, mon
     labeled = sum(any(row[f"predicted.{name}"] == "1" for name in LABELS) for row in table)
     expected = Counts(5, 2, 3 - labeled, 2)
     assert str(expected) in message
-    for part in ("3 texts", "2 longer", "2 rows without a text", f"{labeled} labeled"):
+    for part in ("3 texts", "2 cut", "2 rows without a text", f"{labeled} labeled"):
         assert part in message
     assert predict.main(["--run", "run", "short", texts[3]]) == 0
     assert capsys.readouterr().out.count("its end was not read") == 1
