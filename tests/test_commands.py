@@ -136,7 +136,7 @@ def test_epochs_have_the_metric_that_chooses_and_the_report_the_chosen_rule(fini
         assert (row["rule"], row["chosen"]) == ("auto", chosen)
         assert set(row["compared"]) == {"macro_f1", "difference", "error"}
     for name in ("report.html", "model/README.md"):
-        assert f"thresholds: {chosen} (macro F1" in (out / name).read_text().replace("\\", "")
+        assert f"thresholds: the rule {chosen}." in (out / name).read_text().replace("\\", "")
 
 
 def test_evaluate_computes_the_report_again(finished_run, tiny_data):
@@ -338,7 +338,7 @@ BAD_DATA = {
         '[{"text": "a", "labels": {"stress": 1}},\n {"text": "b", "labels": {"stres": 1}}]',
         ["bad.json:2", "'stres'", "'stress'"],
     ),
-    "empty text": ('[{"text": " ", "labels": {"stress": 1}}]', ["bad.json:1", "empty"]),
+    "empty text": ('[{"text": " ", "labels": {"stress": 1}}]', ["bad.json:1", "without a text"]),
     "missing file": (None, ["bad.json: no such file"]),
 }
 

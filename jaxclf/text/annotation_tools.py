@@ -184,9 +184,12 @@ def recognize(records: Iterable[Any]) -> tuple[str, Tool] | None:
 def read_answers(name: str, tool: Tool, record: Any, text_key: str) -> list[Answer]:
     """The answers of a record. Raises RowError."""
     try:
-        return tool.read(record, text_key)
+        answers = tool.read(record, text_key)
     except (TypeError, LookupError, AttributeError, ValueError):
         raise RowError(f"not a record of {name}") from None
+    if not all(isinstance(key, str) for answer in answers for key in answer.labels or ()):
+        raise RowError(f"not a record of {name}: a question or label is not a string")
+    return answers
 
 
 def join_questions(

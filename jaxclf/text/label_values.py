@@ -151,7 +151,7 @@ def to_numbers(lists: Sequence[list[Any]], known: frozenset[str]) -> list[list[f
     ]
 
 
-def _clip(number: float) -> float:
+def _clip(number: int | float) -> float:
     """A number as a float, for which an integer may be too large."""
     return float(min(max(number, -1), 2**53))
 

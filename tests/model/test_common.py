@@ -8,11 +8,17 @@ from scipy.special import erf, expit
 
 from jaxclf.model.encoders.common import ACTIVATIONS, Dropout
 
+
+def by_tanh(x):
+    return x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
+
+
 DEFINITIONS = {
-    "gelu": lambda x: x * (1 + erf(x / np.sqrt(2))) / 2,
-    "gelu_new": lambda x: x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2,
+    **dict.fromkeys(["gelu", "gelu_python"], lambda x: x * (1 + erf(x / np.sqrt(2))) / 2),
+    **dict.fromkeys(["gelu_new", "gelu_accurate", "gelu_fast"], by_tanh),
+    **dict.fromkeys(["gelu_python_tanh", "gelu_pytorch_tanh"], by_tanh),
     "relu": lambda x: np.maximum(x, 0),
-    "silu": lambda x: x * expit(x),
+    **dict.fromkeys(["silu", "swish"], lambda x: x * expit(x)),
     "tanh": np.tanh,
 }
 
