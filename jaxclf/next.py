@@ -31,7 +31,7 @@ def build_parser() -> CommandParser:
     text = "write tasks with predictions for this tool (default: %(default)s)"
     parser.add_argument("--to", choices=TOOLS, default="label-studio", help=text)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
-    text = "the name of the texts' column or key (default: text)"
+    text = "the name of the texts' column or key (default: as in the run)"
     parser.add_argument("--text-column", metavar="NAME", default="", help=text)
     return parser
 
@@ -46,9 +46,10 @@ def run(args: argparse.Namespace) -> None:
     from jaxclf.inference.load import load
 
     classifier = load(args.run)
-    labeled = read_labeled(classifier, args.run, args.labeled, args.text_column)
-    chosen = choose_next(classifier, args.pool, args.count, labeled, args.text_column)
-    tasks = make_tasks(classifier, chosen, args.text_column)
+    text_column = args.text_column or classifier.experiment.data.text_column
+    labeled = read_labeled(classifier, args.run, args.labeled, text_column)
+    chosen = choose_next(classifier, args.pool, args.count, labeled, text_column)
+    tasks = make_tasks(classifier, chosen, text_column)
     write_text(args.out, TOOLS[args.to].format(tasks))
     if args.to == "label-studio":
         print(label_config(classifier.labels))

@@ -26,7 +26,7 @@ def build_parser() -> CommandParser:
     parser.add_argument("--input", type=Path, help="a file of texts, as for train --data")
     text = "the .csv, .tsv, .json or .jsonl file to write, or one with .gz"
     parser.add_argument("--output", type=Path, help=text)
-    text = "the name of the texts' column or key in --input (default: text)"
+    text = "the name of the texts' column or key in --input (default: as in the run)"
     parser.add_argument("--text-column", metavar="NAME", default="", help=text)
     parser.add_argument("--shard", metavar="I/N", help="label part I of N, from 0/N to N-1/N")
     parser.add_argument(
@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> None:
         print_text(format_texts(classifier, args.texts, classifier.predict_proba(args.texts)))
         print(f"model {classifier.identifier}", file=sys.stderr)
         return
-    layout = Layout(not args.no_model_column, args.escape_formulas, args.text_column)
+    text_column = args.text_column or classifier.experiment.data.text_column
+    layout = Layout(not args.no_model_column, args.escape_formulas, text_column)
     files = (args.input, args.output)
     counts = predict_file(classifier, *files, shard, args.resume or "auto", layout)
     print(f"{args.output}: {counts}", file=sys.stderr)
