@@ -24,8 +24,7 @@ def build_parser() -> CommandParser:
     parser.add_argument("--run", required=True, help="folder of a run, model, ensemble or cascade")
     parser.add_argument("--explain", action="store_true", help="print the evidence, word by word")
     parser.add_argument("--input", type=Path, help="a file of texts, as for train --data")
-    text = "the .csv, .tsv, .json or .jsonl file to write, or one with .gz"
-    parser.add_argument("--output", type=Path, help=text)
+    parser.add_argument("--output", type=Path, help="a .csv, .tsv, .json, .jsonl or .gz to write")
     text = "the name of the texts' column or key in --input (default: as in the run)"
     parser.add_argument("--text-column", metavar="NAME", default="", help=text)
     parser.add_argument("--shard", metavar="I/N", help="label part I of N, from 0/N to N-1/N")
@@ -66,10 +65,10 @@ def run(args: argparse.Namespace) -> None:
         print_text(format_texts(classifier, args.texts, classifier.predict_proba(args.texts)))
         print(f"model {classifier.identifier}", file=sys.stderr)
         return
-    text_column = args.text_column or classifier.experiment.data.text_column
-    layout = Layout(not args.no_model_column, args.escape_formulas, text_column)
-    files = (args.input, args.output)
-    counts = predict_file(classifier, *files, shard, args.resume or "auto", layout)
+    column = args.text_column or classifier.experiment.data.text_column
+    layout = Layout(not args.no_model_column, args.escape_formulas, column)
+    resume = args.resume or "auto"
+    counts = predict_file(classifier, args.input, args.output, shard, resume, layout)
     print(f"{args.output}: {counts}", file=sys.stderr)
 
 
