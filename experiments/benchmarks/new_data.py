@@ -81,7 +81,8 @@ def run_experiment(name: str, data: Path, seed: int, out: Path) -> None:
     for entry in RESULTS:
         shutil.move(folder / entry, out / entry)
     shutil.rmtree(folder)
-    np.savez_compressed(out / "epochs.npz", **{split: np.stack(p) for split, p in epochs.items()})
+    val, test = (np.stack(probs) for probs in epochs.values())
+    np.savez_compressed(out / "epochs.npz", val=val, test=test)
 
 
 def score_epochs(folder: Path) -> list[dict[str, dict[str, float]]]:
