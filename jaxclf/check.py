@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxclf.reports.data_check import labels_table, pairs_table, rows_table, write_page
     from jaxclf.reports.tables import print_tables
     from jaxclf.terminal import print_text
+    from jaxclf.text.check.findings import KINDS
     from jaxclf.training.check import check_data
 
     if args.include_texts and not args.out:
@@ -46,8 +47,8 @@ def run(args: argparse.Namespace) -> None:
     print_tables(rows_table(checked), labels_table(checked.rows), pairs_table(checked.rows))
     for finding in checked.findings:
         print_text(f"- {finding}")
-    if not checked.findings:
-        print("nothing was found")
+    names = {finding.kind for finding in checked.findings}
+    print(f"{len(KINDS)} kinds of faults were looked for, {len(names)} were found")
     if args.out:
         path = args.out if args.out.suffix == ".html" else args.out / "check.html"
         print(f"page: {write_page(path, checked, args.include_texts)}")

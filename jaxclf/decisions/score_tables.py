@@ -70,14 +70,14 @@ def score_tables(scores: Mapping[str, Any], split: str) -> tuple[Table, Table]:
 
 
 def describe_choice(choice: Mapping[str, Any]) -> str:
-    """The rule that `threshold=auto` chose, its score and that of the other rule."""
-    chosen, scores = choice["rule"], choice["macro_f1"]
-    (rejected,) = scores.keys() - {chosen}
+    """The rule that `threshold=auto` chose, and how much worse or better the other rule is."""
+    chosen = choice["rule"]
+    (rejected,) = choice["macro_f1"].keys() - {chosen}
     return (
-        f"thresholds: the rule {chosen}. On validation, with thresholds from other folds, its "
-        f"macro F1 is {format_score(scores[chosen])}; that of {rejected} is "
-        f"{format_score(scores[rejected])} (difference "
-        f"{format_score(choice['difference'], signed=True)} ± {format_score(choice['error'])})."
+        f"thresholds: the rule {chosen}. On validation, each fold decided by thresholds of the "
+        f"others, the macro F1 of {rejected} minus that of {chosen} is "
+        f"{format_score(choice['difference'], signed=True)} (standard error "
+        f"{format_score(choice['error'])})."
     )
 
 

@@ -46,6 +46,7 @@ class Data:
         tuple[str, ...], "the labels in order; other columns are left out; empty: all"
     ] = ()
     text_column: Annotated[str, 'column of the texts; "": `text`'] = ""
+    label_column: Annotated[str, 'column that lists labels; "": `labels`'] = ""
     ignore_columns: Annotated[tuple[str, ...], "columns that are left out"] = ()
     max_length: Annotated[
         int, Bound(0, 2**20), "tokens in a window and in a packed row; 0: chosen from the texts"
@@ -75,7 +76,11 @@ class Data:
     @property
     def columns(self) -> dict[str, Any]:
         """The columns that `read` is told of."""
-        return {"text_column": self.text_column, "ignore_columns": self.ignore_columns}
+        return {
+            "text_column": self.text_column,
+            "ignore_columns": self.ignore_columns,
+            "label_column": self.label_column,
+        }
 
     @property
     def windows(self) -> Windows:

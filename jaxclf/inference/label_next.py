@@ -53,7 +53,8 @@ def read_labeled(
         for value in part
     }
     if path is not None:
-        examples = read(path, classifier.labels, text_column=text_column)
+        columns = classifier.experiment.data.columns | {"text_column": text_column}
+        examples = read(path, classifier.labels, **columns)
         hashes |= {*map(hash_text, examples.texts)}
         return Labeled(examples.labels.sum(axis=0).astype(np.float64), frozenset(hashes))
     val = run / "predictions" / "val.npz"
@@ -87,7 +88,7 @@ def choose_next(
             shortlist.setdefault(keys[index], Candidate(float(score), -row.line, row, p))
         best = heapq.nlargest(SHORTLIST * count, shortlist.items(), key=lambda item: item[1][:2])
         shortlist = dict(best)
-        log.info("line %d", chunk[-1].line)
+        log.info("read up to line %d of %s", chunk[-1].line, pool)
     candidates = list(shortlist.values())
     if not candidates:
         raise DataError(f"{pool}: every text is labeled already")

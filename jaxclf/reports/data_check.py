@@ -83,7 +83,10 @@ def pairs_table(rows: Rows) -> Table:
         for left, right in zip(first[order], second[order], strict=True)
         if together[left, right]
     ]
-    return Table("Labels that occur together", ("labels", "rows", "by chance"), cells)
+    notes = ["by chance: the rows to expect if the labels did not depend on each other."]
+    if (more := int(np.count_nonzero(together[first, second])) - len(cells)) > 0:
+        notes.append(f"{more:,} rarer pairs are not shown.")
+    return Table("Labels that occur together", ("labels", "rows", "by chance"), cells, notes)
 
 
 def finding_table(checked: Checked, finding: Finding, include_texts: bool) -> Table:

@@ -44,7 +44,7 @@ def check_missed(rows: LabelRows, threshold: Spec) -> list[str]:
     if ranked:
         sentences.append(
             f"Very low recall on test: {_name_missed(ranked)} Their probabilities rank the texts "
-            f"well (AUC of {HIGH_AUC} or more), so the thresholds are too high for them. "
+            f"well (AUC of {HIGH_AUC} or more), so their thresholds may be too high. "
             f"threshold=recall_at {_labels_option(ranked)} finds more and gives more false "
             "alarms; the other labels then get searched thresholds."
         )

@@ -15,20 +15,23 @@ DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 DELIMITER_LINE = re.compile(r"sep=.?")  # the first line of some files, for spreadsheets
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 # Names of the text's column in data sets that are often used.
-TEXT_NAMES = (
+TEXT_NAMES = frozenset(
     "body comment comment_text content description document message post question review "
-    "sentence text tweet utterance"
-).split()
+    "sentence text tweet utterance".split()
+)
 
 
 def find_delimiter(path: Path, text_column: str, default: str) -> str:
-    """The delimiter under which the header has the text's column; else the default."""
+    """The delimiter under which the header has the text's column, or one that usually holds texts;
+    else the default."""
     with open_text(path, "") as file:
         for line in file:
             if line.strip() and not DELIMITER_LINE.fullmatch(line.strip()):
-                for delimiter in (default, *DELIMITERS):
-                    if text_column in _strip(next(csv.reader([line], delimiter=delimiter))):
-                        return delimiter
+                for names in ({text_column}, TEXT_NAMES):
+                    for delimiter in (default, *DELIMITERS):
+                        cells = _strip(next(csv.reader([line], delimiter=delimiter)))
+                        if names & {*cells, *map(str.lower, cells)}:
+                            return delimiter
                 break
     return default
 

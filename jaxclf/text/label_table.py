@@ -193,8 +193,12 @@ def _why_not(name: str, cell: Any, columns: list[str] | None) -> str:
     reason = f"label '{printable(name)}' {shown}{HOW_TO_WRITE}"
     if columns is None:
         return reason
-    if not columns:
-        reason += "; a column that lists names must be called 'labels'"
+    if not columns and not is_number:
+        column = printable(name)
+        return (
+            f"{reason}; data.label_column={column} reads it as lists of names; "
+            f"data.ignore_columns={column} leaves it out"
+        )
     suggested = columns if 0 < len(columns) <= MAX_SUGGESTED else ["a", "b", "c"]
     listed = printable(",".join(suggested))
     return (

@@ -42,10 +42,12 @@ class ParsedRow(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The columns that the user names: that of the text ("" for `text`), and those to leave out."""
+    """The columns that the user names: that of the text ("" for `text`), those to leave out, and
+    that which lists the labels ("" for `labels`)."""
 
     text_column: str
     ignored: frozenset[str]
+    label_column: str = ""
 
 
 class Reading(NamedTuple):
@@ -112,8 +114,11 @@ def _parse(row: Row, number: str, choice: Choice, labeled: bool, reading: Readin
     if labeled and text:
         columns, unused = _sort_columns(tuple(row.fields), choice)
         reading.unused.update(unused)
-        if "labels" in fields:
-            labels = fields["labels"]
+        label_column = choice.label_column or "labels"
+        if label_column in fields:
+            labels = fields[label_column]
+        elif choice.label_column:
+            raise RowError(f"no '{printable(label_column)}' column or key")
         else:
             labels = Columns({key: fields[key] for key in columns})
     split = _split(fields) if labeled else ""
@@ -136,12 +141,12 @@ def _split(fields: dict[str, Any]) -> str:
 @lru_cache(maxsize=2**10)
 def _sort_columns(keys: tuple[str, ...], choice: Choice) -> tuple[tuple[str, ...], dict[str, None]]:
     """The columns that may be labels, and those that are not read."""
-    special = {*NOT_LABELS, choice.text_column} - choice.ignored
+    special = {*NOT_LABELS, choice.text_column, choice.label_column} - choice.ignored
     if choice.text_column and choice.text_column != "text":
         special.discard("text")
     others = [key for key in keys if not is_prediction(key) and (key not in special or not key)]
     labels = ()
-    if "labels" in choice.ignored or "labels" not in keys:
+    if not choice.label_column and ("labels" in choice.ignored or "labels" not in keys):
         labels = tuple(
             key
             for key in others

@@ -26,6 +26,7 @@ def read(
     labeled: bool = True,
     text_column: str = "",
     ignore_columns: Iterable[str] = (),
+    label_column: str = "",
 ) -> Examples:
     """Read one file, or a folder that `datasets` saved.
 
@@ -34,6 +35,7 @@ def read(
         alphabetical order.
     labeled: False reads texts and ids alone, for prediction.
     text_column: the name of the text's column or key; "": `text`.
+    label_column: that of the column which lists the labels; "": `labels`.
 
     Rows without a text or without labels are left out, and `source` counts them. Rows with the same
     id and text are answers of several annotators: a label is the share of those who gave it.
@@ -41,7 +43,9 @@ def read(
     Raises DataError with a line `file:line: reason` for each reason, with its number of rows.
     """
     path = Path(path)
-    reading = open_reading(path, Choice(text_column, frozenset(ignore_columns)), labeled)
+    reading = open_reading(
+        path, Choice(text_column, frozenset(ignore_columns), label_column), labeled
+    )
     rows, problems = [row for row in reading.rows if row.text], reading.problems
     table = LabelTable((), np.zeros((len(rows), 0), np.float32), [], [], [])
     if labeled:

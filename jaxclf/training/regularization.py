@@ -99,7 +99,10 @@ def update_ema(ema: Any, params: Any, step: Array, decay: float, accumulation_st
 
 def best(epochs: Sequence[CheckpointInfo], load: Load) -> Params:
     """The weights with the best validation score."""
-    log.info("kept: the weights of epoch %d", len(epochs[0].progress.history))
+    log.info(
+        "kept: the weights of epoch %d, by train.metric on validation",
+        len(epochs[0].progress.history),
+    )
     return load(epochs[0])
 
 

@@ -421,3 +421,19 @@ def test_a_saved_dataset_is_read_with_the_names_of_its_classes(tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError, match=r"Dataset\.to_parquet"):
         read(folder)
+
+
+def test_the_column_that_lists_labels_may_have_another_name(tmp_path):
+    content = "id;date;comment;tags\n1;May;a raven;bird, black\n2;May;a swan;bird\n"
+    path = write(tmp_path / "a.csv", content)
+    columns = {"text_column": "comment", "label_column": "tags"}
+    examples = read(path, **columns)
+    assert examples.names == ("bird", "black")
+    assert examples.labels.tolist() == [[1, 1], [1, 0]]
+    assert "'date'" in examples.source
+    with pytest.raises(DataError, match=r"data\.text_column=comment"):
+        read(path)
+    with pytest.raises(DataError, match=r"data\.label_column=tags"):
+        read(path, text_column="comment")
+    with pytest.raises(DataError, match="no 'topics' column"):
+        read(path, text_column="comment", label_column="topics")

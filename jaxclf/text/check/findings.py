@@ -15,9 +15,9 @@ MAX_SHOWN = 5  # places that a sentence names
 # The kinds of findings, the most important first.
 KINDS = (
     "leak", "near leak", "shared group", "conflict", "near conflict", "constant label",
-    "equal labels", "rare to learn", "rare to judge", "shortcut", "repeated", "nearly repeated",
-    "similar names", "suspicious label", "unknown labels", "unlabeled", "shift", "cut texts",
-    "exact length", "broken characters", "markup", "no words", "very short",
+    "equal labels", "too rare to learn", "too rare to judge", "shortcut", "repeated",
+    "nearly repeated", "similar names", "suspicious label", "unknown labels", "unlabeled",
+    "shift", "cut texts", "exact length", "broken characters", "markup", "no words", "very short",
 )  # fmt: skip
 
 

@@ -62,7 +62,9 @@ def _compare(rows: Rows, names: list[str], first: int, second: int) -> Iterator[
 def _rare(counts: Mapping[str, Int[np.ndarray, " classes"]], names: list[str]) -> Iterator[Finding]:
     for split, positives in counts.items():
         least, kind = (
-            (MIN_LEARNED, "rare to learn") if split == "train" else (MIN_JUDGED, "rare to judge")
+            (MIN_LEARNED, "too rare to learn")
+            if split == "train"
+            else (MIN_JUDGED, "too rare to judge")
         )
         few = [
             f"{names[label]} ({positives[label]})" for label in np.flatnonzero(positives < least)

@@ -9,7 +9,11 @@ from jaxclf.text.check.labels import find_label_faults
 from jaxclf.text.check.texts import find_text_faults
 from jaxclf.types import Examples
 
-SAID = ("leak", "rare to learn", "rare to judge")  # by every training run, each in its own line
+SAID = (
+    "leak",
+    "too rare to learn",
+    "too rare to judge",
+)  # by every training run, each in its own line
 
 
 def find_faults(rows: Rows, near: bool = True) -> list[Finding]:

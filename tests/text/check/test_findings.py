@@ -169,12 +169,12 @@ FAULTS = {
         None,
     ),
     "a label that is rare in train": (
-        "rare to learn",
+        "too rare to learn",
         set_column(lambda row, split, index: {"anger": int(split != "train" or index < 9)}),
         None,
     ),
     "a label that is rare in test": (
-        "rare to judge",
+        "too rare to judge",
         set_column(
             lambda row, split, index: {"anger": int(row["anger"] if split != "test" else index < 4)}
         ),
