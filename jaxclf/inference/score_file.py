@@ -193,6 +193,8 @@ def _check_names(source: Path, target: Path, layout: Layout) -> None:
         raise ConfigError(f"--output {target}: the folder {target.parent} does not exist")
     if not source.exists():
         raise DataError(f"{source}: no such file")
+    if source.is_dir():
+        raise DataError(f"{source}: a folder; write a file of it with Dataset.to_parquet")
     if target.exists() and target.samefile(source):
         raise ConfigError(f"--output {target}: is the input; give another file")
     if layout.escape_formulas and not is_table(target):

@@ -266,6 +266,7 @@ def test_a_bad_output_is_refused(classifier, rows, tmp_path):
         (path, tmp_path / "out.txt", ConfigError, r"\.csv, \.tsv, \.jsonl"),
         (path, tmp_path / "missing" / "out.csv", ConfigError, "does not exist"),
         (tmp_path / "no.csv", tmp_path / "out.csv", DataError, "no such file"),
+        (tmp_path, tmp_path / "out.csv", DataError, "to_parquet"),
     ):
         with pytest.raises(error, match=message):
             predict_file(classifier, source, target)
