@@ -14,7 +14,7 @@ from jaxclf.terminal import print_text
 EXAMPLES = """\
 examples:
   jaxclf train --data mine.csv --out runs/mine
-  jaxclf train --data a.csv --val b.csv --test c.csv --out runs/mine
+  jaxclf train --data a.csv --val b.csv --test c.csv --out runs/three
   jaxclf train --exp focal_attention seed=1 --out runs/seed1
 
 experiments: """

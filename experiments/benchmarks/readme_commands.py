@@ -41,7 +41,7 @@ TRAINING = [f"encoder.name={ENCODER}", "encoder.dtype=float32", "train.epochs=1"
 
 # Words appended to matching command lines; the last value of an option or key counts.
 BUDGETS = {
-    r"jaxclf (train|curve|ensemble .*--exp|audit .*--exp|compare .*--ablate)": TRAINING,
+    r"jaxclf (train|curve|check|ensemble .*--exp|audit .*--exp|compare .*--ablate)": TRAINING,
     r"jaxclf tune": [*TRAINING, "--trials", "1", "--workers", "1"],
     r"jaxclf (ensemble|compare) .*--seeds": ["--seeds", "2"],
     r"jaxclf (ensemble|audit) .*--folds": ["--folds", "2"],
@@ -276,8 +276,11 @@ def make_tree(tree: Path) -> None:
         write_csv(tree / f"{'abc'[('train', 'val', 'test').index(split)]}.csv", rows)
         for labels in ("ekman", "original"):
             write_goemotions(tree, labels, split, rows)
-    for name in ("texts.csv", "more.csv"):
+    for name in ("texts.csv", "more.csv", "unlabeled.csv"):
         shutil.copy(tree / "c.csv", tree / name)
+    rows = json.loads((tree / "data" / "train_data.json").read_text(encoding="utf-8"))
+    for name in ("mine.csv", "labeled.csv"):
+        write_joined_csv(tree / name, rows)
     make_encoder(tree / ENCODER, [row["text"] for row in rows])
 
 
@@ -286,6 +289,16 @@ def write_csv(path: Path, rows: list[dict]) -> None:
         table = csv.writer(file)
         table.writerow(["text", *rows[0]["labels"]])
         table.writerows([row["text"], *row["labels"].values()] for row in rows)
+
+
+def write_joined_csv(path: Path, rows: list[dict]) -> None:
+    """One file of texts and of names of labels, each under both names that the pages use."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["text", "labels", "comment", "tags"])
+        for row in rows:
+            names = "|".join(name for name, value in row["labels"].items() if value)
+            table.writerow([row["text"], names] * 2)
 
 
 def write_goemotions(tree: Path, labels: str, split: str, rows: list[dict]) -> None:
