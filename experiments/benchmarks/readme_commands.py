@@ -276,8 +276,9 @@ def make_tree(tree: Path) -> None:
         write_csv(tree / f"{'abc'[('train', 'val', 'test').index(split)]}.csv", rows)
         for labels in ("ekman", "original"):
             write_goemotions(tree, labels, split, rows)
-    for name in ("texts.csv", "more.csv", "unlabeled.csv"):
+    for name in ("texts.csv", "more.csv"):
         shutil.copy(tree / "c.csv", tree / name)
+    write_csv(tree / "unlabeled.csv", [row | {"text": f"{row['text']} again"} for row in rows])
     rows = json.loads((tree / "data" / "train_data.json").read_text(encoding="utf-8"))
     for name in ("mine.csv", "labeled.csv"):
         write_joined_csv(tree / name, rows)
