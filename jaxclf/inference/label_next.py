@@ -3,6 +3,7 @@
 import heapq
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,8 +54,8 @@ def read_labeled(
         for value in part
     }
     if path is not None:
-        columns = classifier.experiment.data.columns | {"text_column": text_column}
-        examples = read(path, classifier.labels, **columns)
+        data = replace(classifier.experiment.data, text_column=text_column)
+        examples = read(path, classifier.labels, **data.columns)
         hashes |= {*map(hash_text, examples.texts)}
         return Labeled(examples.labels.sum(axis=0).astype(np.float64), frozenset(hashes))
     val = run / "predictions" / "val.npz"
